@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+// What a model remembers of earlier tokens, one cache a layer.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "mlx/mlx.h"
+
+namespace zmlx {
+
+namespace mx = mlx::core;
+
+/// The state of one layer. Not safe for use from two threads at once.
+class LayerCache {
+ public:
+  virtual ~LayerCache() = default;
+  /// The arrays that must be evaluated before the next step.
+  virtual std::vector<mx::array> state() const = 0;
+  /// Bytes held.
+  size_t nbytes() const;
+};
+
+/// Keys and values of an attention layer, (batch, kv_heads, length, head_dim),
+/// grown in steps of 256 as mlx_lm's KVCache does.
+class KVCache : public LayerCache {
+ public:
+  /// Appends keys and values (batch, kv_heads, new, head_dim) and returns all
+  /// that is held so far.
+  std::pair<mx::array, mx::array> update_and_fetch(
+      const mx::array& keys,
+      const mx::array& values);
+
+  /// Makes room for `count` more tokens of the shape and dtype of `like`
+  /// (batch, kv_heads, any, head_dim).
+  void reserve(const mx::array& like, int count);
+
+  std::vector<mx::array> state() const override;
+
+  /// The number of tokens held.
+  int offset = 0;
+  /// (batch, kv_heads, capacity, head_dim); none before the first token.
+  std::optional<mx::array> keys, values;
+
+  static constexpr int kStep = 256;
+};
+
+/// The last kernel_size - 1 inputs of a short convolution,
+/// (batch, kernel_size - 1, dim); none before the first token.
+class ConvCache : public LayerCache {
+ public:
+  std::vector<mx::array> state() const override;
+  std::optional<mx::array> inputs;
+};
+
+/// One entry a layer, in the order of layers.
+using Cache = std::vector<std::unique_ptr<LayerCache>>;
+
+/// Evaluates the state of every layer.
+void eval(const Cache& cache);
+
+} // namespace zmlx

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+// The module tree: named children as in mlx.nn, with slots that patch() swaps.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "mlx/mlx.h"
+
+namespace zmlx {
+
+namespace mx = mlx::core;
+
+class Layer;
+class Mixer;
+
+/// A place in the tree that patch() may fill with another module.
+using LayerSlot = std::shared_ptr<Layer>;
+using MixerSlot = std::shared_ptr<Mixer>;
+
+class Module;
+
+/// One child of a module; slot is std::monostate where it is fixed.
+struct Child {
+  std::string name;
+  Module* module;
+  std::variant<std::monostate, LayerSlot*, MixerSlot*> slot;
+};
+
+/// A node of the model tree.
+class Module {
+ public:
+  Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+  virtual ~Module() = default;
+
+  /// The class's name in mlx.nn or mlx_lm, such as "QuantizedLinear"; a fused
+  /// module prefixes "Fused".
+  virtual std::string_view kind() const = 0;
+
+  /// The children in order of execution, with names as in checkpoints.
+  virtual std::vector<Child> children() {
+    return {};
+  }
+};
+
+/// A module of one input and one output, x: (..., dim).
+class Layer : public Module {
+ public:
+  virtual mx::array forward(const mx::array& x) const = 0;
+};
+
+class LayerCache;
+
+/// A sequence mixer: x (batch, length, dim) to the same shape, causal; cache
+/// holds what earlier tokens left and is advanced by length. A null cache
+/// means that x is the whole sequence.
+class Mixer : public Module {
+ public:
+  virtual mx::array forward(const mx::array& x, LayerCache* cache) const = 0;
+};
+
+/// Calls visit(path, child) for every module below root, parents first; paths
+/// are dotted as in checkpoints: "model.layers.3.feed_forward".
+void walk(
+    Module& root,
+    const std::function<void(const std::string& path, Child& child)>& visit);
+
+} // namespace zmlx
