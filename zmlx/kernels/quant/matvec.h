@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+// Quantised matrix times vector on the CPU, at float32 accuracy through
+// integer dot products.
+#pragma once
+
+#include <cstdint>
+
+#include "zmlx/kernels/common/aligned.h"
+#include "zmlx/kernels/quant/packed_matrix.h"
+
+namespace zmlx::cpu {
+
+/// A vector prepared for matvec().
+///
+/// Each block of 32 values is held as integers of 24 bits with one scale,
+/// x = scale * (65536 d0 + 256 d1 + d2), digits d in [-128, 127]. An integer
+/// dot product of unsigned weights and signed digits is exact, so the only
+/// roundings are one of the value, to 2^-24 of its block's largest (what
+/// float32 itself has), and those of summing the blocks.
+class PreparedVector {
+ public:
+  /// Prepares x (cols values, a multiple of 32) for matrices of these bits and
+  /// group size.
+  void prepare(const float* x, int64_t cols, int bits, int group_size);
+
+  /// The same in parts, which threads may share: reserve() once, then columns
+  /// [begin, end) of x, with multiples of 128 (end may be cols).
+  void reserve(int64_t cols, int bits, int group_size);
+  void prepare_part(const float* x, int64_t begin, int64_t end);
+
+  /// Digits of four-bit matrices stand in chunks of 128 columns: 3 digits x
+  /// (even columns, odd columns) x 64 bytes; those of others in chunks of 64
+  /// columns: 3 digits x 64 bytes. Unused columns are zero.
+  const int8_t* digits() const {
+    return digits_.data();
+  }
+  /// The block's scale for each int32 lane of such a chunk.
+  const float* lane_scales() const {
+    return lane_scales_.data();
+  }
+  /// Sum of the (rounded) values of each group.
+  const float* group_sums() const {
+    return group_sums_.data();
+  }
+  /// The values as given, for targets without integer dot products and for
+  /// what integers cannot hold.
+  const float* values() const {
+    return values_.data();
+  }
+  /// Whether some value is NaN, infinite, or in a block of tiny ones (all below
+  /// 1e-30), so that the product must be taken in floats.
+  bool needs_float() const;
+  int64_t cols() const {
+    return cols_;
+  }
+  bool nibbles() const {
+    return nibbles_;
+  }
+
+ private:
+  AlignedVector<float> values_, lane_scales_, group_sums_;
+  AlignedVector<uint8_t> needs_float_; // one flag a chunk
+  AlignedVector<int8_t> digits_;
+  int64_t cols_ = 0;
+  int group_size_ = 0;
+  bool nibbles_ = false;
+};
+
+/// y[row - begin] = sum over columns of W[row] * x for rows [begin, end).
+/// x was prepared for W's cols, bits and group size. Bitwise the same however
+/// the rows are split.
+void matvec(
+    const PackedMatrix& w,
+    const PreparedVector& x,
+    int64_t begin,
+    int64_t end,
+    float* y);
+
+/// The name of the instruction set in use: "AVX3_DL", "AVX2", "NEON", ...
+const char* target_name();
+
+} // namespace zmlx::cpu

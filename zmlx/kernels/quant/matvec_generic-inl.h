@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+// Preparation and the float path of matvec(), in plain loops that the compiler
+// vectorises for each of Highway's targets. Included once a target.
+
+#if defined(ZMLX_QUANT_MATVEC_GENERIC_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef ZMLX_QUANT_MATVEC_GENERIC_INL_H
+#undef ZMLX_QUANT_MATVEC_GENERIC_INL_H
+#else
+#define ZMLX_QUANT_MATVEC_GENERIC_INL_H
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "hwy/highway.h"
+#include "zmlx/kernels/quant/packed_matrix.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace zmlx::cpu::HWY_NAMESPACE {
+
+inline float load_float(const void* values, FloatType type, int64_t index) {
+  if (type == FloatType::F32) {
+    return static_cast<const float*>(values)[index];
+  }
+  uint16_t half;
+  std::memcpy(&half, static_cast<const char*>(values) + 2 * index, 2);
+  if (type == FloatType::BF16) {
+    const uint32_t bits = static_cast<uint32_t>(half) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+  }
+  hwy::float16_t f16;
+  f16.bits = half;
+  return hwy::F32FromF16(f16);
+}
+
+/// Bit fields of `bits` bits, least significant first, to bytes.
+inline void
+unpack(const uint32_t* words, int bits, int64_t count, uint8_t* out) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(words);
+  if (bits == 8) {
+    std::memcpy(out, bytes, static_cast<size_t>(count));
+  } else if (bits == 4) {
+    for (int64_t i = 0; i < count / 2; ++i) {
+      out[2 * i] = bytes[i] & 15;
+      out[2 * i + 1] = bytes[i] >> 4;
+    }
+  } else {
+    // Eight fields fill `bits` whole bytes; groups are multiples of 32 fields.
+    const uint64_t mask = (1u << bits) - 1;
+    for (int64_t i = 0; i < count; i += 8) {
+      uint64_t fields = 0;
+      std::memcpy(&fields, bytes + i / 8 * bits, static_cast<size_t>(bits));
+      for (int j = 0; j < 8; ++j) {
+        out[i + j] = static_cast<uint8_t>(fields >> (j * bits) & mask);
+      }
+    }
+  }
+}
+
+/// sum of q * x over one row, a float at a time in 16 partial sums.
+inline float float_row(
+    const PackedMatrix& w,
+    int64_t row,
+    const float* x,
+    uint8_t* quants) {
+  unpack(w.row_words(row), w.bits, w.cols, quants);
+  float total[16] = {};
+  for (int64_t g = 0; g < w.groups_per_row(); ++g) {
+    const float scale = load_float(w.row_scales(row), w.float_type, g);
+    const float bias = load_float(w.row_biases(row), w.float_type, g);
+    const int64_t first = g * w.group_size;
+    for (int64_t k = first; k < first + w.group_size; k += 16) {
+      for (int j = 0; j < 16; ++j) {
+        total[j] += x[k + j] * (scale * quants[k + j] + bias);
+      }
+    }
+  }
+  float sum = 0;
+  for (float part : total) {
+    sum += part;
+  }
+  return sum;
+}
+
+/// Digits, scales and sums of 32 columns. digit_of(d, j) is where digit d of
+/// column j goes. Returns false where integers will not do.
+struct Block {
+  int8_t digits[3][32];
+  float scale, sum;
+};
+
+inline bool prepare_block(const float* x, Block& block) {
+  uint32_t largest = 0;
+  for (int j = 0; j < 32; ++j) {
+    uint32_t bits;
+    std::memcpy(&bits, x + j, 4);
+    largest = std::max(largest, bits & 0x7fffffffu);
+  }
+  float most;
+  std::memcpy(&most, &largest, 4);
+  const bool fits =
+      largest == 0 || (largest < 0x7f800000u && most >= 1e-30f);
+  // 127 in each of three digits.
+  constexpr float kMost = 127 * 65536 + 127 * 256 + 127;
+  const float inverse = fits && largest ? kMost / most : 0;
+  block.scale = fits ? most / kMost : 0;
+  int32_t sum = 0;
+  for (int j = 0; j < 32; ++j) {
+    const float scaled = fits ? x[j] * inverse : 0;
+    const int32_t value =
+        static_cast<int32_t>(scaled + (scaled < 0 ? -0.5f : 0.5f));
+    sum += value;
+    const auto low = static_cast<int8_t>(value);
+    const int32_t rest = (value - low) >> 8;
+    const auto middle = static_cast<int8_t>(rest);
+    block.digits[0][j] = static_cast<int8_t>((rest - middle) >> 8);
+    block.digits[1][j] = middle;
+    block.digits[2][j] = low;
+  }
+  block.sum = block.scale * static_cast<float>(sum);
+  return fits;
+}
+
+/// One chunk (128 columns of nibbles or 64 of bytes); missing columns are zero.
+struct ChunkOut {
+  int8_t* digits;
+  float* lane_scales;
+  float* block_sums; // of the chunk's blocks of 32
+};
+
+inline bool prepare_chunk(
+    const float* x,
+    int64_t columns,
+    bool nibbles,
+    const ChunkOut& out) {
+  const int blocks = nibbles ? 4 : 2;
+  bool fits = true;
+  for (int b = 0; b < blocks; ++b) {
+    float padded[32] = {};
+    const float* values = x + 32 * b;
+    if (32 * (b + 1) > columns) {
+      const int64_t left = std::max<int64_t>(0, columns - 32 * b);
+      std::copy_n(x + 32 * b, left, padded);
+      values = padded;
+    }
+    Block block;
+    fits = prepare_block(values, block) && fits;
+    out.block_sums[b] = block.sum;
+    std::fill_n(out.lane_scales + b * (16 / blocks), 16 / blocks, block.scale);
+    for (int d = 0; d < 3; ++d) {
+      if (nibbles) {
+        int8_t* even = out.digits + 128 * d + 16 * b;
+        for (int j = 0; j < 16; ++j) {
+          even[j] = block.digits[d][2 * j];
+          even[j + 64] = block.digits[d][2 * j + 1];
+        }
+      } else {
+        std::copy_n(block.digits[d], 32, out.digits + 64 * d + 32 * b);
+      }
+    }
+  }
+  return fits;
+}
+
+} // namespace zmlx::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif // include guard

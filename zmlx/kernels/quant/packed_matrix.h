@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// Views of weights as CPU kernels see them; they own nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace zmlx::cpu {
+
+/// How scales and biases, or dense weights, are stored.
+enum class FloatType { F32, F16, BF16 };
+
+inline size_t size_of(FloatType type) {
+  return type == FloatType::F32 ? 4 : 2;
+}
+
+/// A (rows, cols) matrix in MLX's affine packing: value = scale * q + bias for
+/// each group of group_size columns. Rows are contiguous.
+struct PackedMatrix {
+  const uint32_t* words = nullptr; // (rows, cols * bits / 32)
+  const void* scales = nullptr; // (rows, cols / group_size)
+  const void* biases = nullptr; // likewise
+  FloatType float_type = FloatType::BF16;
+  int64_t rows = 0, cols = 0;
+  int bits = 4, group_size = 64;
+
+  int64_t words_per_row() const {
+    return cols * bits / 32;
+  }
+  int64_t groups_per_row() const {
+    return cols / group_size;
+  }
+  const uint32_t* row_words(int64_t row) const {
+    return words + row * words_per_row();
+  }
+  const void* row_scales(int64_t row) const {
+    return row_of_groups(scales, row);
+  }
+  const void* row_biases(int64_t row) const {
+    return row_of_groups(biases, row);
+  }
+  /// Matrix `index` of a stack of equal ones.
+  PackedMatrix at(int64_t index) const {
+    PackedMatrix one = *this;
+    one.words += index * rows * words_per_row();
+    one.scales = row_of_groups(scales, index * rows);
+    one.biases = row_of_groups(biases, index * rows);
+    return one;
+  }
+  uint64_t nbytes() const {
+    return static_cast<uint64_t>(rows) *
+        (words_per_row() * 4 + groups_per_row() * 2 * size_of(float_type));
+  }
+
+ private:
+  const void* row_of_groups(const void* groups, int64_t row) const {
+    return static_cast<const char*>(groups) +
+        row * groups_per_row() * static_cast<int64_t>(size_of(float_type));
+  }
+};
+
+} // namespace zmlx::cpu

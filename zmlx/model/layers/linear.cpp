@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/layers/linear.h"
+
+namespace zmlx {
+namespace {
+
+std::optional<mx::array> biases_of(const PackedWeight& weight) {
+  return weight.biases ? std::optional(weight.biases->value()) : std::nullopt;
+}
+
+mx::array plus(mx::array y, const std::optional<Parameter>& bias) {
+  return bias ? mx::add(y, bias->value()) : y;
+}
+
+} // namespace
+
+mx::array Linear::forward(const mx::array& x) const {
+  return plus(mx::matmul(x, mx::transpose(weight.weight.value())), bias);
+}
+
+mx::array QuantizedLinear::forward(const mx::array& x) const {
+  return plus(
+      mx::quantized_matmul(
+          x,
+          weight.packed,
+          weight.scales.value(),
+          biases_of(weight),
+          /* transpose */ true,
+          weight.group_size,
+          weight.bits,
+          weight.mode),
+      bias);
+}
+
+mx::array Embedding::lookup(const mx::array& ids) const {
+  if (const auto* dense = std::get_if<DenseWeight>(&weight)) {
+    return mx::astype(mx::take(dense->weight.stored(), ids, 0), dtype_);
+  }
+  // Rows are gathered as stored and only they are cast: the same values as a
+  // cast of the whole table, without holding it.
+  const auto& packed = std::get<PackedWeight>(weight);
+  auto rows = [&](const Parameter& table) {
+    auto taken = mx::take(table.stored(), ids, 0);
+    return packed.mode == "affine" ? mx::astype(taken, dtype_) : taken;
+  };
+  std::optional<mx::array> biases;
+  if (packed.biases) {
+    biases = rows(*packed.biases);
+  }
+  return mx::dequantize(
+      mx::take(packed.packed, ids, 0),
+      rows(packed.scales),
+      biases,
+      packed.group_size,
+      packed.bits,
+      packed.mode,
+      std::nullopt,
+      dtype_);
+}
+
+LayerSlot Embedding::as_linear() const {
+  if (const auto* dense = std::get_if<DenseWeight>(&weight)) {
+    return std::make_shared<Linear>(*dense);
+  }
+  return std::make_shared<QuantizedLinear>(std::get<PackedWeight>(weight));
+}
+
+mx::array SwitchLinear::forward(
+    const mx::array& x,
+    const mx::array& indices,
+    bool sorted) const {
+  if (const auto* dense = std::get_if<DenseWeight>(&weight)) {
+    return mx::gather_mm(
+        x,
+        mx::swapaxes(dense->weight.value(), -1, -2),
+        std::nullopt,
+        indices,
+        sorted);
+  }
+  const auto& packed = std::get<PackedWeight>(weight);
+  return mx::gather_qmm(
+      x,
+      packed.packed,
+      packed.scales.value(),
+      biases_of(packed),
+      std::nullopt,
+      indices,
+      /* transpose */ true,
+      packed.group_size,
+      packed.bits,
+      packed.mode,
+      std::nullopt,
+      sorted);
+}
+
+} // namespace zmlx

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/layers/mixers.h"
+
+#include <cmath>
+
+namespace zmlx {
+
+std::vector<Child> Attention::children() {
+  return {
+      {"q_proj", parts.q_proj.get(), &parts.q_proj},
+      {"k_proj", parts.k_proj.get(), &parts.k_proj},
+      {"v_proj", parts.v_proj.get(), &parts.v_proj},
+      {"q_layernorm", parts.q_layernorm.get(), &parts.q_layernorm},
+      {"k_layernorm", parts.k_layernorm.get(), &parts.k_layernorm},
+      {"out_proj", parts.out_proj.get(), &parts.out_proj}};
+}
+
+mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
+  const int batch = x.shape(0), length = x.shape(1);
+  auto split_heads = [&](const mx::array& y, int heads) {
+    return mx::reshape(y, {batch, length, heads, shape.head_dim});
+  };
+  auto swap = [](const mx::array& y) {
+    return mx::transpose(y, {0, 2, 1, 3});
+  };
+  auto* kv = static_cast<KVCache*>(cache);
+  const int offset = kv ? kv->offset : 0;
+  auto rope = [&](const mx::array& y) {
+    return mx::fast::rope(
+        y, shape.head_dim, false, shape.rope_theta, 1.0f, offset);
+  };
+  auto queries = parts.q_proj->forward(x);
+  auto keys = parts.k_proj->forward(x);
+  auto values = parts.v_proj->forward(x);
+  queries =
+      swap(parts.q_layernorm->forward(split_heads(queries, shape.heads)));
+  keys = swap(parts.k_layernorm->forward(split_heads(keys, shape.kv_heads)));
+  values = swap(split_heads(values, shape.kv_heads));
+  queries = rope(queries);
+  keys = rope(keys);
+  if (kv) {
+    std::tie(keys, values) = kv->update_and_fetch(keys, values);
+  }
+  auto y = mx::fast::scaled_dot_product_attention(
+      queries,
+      keys,
+      values,
+      1.0f / std::sqrt(static_cast<float>(shape.head_dim)),
+      length > 1 ? "causal" : "");
+  return parts.out_proj->forward(
+      mx::reshape(swap(y), {batch, length, shape.heads * shape.head_dim}));
+}
+
+std::vector<Child> ShortConv::children() {
+  return {
+      {"in_proj", in_proj.get(), &in_proj},
+      {"out_proj", out_proj.get(), &out_proj}};
+}
+
+mx::array ShortConv::forward(const mx::array& x, LayerCache* cache) const {
+  auto parts = mx::split(in_proj->forward(x), 3, -1);
+  auto gated = mx::multiply(parts[0], parts[2]);
+  const int batch = x.shape(0), dim = gated.shape(2), keep = taps() - 1;
+  auto* conv = static_cast<ConvCache*>(cache);
+  auto before = conv && conv->inputs
+      ? *conv->inputs
+      : mx::zeros({batch, keep, dim}, gated.dtype());
+  gated = mx::concatenate({before, gated}, 1);
+  if (conv) {
+    const int length = gated.shape(1);
+    conv->inputs =
+        mx::slice(gated, {0, length - keep, 0}, {batch, length, dim});
+  }
+  auto y = mx::conv1d(gated, conv_weight.value(), 1, 0, 1, /* groups */ dim);
+  if (conv_bias) {
+    y = mx::add(y, conv_bias->value());
+  }
+  return out_proj->forward(mx::multiply(parts[1], y));
+}
+
+} // namespace zmlx

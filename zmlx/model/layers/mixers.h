@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// Sequence mixers: attention and the gated short convolution.
+#pragma once
+
+#include "zmlx/model/cache.h"
+#include "zmlx/model/layers/norm.h"
+#include "zmlx/model/module.h"
+
+namespace zmlx {
+
+/// Causal grouped-query attention with normalised queries and keys and rotary
+/// positions (halves rotated, not pairs), as LFM2's and Qwen3's.
+class Attention : public Mixer {
+ public:
+  struct Shape {
+    int heads = 1, kv_heads = 1, head_dim = 64;
+    float rope_theta = 10000;
+  };
+  struct Parts {
+    LayerSlot q_proj, k_proj, v_proj, out_proj, q_layernorm, k_layernorm;
+  };
+  Attention(Shape shape, Parts parts)
+      : shape(shape), parts(std::move(parts)) {}
+  std::string_view kind() const override {
+    return "Attention";
+  }
+  std::vector<Child> children() override;
+  mx::array forward(const mx::array& x, LayerCache* cache) const override;
+
+  Shape shape;
+  Parts parts;
+};
+
+/// LFM2's gated short convolution: out((C * conv(B * x'))) with B, C, x' the
+/// thirds of in(x) and a causal depthwise convolution of `taps` inputs.
+class ShortConv : public Mixer {
+ public:
+  ShortConv(
+      LayerSlot in_proj,
+      LayerSlot out_proj,
+      Parameter conv_weight,
+      std::optional<Parameter> conv_bias)
+      : in_proj(std::move(in_proj)),
+        out_proj(std::move(out_proj)),
+        conv_weight(std::move(conv_weight)),
+        conv_bias(std::move(conv_bias)) {}
+  std::string_view kind() const override {
+    return "ShortConv";
+  }
+  std::vector<Child> children() override;
+  mx::array forward(const mx::array& x, LayerCache* cache) const override;
+
+  int taps() const {
+    return conv_weight.stored().shape(1);
+  }
+
+  LayerSlot in_proj, out_proj;
+  Parameter conv_weight; // (dim, taps, 1)
+  std::optional<Parameter> conv_bias; // (dim)
+};
+
+} // namespace zmlx

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/runtime/cpu_op.h"
+
+#include <cstring>
+
+#include "zmlx/base/error.h"
+#include "zmlx/runtime/mlx_internals.h"
+
+namespace zmlx {
+namespace {
+
+class CpuPrimitive : public mx::Primitive {
+ public:
+  CpuPrimitive(
+      mx::Stream stream,
+      const char* name,
+      std::vector<std::optional<int>> updates,
+      CpuTask task)
+      : Primitive(stream),
+        name_(name),
+        updates_(std::move(updates)),
+        task_(std::make_shared<CpuTask>(std::move(task))) {}
+
+  const char* name() const override {
+    return name_;
+  }
+
+  void eval_gpu(
+      const std::vector<mx::array>&,
+      std::vector<mx::array>&) override {
+    throw BackendError(concat("[", name_, "] runs on the CPU only."));
+  }
+
+  void eval_cpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    // (output, input) to copy in the task, since the input may not be
+    // evaluated yet.
+    std::vector<std::pair<size_t, size_t>> copies;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (updates_[i] && take_over(inputs[*updates_[i]], outputs[i])) {
+        continue;
+      }
+      outputs[i].set_data(mx::allocator::malloc(outputs[i].nbytes()));
+      if (updates_[i]) {
+        copies.emplace_back(i, *updates_[i]);
+      }
+    }
+    std::vector<mx::array> in, out;
+    for (const auto& array : inputs) {
+      encoder.set_input_array(array);
+      in.push_back(mx::array::unsafe_weak_copy(array));
+    }
+    for (auto& array : outputs) {
+      encoder.set_output_array(array);
+      out.push_back(mx::array::unsafe_weak_copy(array));
+    }
+    encoder.dispatch([task = task_,
+                      copies = std::move(copies),
+                      in = std::move(in),
+                      out = std::move(out)]() mutable {
+      for (auto [to, from] : copies) {
+        std::memcpy(
+            out[to].data<char>(), in[from].data<char>(), out[to].nbytes());
+      }
+      (*task)(in, out);
+    });
+  }
+
+ private:
+  static bool take_over(const mx::array& input, mx::array& output) {
+    if (!input.is_donatable() || !input.flags().row_contiguous) {
+      return false;
+    }
+    output.copy_shared_buffer(input);
+    return true;
+  }
+
+  const char* name_;
+  std::vector<std::optional<int>> updates_;
+  std::shared_ptr<CpuTask> task_;
+};
+
+} // namespace
+
+std::vector<mx::array> cpu_op(
+    const char* name,
+    std::vector<mx::array> inputs,
+    const std::vector<CpuOutput>& outputs,
+    CpuTask task) {
+  std::vector<mx::Shape> shapes;
+  std::vector<mx::Dtype> dtypes;
+  std::vector<std::optional<int>> updates;
+  for (const auto& output : outputs) {
+    shapes.push_back(output.shape);
+    dtypes.push_back(output.dtype);
+    updates.push_back(output.updates);
+  }
+  return mx::array::make_arrays(
+      std::move(shapes),
+      dtypes,
+      std::make_shared<CpuPrimitive>(
+          mx::default_stream(mx::Device::cpu),
+          name,
+          std::move(updates),
+          std::move(task)),
+      std::move(inputs));
+}
+
+} // namespace zmlx

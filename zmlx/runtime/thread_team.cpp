@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/runtime/thread_team.h"
+
+#include <cstdlib>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "zmlx/base/error.h"
+
+namespace zmlx {
+namespace {
+
+inline void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Jobs of one token follow within microseconds, tokens within about 100 us; a
+// pause is 20 to 70 ns, so this spins for about 0.3 ms before it parks.
+constexpr int kSpins = 8000;
+// A barrier is waited for by running threads only; a descheduled one (more
+// threads than processors) is given its chance after this many spins.
+constexpr int kSpinsBeforeYield = 2000;
+
+int usable_processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    return CPU_COUNT(&set);
+  }
+#endif
+  const auto count = std::thread::hardware_concurrency();
+  return count == 0 ? 1 : static_cast<int>(count);
+}
+
+int threads_from_environment() {
+  const char* text = std::getenv("ZMLX_THREADS");
+  if (!text || !*text) {
+    return usable_processors();
+  }
+  char* end = nullptr;
+  const long threads = std::strtol(text, &end, 10);
+  if (*end || threads < 1 || threads > 1024) {
+    invalid("ZMLX_THREADS", "must be 1 to 1024, got '", text, "'.");
+  }
+  return static_cast<int>(threads);
+}
+
+std::mutex team_mutex;
+int wanted_threads = 0; // 0: not set
+std::shared_ptr<ThreadTeam> team;
+
+int wanted() {
+  if (wanted_threads == 0) {
+    wanted_threads = threads_from_environment();
+  }
+  return wanted_threads;
+}
+
+} // namespace
+
+ThreadTeam::ThreadTeam(int threads) : size_(threads) {
+  for (int thread = 1; thread < size_; ++thread) {
+    threads_.emplace_back([this, thread] { work(thread); });
+  }
+}
+
+ThreadTeam::~ThreadTeam() {
+  stop_ = true;
+  ++job_;
+  job_.notify_all();
+  for (auto& thread : threads_) {
+    thread.join();
+  }
+}
+
+void ThreadTeam::run_erased(Entry entry, void* context) {
+  std::lock_guard lock(mutex_);
+  entry_ = entry;
+  context_ = context;
+  running_.store(size_ - 1, std::memory_order_relaxed);
+  job_.fetch_add(1, std::memory_order_release);
+  job_.notify_all();
+  entry(context, 0);
+  for (int spins = 0; running_.load(std::memory_order_acquire) != 0; ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      relax();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void ThreadTeam::work(int thread) {
+  uint32_t seen = 0;
+  for (;;) {
+    int spins = 0;
+    while (job_.load(std::memory_order_acquire) == seen) {
+      if (++spins < kSpins) {
+        relax();
+      } else {
+        job_.wait(seen, std::memory_order_acquire);
+      }
+    }
+    ++seen;
+    if (stop_) {
+      return;
+    }
+    entry_(context_, thread);
+    running_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+void ThreadTeam::barrier() {
+  const uint32_t phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; phase_.load(std::memory_order_acquire) == phase;
+       ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      relax();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+std::shared_ptr<ThreadTeam> thread_team() {
+  std::lock_guard lock(team_mutex);
+  if (!team) {
+    team = std::make_shared<ThreadTeam>(wanted());
+  }
+  return team;
+}
+
+int num_threads() {
+  std::lock_guard lock(team_mutex);
+  return wanted();
+}
+
+void set_num_threads(int threads) {
+  if (threads < 1 || threads > 1024) {
+    invalid("set_num_threads", "threads must be 1 to 1024, got ", threads, '.');
+  }
+  std::shared_ptr<ThreadTeam> old; // joined outside of the lock
+  std::lock_guard lock(team_mutex);
+  if (threads != wanted_threads) {
+    wanted_threads = threads;
+    old = std::exchange(team, nullptr);
+  }
+}
+
+} // namespace zmlx

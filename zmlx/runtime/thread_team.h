@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+// A persistent team of threads for CPU kernels: spins between jobs that follow
+// closely, parks when idle.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace zmlx {
+
+/// Runs a job on every thread at once. One job at a time: a second caller
+/// waits. A job must not throw, nor start another job.
+class ThreadTeam {
+ public:
+  /// threads >= 1, the calling thread included.
+  explicit ThreadTeam(int threads);
+  ~ThreadTeam();
+  ThreadTeam(const ThreadTeam&) = delete;
+  ThreadTeam& operator=(const ThreadTeam&) = delete;
+
+  int size() const {
+    return size_;
+  }
+
+  /// Calls job(thread) with thread = 0 .. size() - 1, each on its own thread,
+  /// thread 0 on the caller's, and returns when all have returned.
+  template <class Job>
+  void run(Job&& job) {
+    using Plain = std::remove_reference_t<Job>;
+    run_erased(
+        [](void* context, int thread) {
+          (*static_cast<Plain*>(context))(thread);
+        },
+        const_cast<void*>(static_cast<const void*>(&job)));
+  }
+
+  /// Waits until every thread of the running job has come here.
+  void barrier();
+
+ private:
+  using Entry = void (*)(void* context, int thread);
+  void run_erased(Entry entry, void* context);
+  void work(int thread);
+
+  const int size_;
+  std::mutex mutex_; // one job at a time
+  Entry entry_ = nullptr;
+  void* context_ = nullptr;
+  alignas(64) std::atomic<uint32_t> job_{0}; // number of the newest job
+  alignas(64) std::atomic<int> running_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> threads_;
+};
+
+/// The team of the library, made on first use with num_threads() threads. It
+/// stays valid for its holder when set_num_threads() puts another in place.
+std::shared_ptr<ThreadTeam> thread_team();
+
+/// Threads of the team: set_num_threads(), else ZMLX_THREADS, else the number
+/// of processors that this process may use.
+int num_threads();
+
+/// Sets the number of threads, 1 to 1024; throws std::invalid_argument.
+void set_num_threads(int threads);
+
+/// The part [begin, end) of `count` that falls to `thread` of `threads`, in
+/// multiples of `unit` (but for the last).
+struct Range {
+  int64_t begin, end;
+};
+inline Range
+share(int64_t count, int64_t unit, int thread, int threads) {
+  const int64_t units = (count + unit - 1) / unit;
+  const int64_t begin = units * thread / threads * unit;
+  const int64_t end = units * (thread + 1) / threads * unit;
+  return {begin < count ? begin : count, end < count ? end : count};
+}
+
+} // namespace zmlx
