@@ -2,6 +2,7 @@
 #include "zmlx/runtime/thread_team.h"
 
 #include <cstdlib>
+#include <utility>
 
 #if defined(__linux__)
 #include <sched.h>

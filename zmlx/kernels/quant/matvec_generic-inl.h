@@ -30,9 +30,17 @@ inline float load_float(const void* values, FloatType type, int64_t index) {
     std::memcpy(&value, &bits, 4);
     return value;
   }
-  hwy::float16_t f16;
-  f16.bits = half;
-  return hwy::F32FromF16(f16);
+  // The exponent and fraction move up; 2^112 corrects the bias, and makes
+  // subnormals normal. Infinities and NaN keep their all-ones exponent.
+  uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  value *= 0x1p112f;
+  std::memcpy(&bits, &value, 4);
+  bits |= (half & 0x7c00) == 0x7c00 ? 0x7f800000u : 0u;
+  bits |= static_cast<uint32_t>(half & 0x8000) << 16;
+  std::memcpy(&value, &bits, 4);
+  return value;
 }
 
 /// Bit fields of `bits` bits, least significant first, to bytes.
@@ -102,8 +110,9 @@ inline bool prepare_block(const float* x, Block& block) {
   std::memcpy(&most, &largest, 4);
   const bool fits =
       largest == 0 || (largest < 0x7f800000u && most >= 1e-30f);
-  // 127 in each of three digits.
-  constexpr float kMost = 127 * 65536 + 127 * 256 + 127;
+  // Three digits reach 127 in each; 127 less leaves room for the rounding of
+  // the product below, which must not carry into a digit of 128.
+  constexpr float kMost = 127 * 65536 + 127 * 256;
   const float inverse = fits && largest ? kMost / most : 0;
   block.scale = fits ? most / kMost : 0;
   int32_t sum = 0;

@@ -15,7 +15,9 @@
 
 #include "zmlx/kernels/quant/matvec_generic-inl.h"
 
-HWY_BEFORE_NAMESPACE();
+// Highway 1.0.3 checks for VNNI before it chooses AVX3_DL, but does not ask the
+// compiler for it.
+HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
 namespace zmlx::cpu::HWY_NAMESPACE {
 
 constexpr int kRowsAtOnce = 4;
@@ -163,8 +165,7 @@ HWY_INLINE void dot_rows(
     scales[r] = w.row_scales(row + r);
     total[r] = _mm512_setzero_ps();
   }
-  auto chunk_step = [&](int64_t chunk, __mmask16 mask, int64_t valid)
-                        HWY_ATTR {
+  auto chunk_step = [&](int64_t chunk, __mmask16 mask, int64_t valid) {
     __m512i digits[kDigits];
     for (int d = 0; d < kDigits; ++d) {
       digits[d] =
