@@ -61,13 +61,20 @@ struct LaneScales {
       return _mm512_permutexvar_ps(lanes_, _mm512_broadcast_f32x4(four));
     }
     const char* halves = static_cast<const char*>(scales) + 2 * group;
+    // A copy of a length known only at run time would stall the loop.
     uint64_t packed = 0;
-    if (valid == 2) {
-      uint32_t two;
-      std::memcpy(&two, halves, 4);
-      packed = two;
-    } else {
-      std::memcpy(&packed, halves, static_cast<size_t>(2 * valid));
+    switch (valid) {
+      case 1:
+        std::memcpy(&packed, halves, 2);
+        break;
+      case 2:
+        std::memcpy(&packed, halves, 4);
+        break;
+      case 3:
+        std::memcpy(&packed, halves, 6);
+        break;
+      default:
+        std::memcpy(&packed, halves, 8);
     }
     if (kType == FloatType::BF16) {
       return _mm512_castsi512_ps(_mm512_shuffle_epi8(
