@@ -50,39 +50,39 @@ struct LaneScales {
     span_ = std::max(span_, 1);
   }
 
-  /// valid: how many of the chunk's groups exist (for the last chunk of a row).
-  HWY_INLINE __m512
-  load(const void* scales, int64_t chunk, int64_t valid) const {
-    const int64_t group = shift_ ? chunk / 2 : chunk * span_;
+  /// kGroups groups of the chunk (1, 2 or 4), read in one load.
+  template <int kGroups>
+  HWY_INLINE __m512 load(const void* scales, int64_t chunk) const {
+    const char* first = at(scales, chunk);
     if (kType == FloatType::F32) {
-      const __mmask8 mask = static_cast<__mmask8>((1u << valid) - 1);
-      const __m128 four = _mm_maskz_loadu_ps(
-          mask, static_cast<const float*>(scales) + group);
-      return _mm512_permutexvar_ps(lanes_, _mm512_broadcast_f32x4(four));
+      const auto mask = static_cast<__mmask8>((1u << kGroups) - 1);
+      return _mm512_permutexvar_ps(
+          lanes_,
+          _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(mask, first)));
     }
-    const char* halves = static_cast<const char*>(scales) + 2 * group;
-    // A copy of a length known only at run time would stall the loop.
-    uint64_t packed = 0;
-    switch (valid) {
-      case 1:
-        std::memcpy(&packed, halves, 2);
-        break;
-      case 2:
-        std::memcpy(&packed, halves, 4);
-        break;
-      case 3:
-        std::memcpy(&packed, halves, 6);
-        break;
-      default:
-        std::memcpy(&packed, halves, 8);
+    __m512i packed;
+    if (kGroups == 1) {
+      packed = _mm512_set1_epi16(load_as<int16_t>(first));
+    } else if (kGroups == 2) {
+      packed = _mm512_set1_epi32(load_as<int32_t>(first));
+    } else {
+      packed = _mm512_set1_epi64(load_as<int64_t>(first));
     }
     if (kType == FloatType::BF16) {
-      return _mm512_castsi512_ps(_mm512_shuffle_epi8(
-          _mm512_set1_epi64(static_cast<int64_t>(packed)), bytes_));
+      return _mm512_castsi512_ps(_mm512_shuffle_epi8(packed, bytes_));
     }
     return _mm512_cvtph_ps(_mm256_shuffle_epi8(
-        _mm256_set1_epi64x(static_cast<int64_t>(packed)),
-        _mm512_castsi512_si256(bytes_)));
+        _mm512_castsi512_si256(packed), _mm512_castsi512_si256(bytes_)));
+  }
+
+  /// The last chunk of a row, where only `groups` of them exist.
+  __m512 load_last(const void* scales, int64_t chunk, int64_t groups) const {
+    alignas(64) char padded[16] = {};
+    std::memcpy(
+        padded,
+        at(scales, chunk),
+        static_cast<size_t>(groups) * size_of(kType));
+    return load<4>(padded, 0);
   }
 
   int groups_in_chunk() const {
@@ -90,6 +90,18 @@ struct LaneScales {
   }
 
  private:
+  template <class T>
+  static HWY_INLINE T load_as(const char* bytes) {
+    T value;
+    std::memcpy(&value, bytes, sizeof value);
+    return value;
+  }
+  HWY_INLINE const char* at(const void* scales, int64_t chunk) const {
+    const int64_t group = shift_ ? chunk / 2 : chunk * span_;
+    return static_cast<const char*>(scales) +
+        group * static_cast<int64_t>(size_of(kType));
+  }
+
   __m512i bytes_, lanes_;
   int span_, shift_;
 };
@@ -154,7 +166,7 @@ HWY_INLINE __m512 chunk_dot(__m512i words, const __m512i* digits) {
 }
 
 /// kRows rows from `row`, of 8-bit or 4-bit fields held at row_words(i).
-template <int kSpan, FloatType kType, int kRows, class RowWords>
+template <int kSpan, FloatType kType, int kGroups, int kRows, class RowWords>
 HWY_INLINE void dot_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
@@ -172,7 +184,7 @@ HWY_INLINE void dot_rows(
     scales[r] = w.row_scales(row + r);
     total[r] = _mm512_setzero_ps();
   }
-  auto chunk_step = [&](int64_t chunk, __mmask16 mask, int64_t valid) {
+  auto chunk_step = [&](int64_t chunk, __mmask16 mask, auto&& scale_of) {
     __m512i digits[kDigits];
     for (int d = 0; d < kDigits; ++d) {
       digits[d] =
@@ -183,7 +195,7 @@ HWY_INLINE void dot_rows(
       const __m512i bytes =
           _mm512_maskz_loadu_epi32(mask, words[r] + 64 * chunk);
       const __m512 scale =
-          _mm512_mul_ps(scales_of.load(scales[r], chunk, valid), x_scales);
+          _mm512_mul_ps(scale_of(scales[r]), x_scales);
       total[r] = _mm512_fmadd_ps(
           chunk_dot<kSpan>(bytes, digits), scale, total[r]);
     }
@@ -196,12 +208,16 @@ HWY_INLINE void dot_rows(
           words[r] + 64 * chunk + 2 * kRows * 4 * w.words_per_row(),
           _MM_HINT_T0);
     }
-    chunk_step(chunk, 0xffff, scales_of.groups_in_chunk());
+    chunk_step(chunk, 0xffff, [&](const void* row) {
+      return scales_of.template load<kGroups>(row, chunk);
+    });
   }
   if (const int64_t left = w.cols % kColumns; left != 0) {
     const auto mask = static_cast<__mmask16>((1u << (left / kSpan)) - 1);
-    chunk_step(
-        whole, mask, (left + w.group_size - 1) / w.group_size);
+    chunk_step(whole, mask, [&](const void* row) {
+      return scales_of.load_last(
+          row, whole, (left + w.group_size - 1) / w.group_size);
+    });
   }
   for (int r = 0; r < kRows; ++r) {
     y[r] = _mm512_reduce_add_ps(total[r]) +
@@ -210,6 +226,27 @@ HWY_INLINE void dot_rows(
   }
 }
 
+template <int kSpan, FloatType kType, int kGroups, class RowWords>
+void integer_rows(
+    const PackedMatrix& w,
+    const PreparedVector& x,
+    const LaneScales<kSpan, kType>& scales,
+    int64_t begin,
+    int64_t end,
+    const RowWords& row_words,
+    float* y) {
+  int64_t row = begin;
+  for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
+    dot_rows<kSpan, kType, kGroups, kRowsAtOnce>(
+        w, x, scales, row, row_words, y + (row - begin));
+  }
+  for (; row < end; ++row) {
+    dot_rows<kSpan, kType, kGroups, 1>(
+        w, x, scales, row, row_words, y + (row - begin));
+  }
+}
+
+/// The same with the number of groups a chunk found from the group size.
 template <int kSpan, FloatType kType, class RowWords>
 void integer_rows(
     const PackedMatrix& w,
@@ -219,13 +256,16 @@ void integer_rows(
     const RowWords& row_words,
     float* y) {
   const LaneScales<kSpan, kType> scales(w.group_size);
-  int64_t row = begin;
-  for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
-    dot_rows<kSpan, kType, kRowsAtOnce>(
-        w, x, scales, row, row_words, y + (row - begin));
-  }
-  for (; row < end; ++row) {
-    dot_rows<kSpan, kType, 1>(w, x, scales, row, row_words, y + (row - begin));
+  switch (scales.groups_in_chunk()) {
+    case 1:
+      return integer_rows<kSpan, kType, 1>(
+          w, x, scales, begin, end, row_words, y);
+    case 2:
+      return integer_rows<kSpan, kType, 2>(
+          w, x, scales, begin, end, row_words, y);
+    default:
+      return integer_rows<kSpan, kType, 4>(
+          w, x, scales, begin, end, row_words, y);
   }
 }
 
@@ -246,12 +286,12 @@ void integer_matvec(
   } else {
     // Other widths are unpacked to bytes, a row of L1 at a time.
     AlignedVector<uint8_t> bytes(static_cast<size_t>(w.cols));
-    const LaneScales<4, kType> scales(w.group_size);
-    for (int64_t row = begin; row < end; ++row) {
+    const auto unpacked = [&](int64_t row) {
       unpack(w.row_words(row), w.bits, w.cols, bytes.data());
-      dot_rows<4, kType, 1>(
-          w, x, scales, row, [&](int64_t) { return bytes.data(); },
-          y + (row - begin));
+      return bytes.data();
+    };
+    for (int64_t row = begin; row < end; ++row) {
+      integer_rows<4, kType>(w, x, row, row + 1, unpacked, y + (row - begin));
     }
   }
 }
