@@ -2,13 +2,9 @@
 // A router as data: how logits become the experts of a token and their weights.
 #pragma once
 
-#include <utility>
-
-#include "mlx/mlx.h"
+#include <vector>
 
 namespace zmlx::moe {
-
-namespace mx = mlx::core;
 
 /// Scores come from logits; top_k experts are chosen by score (plus bias, where
 /// there is one) and weighted. Ties go to the lowest index.
@@ -25,5 +21,15 @@ struct RouterSpec {
   /// Multiplies the weights at the end.
   float scale = 1;
 };
+
+/// Routes one token on the CPU in float32. logits: (experts); bias: (experts) or
+/// null; ids and weights: (top_k), best first.
+void route(
+    const RouterSpec& spec,
+    const float* logits,
+    const float* bias,
+    int experts,
+    int* ids,
+    float* weights);
 
 } // namespace zmlx::moe

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// Attention over a cache as one CPU primitive: normalises and rotates queries
+// and keys, appends to the cache in place, and attends.
+#pragma once
+
+#include "mlx/mlx.h"
+
+namespace zmlx::attention {
+
+namespace mx = mlx::core;
+
+struct Spec {
+  int heads = 1, kv_heads = 1, head_dim = 64;
+  float rope_theta = 10000;
+  float norm_eps = 1e-5f;
+};
+
+struct Inputs {
+  mx::array queries; // (batch, length, heads * head_dim)
+  mx::array keys, values; // (batch, length, kv_heads * head_dim)
+  mx::array query_norm, key_norm; // (head_dim)
+  mx::array cached_keys; // (batch, kv_heads, capacity, head_dim)
+  mx::array cached_values; // likewise
+};
+
+struct Outputs {
+  mx::array y; // (batch, length, heads * head_dim)
+  mx::array cached_keys, cached_values; // with the new rows
+};
+
+/// Causal grouped-query attention of the new tokens at positions offset ..
+/// offset + length - 1 over all cached ones, scaled by head_dim^-1/2. All arrays
+/// float32; the caches must have room, and are updated in place when nobody
+/// else holds them. Rotary embedding of halves (Su et al., arXiv:2104.09864).
+/// Throws std::invalid_argument on a mismatch.
+Outputs attend(const Inputs& in, const Spec& spec, int offset);
+
+} // namespace zmlx::attention

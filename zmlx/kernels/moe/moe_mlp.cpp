@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/kernels/moe/moe_mlp.h"
+
+#include "zmlx/base/error.h"
+#include "zmlx/kernels/common/rows.h"
+#include "zmlx/kernels/moe/gated_experts.h"
+#include "zmlx/kernels/quant/gemm.h"
+#include "zmlx/kernels/quant/matvec.h"
+#include "zmlx/runtime/cpu_op.h"
+
+namespace zmlx::moe {
+namespace {
+
+/// A quantised matrix without its arrays: what a task needs to view them again.
+struct Format {
+  int bits, group_size;
+  explicit Format(const quant::QuantizedArrays& w)
+      : bits(w.bits), group_size(w.group_size) {}
+};
+
+void append(std::vector<mx::array>& inputs, const quant::QuantizedArrays& w) {
+  inputs.insert(inputs.end(), {w.words, w.scales, w.biases});
+}
+
+cpu::PackedMatrix
+view(const std::vector<mx::array>& in, size_t first, const Format& format) {
+  return quant::view(
+      {in[first], in[first + 1], in[first + 2], format.bits,
+       format.group_size});
+}
+
+void check(
+    const char* op,
+    const mx::array& x,
+    const ExpertArrays& weights,
+    size_t axes) {
+  for (const auto* w : {&weights.gate, &weights.up, &weights.down}) {
+    if (const auto why = quant::why_unsupported(*w, "affine"); !why.empty()) {
+      invalid(op, why, '.');
+    }
+    if (w->words.ndim() != axes) {
+      invalid(
+          op, "weights must have ", axes, " axes, got ", w->words.shape(), '.');
+    }
+  }
+  const auto columns = [](const quant::QuantizedArrays& w) {
+    return static_cast<int>(int64_t{w.words.shape(-1)} * 32 / w.bits);
+  };
+  const int dim = columns(weights.gate);
+  const int hidden = weights.gate.words.shape(-2);
+  if (x.ndim() == 0 || x.shape(-1) != dim || columns(weights.up) != dim ||
+      weights.up.words.shape(-2) != hidden ||
+      columns(weights.down) != hidden ||
+      weights.down.words.shape(-2) != dim) {
+    invalid(
+        op, "gate and up must be (hidden, dim) and down (dim, hidden) for x ",
+        x.shape(), ", got gate (", hidden, ", ", dim, "), up (",
+        weights.up.words.shape(-2), ", ", columns(weights.up), "), down (",
+        weights.down.words.shape(-2), ", ", columns(weights.down), ").");
+  }
+}
+
+/// Rows of x and of the output as float32.
+struct RowsInOut {
+  RowsInOut(const mx::array& x, mx::array& out) : out_(out) {
+    const RowReader reader(x);
+    width_ = reader.width();
+    const auto count = static_cast<size_t>(reader.rows());
+    scratch_.resize(count);
+    const bool direct = out.dtype() == mx::float32;
+    results_.resize(direct ? 0 : count * static_cast<size_t>(width_));
+    for (size_t i = 0; i < count; ++i) {
+      const auto row = static_cast<int64_t>(i);
+      x_rows.push_back(reader.row(row, scratch_[i]));
+      y_rows.push_back(
+          (direct ? out.data<float>() : results_.data()) + row * width_);
+    }
+  }
+  void store() {
+    for (size_t i = 0; !results_.empty() && i < y_rows.size(); ++i) {
+      store_row(out_, static_cast<int64_t>(i), y_rows[i], width_);
+    }
+  }
+
+  std::vector<const float*> x_rows;
+  std::vector<float*> y_rows;
+
+ private:
+  mx::array& out_;
+  int64_t width_;
+  std::vector<std::vector<float>> scratch_;
+  std::vector<float> results_;
+};
+
+/// Router logits of every token, (tokens, experts).
+std::vector<float> router_logits(
+    ThreadTeam& team,
+    const cpu::PackedMatrix& w,
+    const std::vector<const float*>& x) {
+  std::vector<float> logits(x.size() * static_cast<size_t>(w.rows));
+  std::vector<float*> out;
+  for (size_t i = 0; i < x.size(); ++i) {
+    out.push_back(logits.data() + i * static_cast<size_t>(w.rows));
+  }
+  if (static_cast<int64_t>(x.size()) < cpu::kGemmVectors) {
+    static thread_local cpu::PreparedVector prepared;
+    for (size_t i = 0; i < x.size(); ++i) {
+      prepared.prepare(x[i], w.cols, w.bits, w.group_size);
+      cpu::matvec(w, prepared, 0, w.rows, out[i]);
+    }
+    return logits;
+  }
+  team.run([&](int thread) {
+    const auto mine = share(static_cast<int64_t>(x.size()), 6, thread, team.size());
+    cpu::gemm(
+        w, 0, w.rows, x.data() + mine.begin, mine.end - mine.begin,
+        out.data() + mine.begin);
+  });
+  return logits;
+}
+
+} // namespace
+
+mx::array moe_mlp(
+    const mx::array& x,
+    const RouterSpec& router,
+    const quant::QuantizedArrays& router_weight,
+    const std::optional<mx::array>& expert_bias,
+    const ExpertArrays& experts) {
+  check("moe_mlp", x, experts, 3);
+  const int count = experts.gate.words.shape(0);
+  if (router.top_k < 1 || router.top_k > count ||
+      router_weight.words.shape(0) != count) {
+    invalid(
+        "moe_mlp", "the router must choose 1 to ", count, " of ", count,
+        " experts, got ", router.top_k, " of ", router_weight.words.shape(0),
+        '.');
+  }
+  std::vector<mx::array> inputs = {x};
+  append(inputs, router_weight);
+  append(inputs, experts.gate);
+  append(inputs, experts.up);
+  append(inputs, experts.down);
+  if (expert_bias) {
+    inputs.push_back(mx::astype(*expert_bias, mx::float32));
+  }
+  return cpu_op(
+      "MoeMlpCpu",
+      std::move(inputs),
+      {{x.shape(), x.dtype()}},
+      [router,
+       count,
+       formats = std::vector<Format>{
+           Format(router_weight), Format(experts.gate), Format(experts.up),
+           Format(experts.down)}](const auto& in, auto& out) {
+        RowsInOut rows(in[0], out[0]);
+        if (rows.x_rows.empty()) {
+          return;
+        }
+        const auto team = thread_team();
+        const auto logits =
+            router_logits(*team, view(in, 1, formats[0]), rows.x_rows);
+        const float* bias = in.size() > 13 ? in[13].template data<float>()
+                                           : nullptr;
+        const size_t pairs = rows.x_rows.size() * router.top_k;
+        std::vector<int> ids(pairs);
+        std::vector<float> weights(pairs);
+        for (size_t t = 0; t < rows.x_rows.size(); ++t) {
+          route(
+              router, logits.data() + t * count, bias, count,
+              ids.data() + t * router.top_k, weights.data() + t * router.top_k);
+        }
+        const cpu::GatedExperts experts{
+            view(in, 4, formats[1]),
+            view(in, 7, formats[2]),
+            view(in, 10, formats[3])};
+        const cpu::Routes routes{
+            ids.data(), weights.data(), router.top_k, count};
+        cpu::gated_experts(*team, experts, routes, rows.x_rows, rows.y_rows);
+        rows.store();
+      })[0];
+}
+
+mx::array swiglu_mlp(const mx::array& x, const ExpertArrays& weights) {
+  check("swiglu_mlp", x, weights, 2);
+  std::vector<mx::array> inputs = {x};
+  append(inputs, weights.gate);
+  append(inputs, weights.up);
+  append(inputs, weights.down);
+  return cpu_op(
+      "SwigluMlpCpu",
+      std::move(inputs),
+      {{x.shape(), x.dtype()}},
+      [formats = std::vector<Format>{
+           Format(weights.gate), Format(weights.up), Format(weights.down)}](
+          const auto& in, auto& out) {
+        RowsInOut rows(in[0], out[0]);
+        const size_t count = rows.x_rows.size();
+        const std::vector<int> ids(count, 0);
+        const std::vector<float> ones(count, 1.0f);
+        const cpu::GatedExperts layer{
+            view(in, 1, formats[0]),
+            view(in, 4, formats[1]),
+            view(in, 7, formats[2])};
+        cpu::gated_experts(
+            *thread_team(), layer, {ids.data(), ones.data(), 1, 1},
+            rows.x_rows, rows.y_rows);
+        rows.store();
+      })[0];
+}
+
+} // namespace zmlx::moe
