@@ -6,12 +6,10 @@ namespace {
 
 mx::array with_room(
     std::optional<mx::array> held,
-    const mx::array& like,
-    int used,
-    int extra) {
-  mx::Shape shape = like.shape();
-  shape[2] = extra;
-  mx::array room = mx::zeros(shape, like.dtype());
+    const mx::Shape& extra,
+    mx::Dtype dtype,
+    int used) {
+  mx::array room = mx::contiguous(mx::zeros(extra, dtype));
   if (!held) {
     return room;
   }
@@ -34,20 +32,20 @@ size_t LayerCache::nbytes() const {
   return total;
 }
 
-void KVCache::reserve(const mx::array& like, int count) {
+void KVCache::reserve(int count, mx::Shape shape, mx::Dtype dtype) {
   if (keys && offset + count <= keys->shape(2)) {
     return;
   }
-  const int extra = (count + kStep - 1) / kStep * kStep;
-  keys = with_room(std::move(keys), like, offset, extra);
-  values = with_room(std::move(values), like, offset, extra);
+  shape[2] = (count + kStep - 1) / kStep * kStep;
+  keys = with_room(std::move(keys), shape, dtype, offset);
+  values = with_room(std::move(values), shape, dtype, offset);
 }
 
 std::pair<mx::array, mx::array> KVCache::update_and_fetch(
     const mx::array& new_keys,
     const mx::array& new_values) {
   const int count = new_keys.shape(2);
-  reserve(new_keys, count);
+  reserve(count, new_keys.shape(), new_keys.dtype());
   mx::Shape start = {0, 0, offset, 0};
   mx::Shape stop = keys->shape();
   stop[2] = offset + count;

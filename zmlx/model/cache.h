@@ -33,9 +33,9 @@ class KVCache : public LayerCache {
       const mx::array& keys,
       const mx::array& values);
 
-  /// Makes room for `count` more tokens of the shape and dtype of `like`
-  /// (batch, kv_heads, any, head_dim).
-  void reserve(const mx::array& like, int count);
+  /// Makes room for `count` more tokens; shape: (batch, kv_heads, any,
+  /// head_dim).
+  void reserve(int count, mx::Shape shape, mx::Dtype dtype);
 
   std::vector<mx::array> state() const override;
 

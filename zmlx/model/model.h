@@ -33,10 +33,12 @@ struct ModelInfo {
   std::string family; // "lfm2_moe"
   int vocab_size = 0;
   int num_layers = 0;
+  int width = 0; // hidden size
   int max_positions = 0; // the longest context that the model was made for
   uint64_t num_parameters = 0;
   uint64_t weight_bytes = 0; // as stored
   uint64_t active_bytes = 0; // weight bytes that one decoded token reads
+  double active_expert_fraction = 1; // of each block's experts
   std::string quantization; // "affine 4 bit, group 64", or "none"
   std::vector<int> eos_ids;
 };
@@ -46,7 +48,7 @@ struct LoadOptions {
   /// Activation type: float32, float16 or bfloat16. By default float32 on CPU
   /// and the checkpoint's own type on a GPU.
   std::optional<mx::Dtype> dtype;
-  /// Skip the tokenizer (a folder may have none).
+  /// Fail when the folder has no tokenizer.json, instead of going without.
   bool need_tokenizer = false;
 };
 

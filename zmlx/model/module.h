@@ -47,6 +47,10 @@ class Module {
   virtual std::vector<Child> children() {
     return {};
   }
+
+  /// Forgets what was computed from parameters and can be computed again, such
+  /// as casts to the type of activations.
+  virtual void release() {}
 };
 
 /// A module of one input and one output, x: (..., dim).

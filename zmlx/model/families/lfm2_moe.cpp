@@ -316,8 +316,11 @@ build_lfm2_moe(const Config& config, Weights& weights, ModelInfo& info) {
   auto network = std::make_unique<Lfm2Moe>(args, weights);
   info.vocab_size = args.vocab;
   info.num_layers = args.layers;
+  info.width = args.dim;
   info.max_positions =
       config.integer("max_position_embeddings", 1, 1 << 30);
+  info.active_expert_fraction =
+      static_cast<double>(args.router.top_k) / args.experts;
   return network;
 }
 

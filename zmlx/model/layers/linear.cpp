@@ -14,6 +14,13 @@ mx::array plus(mx::array y, const std::optional<Parameter>& bias) {
 
 } // namespace
 
+void PackedWeight::release() {
+  scales.release();
+  if (biases) {
+    biases->release();
+  }
+}
+
 mx::array Linear::forward(const mx::array& x) const {
   return plus(mx::matmul(x, mx::transpose(weight.weight.value())), bias);
 }

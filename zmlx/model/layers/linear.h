@@ -13,6 +13,10 @@ namespace zmlx {
 /// y = x W^T + b. weight: (out, in), or (experts, out, in) in a switch layer.
 struct DenseWeight {
   Parameter weight;
+
+  void release() {
+    weight.release();
+  }
 };
 
 /// W in MLX's packing, mlx.core.quantize. packed: (..., out, in * bits / 32)
@@ -25,6 +29,12 @@ struct PackedWeight {
   int bits = 4;
   int group_size = 64;
   std::string mode = "affine";
+
+  /// Columns of the matrix.
+  int cols() const {
+    return static_cast<int>(int64_t{packed.shape(-1)} * 32 / bits);
+  }
+  void release();
 };
 
 /// mlx.nn.Linear without quantisation.
@@ -36,6 +46,9 @@ class Linear : public Layer {
     return "Linear";
   }
   mx::array forward(const mx::array& x) const override;
+  void release() override {
+    weight.release();
+  }
 
   DenseWeight weight;
   std::optional<Parameter> bias;
@@ -52,6 +65,9 @@ class QuantizedLinear : public Layer {
     return "QuantizedLinear";
   }
   mx::array forward(const mx::array& x) const override;
+  void release() override {
+    weight.release();
+  }
 
   PackedWeight weight;
   std::optional<Parameter> bias;
@@ -91,6 +107,9 @@ class SwitchLinear : public Module {
   /// x (..., 1, in) by the expert of indices (...): (..., 1, out).
   mx::array
   forward(const mx::array& x, const mx::array& indices, bool sorted) const;
+  void release() override {
+    std::visit([](auto& w) { w.release(); }, weight);
+  }
 
   std::variant<DenseWeight, PackedWeight> weight;
 };

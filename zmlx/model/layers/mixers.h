@@ -50,6 +50,10 @@ class ShortConv : public Mixer {
   std::vector<Child> children() override;
   mx::array forward(const mx::array& x, LayerCache* cache) const override;
 
+  void release() override {
+    conv_weight.release();
+  }
+
   int taps() const {
     return conv_weight.stored().shape(1);
   }

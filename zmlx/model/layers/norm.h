@@ -19,6 +19,9 @@ class RMSNorm : public Layer {
   mx::array forward(const mx::array& x) const override {
     return mx::fast::rms_norm(x, weight.value(), eps);
   }
+  void release() override {
+    weight.release();
+  }
 
   Parameter weight; // (dim)
   float eps;

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/base/error.h"
+#include "zmlx/base/text.h"
+#include "zmlx/model/checkpoint/checkpoint.h"
+#include "zmlx/model/checkpoint/hub.h"
+#include "zmlx/model/checkpoint/memory.h"
+#include "zmlx/model/families/lfm2_moe.h"
+#include "zmlx/model/families/weights.h"
+#include "zmlx/model/model.h"
+
+namespace zmlx {
+namespace {
+
+struct Family {
+  const char* model_type;
+  std::unique_ptr<Network> (*build)(const Config&, Weights&, ModelInfo&);
+};
+
+constexpr Family kFamilies[] = {{"lfm2_moe", build_lfm2_moe}};
+
+const Family& family_of(const Config& config) {
+  std::vector<std::string> known;
+  const std::string type = config.text("model_type", "");
+  for (const auto& family : kFamilies) {
+    if (type == family.model_type) {
+      return family;
+    }
+    known.emplace_back(family.model_type);
+  }
+  invalid(
+      "load", "model_type must be one of ", join(known, ", "), "; ",
+      config.path(), " has '", type, "'.", did_you_mean(type, known));
+}
+
+// On a GPU, the type that the checkpoint's own norms have.
+mx::Dtype natural_dtype(const Checkpoint& checkpoint) {
+  if (mx::default_device() == mx::Device(mx::Device::cpu)) {
+    return mx::float32;
+  }
+  for (const auto& name : checkpoint.names()) {
+    const auto dtype = checkpoint.info(name).dtype;
+    if (name.ends_with("norm.weight") &&
+        (dtype == mx::float16 || dtype == mx::bfloat16)) {
+      return dtype;
+    }
+  }
+  return mx::float32;
+}
+
+mx::Dtype checked(mx::Dtype dtype) {
+  if (dtype != mx::float32 && dtype != mx::float16 && dtype != mx::bfloat16) {
+    invalid(
+        "load", "dtype must be float32, float16 or bfloat16, got ", dtype, '.');
+  }
+  return dtype;
+}
+
+void count_weights(
+    const Checkpoint& checkpoint,
+    const Weights& weights,
+    ModelInfo& info) {
+  info.weight_bytes = checkpoint.total_bytes();
+  double active = 0;
+  for (const auto& name : weights.names()) {
+    const auto& tensor = weights.tensor(name);
+    const bool expert = name.find(".switch_mlp.") != std::string::npos;
+    active += static_cast<double>(tensor.nbytes()) *
+        (expert ? info.active_expert_fraction : 1.0);
+    if (name.ends_with(".scales") || name.ends_with(".biases")) {
+      continue; // part of how a weight is stored
+    }
+    uint64_t count = tensor.size();
+    if (tensor.dtype() == mx::uint32 && name.ends_with(".weight")) {
+      const auto layer = checkpoint.quantization_of(
+          name.substr(0, name.size() - std::string(".weight").size()));
+      count = count * 32 / (layer ? layer->bits : 32);
+    }
+    info.num_parameters += count;
+  }
+  info.active_bytes = static_cast<uint64_t>(active);
+  const auto& standard = checkpoint.quantization();
+  info.quantization = standard ? concat(
+                                     standard->mode, ' ', standard->bits,
+                                     " bit, group ", standard->group_size)
+                               : "none";
+}
+
+} // namespace
+
+std::unique_ptr<Model>
+load(const std::string& name, const LoadOptions& options) {
+  auto model = std::make_unique<Model>();
+  model->folder = resolve_model(name);
+  auto checkpoint =
+      std::make_shared<const Checkpoint>(Checkpoint::open(model->folder));
+  const Config config(
+      checkpoint->config(), concat(model->folder, "/config.json"));
+  const Family& family = family_of(config);
+  check_memory(*checkpoint);
+  model->dtype =
+      checked(options.dtype ? *options.dtype : natural_dtype(*checkpoint));
+  model->info.family = family.model_type;
+  model->info.eos_ids = checkpoint->eos_ids();
+  Weights weights(*checkpoint, model->dtype);
+  model->network = family.build(config, weights, model->info);
+  weights.expect_all_taken();
+  count_weights(*checkpoint, weights, model->info);
+  model->checkpoint = std::move(checkpoint);
+  return model;
+}
+
+mx::Dtype dtype_from_name(const std::string& name) {
+  if (name == "float32") {
+    return mx::float32;
+  }
+  if (name == "float16") {
+    return mx::float16;
+  }
+  if (name == "bfloat16") {
+    return mx::bfloat16;
+  }
+  const std::vector<std::string> known = {"float32", "float16", "bfloat16"};
+  invalid(
+      "dtype", "must be one of ", join(known, ", "), "; got '", name, "'.",
+      did_you_mean(name, known));
+}
+
+std::string name_of(mx::Dtype dtype) {
+  return dtype == mx::float32 ? "float32"
+      : dtype == mx::float16  ? "float16"
+      : dtype == mx::bfloat16 ? "bfloat16"
+                              : concat(dtype);
+}
+
+} // namespace zmlx

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/patch/fused.h"
+
+#include "zmlx/base/error.h"
+#include "zmlx/kernels/attention/attention.h"
+#include "zmlx/kernels/conv/short_conv.h"
+#include "zmlx/kernels/moe/moe_mlp.h"
+#include "zmlx/kernels/norms/rms_norm.h"
+
+namespace zmlx {
+namespace {
+
+/// A fused layer whose forward is a function of arrays it owns.
+template <class Forward>
+class FusedLayerOf : public FusedLayer {
+ public:
+  FusedLayerOf(LayerSlot stock, std::string kind, Forward forward)
+      : FusedLayer(std::move(stock), std::move(kind)),
+        forward_(std::move(forward)) {}
+  mx::array forward(const mx::array& x) const override {
+    return forward_(x);
+  }
+
+ private:
+  Forward forward_;
+};
+
+template <class Forward>
+LayerSlot fused(const LayerSlot& stock, Forward forward) {
+  return std::make_shared<FusedLayerOf<Forward>>(
+      stock, concat("Fused", stock->kind()), std::move(forward));
+}
+
+/// The arrays of a packed weight as stored, or why they cannot be taken.
+struct Packed {
+  std::optional<quant::QuantizedArrays> arrays;
+  std::string reason;
+};
+
+Packed take(const PackedWeight& weight) {
+  if (!weight.biases) {
+    return {{}, "the mode must be affine, got " + weight.mode};
+  }
+  quant::QuantizedArrays arrays{
+      weight.packed, weight.scales.stored(), weight.biases->stored(),
+      weight.bits, weight.group_size};
+  auto reason = quant::why_unsupported(arrays, weight.mode);
+  if (!reason.empty()) {
+    return {{}, std::move(reason)};
+  }
+  return {std::move(arrays), ""};
+}
+
+Packed take(const std::variant<DenseWeight, PackedWeight>& weight) {
+  const auto* packed = std::get_if<PackedWeight>(&weight);
+  return packed ? take(*packed) : Packed{{}, "its weights must be quantised"};
+}
+
+Packed take(const LayerSlot& layer) {
+  const auto* linear = dynamic_cast<const QuantizedLinear*>(layer.get());
+  if (!linear) {
+    return {
+        {}, concat("its projections must be QuantizedLinear, got ",
+                   layer->kind())};
+  }
+  if (linear->bias) {
+    return {{}, "its projections must have no bias"};
+  }
+  return take(linear->weight);
+}
+
+Fusion left_stock(std::string reason) {
+  Fusion fusion;
+  fusion.reason = std::move(reason);
+  return fusion;
+}
+
+Fusion install(LayerSlot layer, int width) {
+  Fusion fusion;
+  fusion.layer = std::move(layer);
+  fusion.width = width;
+  return fusion;
+}
+
+} // namespace
+
+Fusion fuse_moe_mlp(const LayerSlot& module) {
+  const auto* stock = dynamic_cast<const SparseMoe*>(module.get());
+  if (!stock) {
+    return {};
+  }
+  const auto gate = take(stock->switch_mlp->gate_proj.weight);
+  const auto up = take(stock->switch_mlp->up_proj.weight);
+  const auto down = take(stock->switch_mlp->down_proj.weight);
+  const auto router = take(stock->gate);
+  for (const auto* part : {&router, &gate, &up, &down}) {
+    if (!part->arrays) {
+      return left_stock(part->reason);
+    }
+  }
+  return install(
+      fused(
+          module,
+          [spec = stock->router,
+           router = *router.arrays,
+           bias = stock->expert_bias,
+           experts = moe::ExpertArrays{
+               *gate.arrays, *up.arrays, *down.arrays}](const mx::array& x) {
+            return moe::moe_mlp(x, spec, router, bias, experts);
+          }),
+      std::get<PackedWeight>(stock->switch_mlp->gate_proj.weight).cols());
+}
+
+Fusion fuse_swiglu_mlp(const LayerSlot& module) {
+  const auto* stock = dynamic_cast<const SwigluMlp*>(module.get());
+  if (!stock) {
+    return {};
+  }
+  const auto gate = take(stock->gate_proj), up = take(stock->up_proj),
+             down = take(stock->down_proj);
+  for (const auto* part : {&gate, &up, &down}) {
+    if (!part->arrays) {
+      return left_stock(part->reason);
+    }
+  }
+  return install(
+      fused(
+          module,
+          [weights = moe::ExpertArrays{
+               *gate.arrays, *up.arrays, *down.arrays}](const mx::array& x) {
+            return moe::swiglu_mlp(x, weights);
+          }),
+      dynamic_cast<const QuantizedLinear&>(*stock->gate_proj).weight.cols());
+}
+
+Fusion fuse_quantized_linear(const LayerSlot& module) {
+  const auto* stock = dynamic_cast<const QuantizedLinear*>(module.get());
+  if (!stock) {
+    return {};
+  }
+  const auto weight = take(stock->weight);
+  if (!weight.arrays) {
+    return left_stock(weight.reason);
+  }
+  std::optional<mx::array> bias;
+  if (stock->bias) {
+    bias = stock->bias->stored();
+  }
+  return install(
+      fused(
+          module,
+          [weight = *weight.arrays, bias](const mx::array& x) {
+            return quant::quantized_matmul(x, weight, bias);
+          }),
+      stock->weight.cols());
+}
+
+Fusion fuse_rmsnorm(const LayerSlot& module) {
+  const auto* stock = dynamic_cast<const RMSNorm*>(module.get());
+  if (!stock) {
+    return {};
+  }
+  return install(
+      fused(
+          module,
+          [weight = stock->weight.stored(),
+           eps = stock->eps](const mx::array& x) {
+            return norms::rms_norm(x, weight, eps);
+          }),
+      stock->weight.stored().shape(0));
+}
+
+namespace {
+
+/// The stock norm in a slot, even if a fused one is there now.
+const RMSNorm* norm_in(const LayerSlot& slot) {
+  const auto* fused_norm = dynamic_cast<const FusedLayer*>(slot.get());
+  return dynamic_cast<const RMSNorm*>(
+      fused_norm ? fused_norm->stock.get() : slot.get());
+}
+
+class FusedAttention : public FusedMixer {
+ public:
+  FusedAttention(MixerSlot stock, Attention& attention)
+      : FusedMixer(std::move(stock), "FusedAttention"),
+        attention_(attention),
+        query_norm_(*norm_in(attention.parts.q_layernorm)),
+        key_norm_(*norm_in(attention.parts.k_layernorm)) {}
+
+  std::vector<Child> children() override {
+    auto& parts = attention_.parts;
+    return {
+        {"q_proj", parts.q_proj.get(), &parts.q_proj},
+        {"k_proj", parts.k_proj.get(), &parts.k_proj},
+        {"v_proj", parts.v_proj.get(), &parts.v_proj},
+        {"out_proj", parts.out_proj.get(), &parts.out_proj}};
+  }
+
+  mx::array forward(const mx::array& x, LayerCache* cache) const override {
+    const auto& shape = attention_.shape;
+    const auto& parts = attention_.parts;
+    KVCache whole_sequence;
+    auto& kv = cache ? static_cast<KVCache&>(*cache) : whole_sequence;
+    const int length = x.shape(1);
+    kv.reserve(
+        length, {x.shape(0), shape.kv_heads, 0, shape.head_dim}, mx::float32);
+    attention::Outputs out = attention::attend(
+        {parts.q_proj->forward(x),
+         parts.k_proj->forward(x),
+         parts.v_proj->forward(x),
+         query_norm_.weight.stored(),
+         key_norm_.weight.stored(),
+         *kv.keys,
+         *kv.values},
+        {shape.heads,
+         shape.kv_heads,
+         shape.head_dim,
+         shape.rope_theta,
+         query_norm_.eps},
+        kv.offset);
+    kv.keys = std::move(out.cached_keys);
+    kv.values = std::move(out.cached_values);
+    kv.offset += length;
+    return parts.out_proj->forward(out.y);
+  }
+
+ private:
+  Attention& attention_; // owned by stock
+  const RMSNorm& query_norm_;
+  const RMSNorm& key_norm_;
+};
+
+class FusedShortConv : public FusedMixer {
+ public:
+  FusedShortConv(MixerSlot stock, ShortConv& conv)
+      : FusedMixer(std::move(stock), "FusedShortConv"), conv_(conv) {}
+
+  std::vector<Child> children() override {
+    return conv_.children();
+  }
+
+  mx::array forward(const mx::array& x, LayerCache* cache) const override {
+    const auto projected = conv_.in_proj->forward(x);
+    auto* state = static_cast<ConvCache*>(cache);
+    const auto before = state && state->inputs
+        ? *state->inputs
+        : mx::zeros(
+              {x.shape(0), conv_.taps() - 1, projected.shape(2) / 3},
+              mx::float32);
+    std::optional<mx::array> bias;
+    if (conv_.conv_bias) {
+      bias = conv_.conv_bias->stored();
+    }
+    auto [y, inputs] = conv::gated_short_conv(
+        projected, before, conv_.conv_weight.stored(), bias);
+    if (state) {
+      state->inputs = std::move(inputs);
+    }
+    return conv_.out_proj->forward(y);
+  }
+
+ private:
+  ShortConv& conv_; // owned by stock
+};
+
+std::string why_not_float32(mx::Dtype dtype) {
+  return dtype == mx::float32
+      ? ""
+      : concat("activations must be float32, got ", dtype);
+}
+
+} // namespace
+
+Fusion fuse_attention(const MixerSlot& module, mx::Dtype dtype) {
+  auto* stock = dynamic_cast<Attention*>(module.get());
+  if (!stock) {
+    return {};
+  }
+  Fusion fusion;
+  fusion.reason = why_not_float32(dtype);
+  if (!norm_in(stock->parts.q_layernorm) ||
+      !norm_in(stock->parts.k_layernorm)) {
+    fusion.reason = "queries and keys must be normalised by RMSNorm";
+  }
+  if (fusion.reason.empty()) {
+    fusion.mixer = std::make_shared<FusedAttention>(module, *stock);
+  }
+  return fusion;
+}
+
+Fusion fuse_short_conv(const MixerSlot& module, mx::Dtype dtype) {
+  auto* stock = dynamic_cast<ShortConv*>(module.get());
+  if (!stock) {
+    return {};
+  }
+  Fusion fusion;
+  fusion.reason = why_not_float32(dtype);
+  if (fusion.reason.empty()) {
+    fusion.width = stock->conv_weight.stored().shape(0);
+    fusion.mixer = std::make_shared<FusedShortConv>(module, *stock);
+  }
+  return fusion;
+}
+
+} // namespace zmlx

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/patch/patch.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "zmlx/base/error.h"
+#include "zmlx/base/text.h"
+#include "zmlx/model/patch/fused.h"
+#include "zmlx/model/patch/probe.h"
+
+namespace zmlx {
+namespace {
+
+/// One kind of replacement. The order of this table is the order of patching:
+/// whole blocks first, then projections, so that mixers are probed with
+/// projections that are fast already, then what is left.
+struct Pattern {
+  const char* name;
+  Fusion (*layer)(const LayerSlot&);
+  Fusion (*mixer)(const MixerSlot&, mx::Dtype);
+};
+
+constexpr Pattern kPatterns[] = {
+    {"moe_mlp", fuse_moe_mlp, nullptr},
+    {"swiglu_mlp", fuse_swiglu_mlp, nullptr},
+    {"quantized_linear", fuse_quantized_linear, nullptr},
+    {"attention", nullptr, fuse_attention},
+    {"short_conv", nullptr, fuse_short_conv},
+    {"rmsnorm", fuse_rmsnorm, nullptr},
+};
+
+void check_names(const std::vector<std::string>& names) {
+  const auto known = list_patterns();
+  for (const auto& name : names) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      invalid(
+          "patch", "patterns must be of ", join(known, ", "), "; got '", name,
+          "'.", did_you_mean(name, known));
+    }
+  }
+}
+
+bool wanted(const PatchOptions& options, const std::string& name) {
+  auto holds = [&](const std::vector<std::string>& names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  return (options.patterns.empty() || holds(options.patterns)) &&
+      !holds(options.exclude);
+}
+
+class Patcher {
+ public:
+  Patcher(Model& model, PatchResult& result) : model_(model), result_(result) {}
+
+  void apply(const Pattern& pattern) {
+    walk(*model_.network, [&](const std::string& path, Child& child) {
+      if (auto* layer = std::get_if<LayerSlot*>(&child.slot)) {
+        if (pattern.layer) {
+          apply(pattern, path, **layer);
+        }
+      } else if (auto* mixer = std::get_if<MixerSlot*>(&child.slot)) {
+        if (pattern.mixer) {
+          apply(pattern, path, **mixer);
+        }
+      }
+    });
+  }
+
+ private:
+  void apply(const Pattern& pattern, const std::string& path, LayerSlot& slot) {
+    Fusion fusion = pattern.layer(slot);
+    if (!fusion.layer) {
+      skip(pattern, path, fusion.reason);
+      return;
+    }
+    const auto probed =
+        probe(*slot, *fusion.layer, fusion.width, model_.dtype);
+    release(*slot);
+    if (accept(pattern, path, probed)) {
+      slot = std::move(fusion.layer);
+    }
+  }
+
+  void apply(const Pattern& pattern, const std::string& path, MixerSlot& slot) {
+    Fusion fusion = pattern.mixer(slot, model_.dtype);
+    if (!fusion.mixer) {
+      skip(pattern, path, fusion.reason);
+      return;
+    }
+    const bool attends = dynamic_cast<const Attention*>(slot.get()) != nullptr;
+    const auto probed =
+        probe(*slot, *fusion.mixer, model_.info.width, attends);
+    release(*slot);
+    if (accept(pattern, path, probed)) {
+      slot = std::move(fusion.mixer);
+    }
+  }
+
+  bool accept(
+      const Pattern& pattern,
+      const std::string& path,
+      const ProbeResult& probed) {
+    if (probed.passed()) {
+      result_.installed.push_back({path, pattern.name, probed.error});
+      return true;
+    }
+    skip(
+        pattern, path,
+        concat("the probe must differ from stock by at most ", probed.allowed,
+               ", got ", probed.error));
+    return false;
+  }
+
+  void skip(
+      const Pattern& pattern,
+      const std::string& path,
+      const std::string& reason) {
+    if (!reason.empty()) {
+      result_.skipped.push_back({path, pattern.name, reason});
+    }
+  }
+
+  // The probe made the stock module cast its parameters; a patched model must
+  // not go on holding them.
+  static void release(Module& module) {
+    module.release();
+    walk(module, [](const std::string&, Child& child) {
+      child.module->release();
+    });
+  }
+
+  Model& model_;
+  PatchResult& result_;
+};
+
+} // namespace
+
+std::map<std::string, int> PatchResult::counts() const {
+  std::map<std::string, int> counts;
+  for (const auto& module : installed) {
+    ++counts[module.pattern];
+  }
+  return counts;
+}
+
+std::string PatchResult::summary() const {
+  std::string text = concat("Patched ", installed.size(), " modules:");
+  for (const auto& [pattern, count] : counts()) {
+    text += concat("\n  ", pattern, ": ", count);
+  }
+  if (!skipped.empty()) {
+    text += concat("\n  Skipped: ", skipped.size());
+  }
+  for (const auto& module : skipped) {
+    text += concat(
+        "\n    ", module.path, " (", module.pattern, "): ", module.reason);
+  }
+  return text;
+}
+
+PatchResult patch(Model& model, const PatchOptions& options) {
+  check_names(options.patterns);
+  check_names(options.exclude);
+  PatchResult result;
+  if (mx::default_device() != mx::Device(mx::Device::cpu)) {
+    result.skipped.push_back(
+        {"", "all", "the patterns run on the CPU, and the device is a GPU"});
+    return result;
+  }
+  Patcher patcher(model, result);
+  for (const auto& pattern : kPatterns) {
+    if (wanted(options, pattern.name)) {
+      patcher.apply(pattern);
+    }
+  }
+  return result;
+}
+
+void unpatch(Model& model) {
+  walk(*model.network, [](const std::string&, Child& child) {
+    if (auto* layer = std::get_if<LayerSlot*>(&child.slot)) {
+      if (auto* fused = dynamic_cast<FusedLayer*>((*layer)->get())) {
+        **layer = LayerSlot(fused->stock);
+      }
+    } else if (auto* mixer = std::get_if<MixerSlot*>(&child.slot)) {
+      if (auto* fused = dynamic_cast<FusedMixer*>((*mixer)->get())) {
+        **mixer = MixerSlot(fused->stock);
+      }
+    }
+  });
+}
+
+std::vector<std::string> list_patterns() {
+  std::vector<std::string> names;
+  for (const auto& pattern : kPatterns) {
+    names.emplace_back(pattern.name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+} // namespace zmlx

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+// The probe: a fused module against the stock one on the model's own weights.
+#pragma once
+
+#include <string>
+
+#include "zmlx/model/patch/fused.h"
+
+namespace zmlx {
+
+/// The largest difference over the stock output's largest value.
+struct ProbeResult {
+  double error = 0;
+  double allowed = 0;
+  bool passed() const {
+    return error <= allowed; // false for NaN
+  }
+};
+
+/// One row of stock against fused, then nine rows of fused (the path of many
+/// tokens) against fused one by one.
+ProbeResult
+probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype);
+
+/// A prompt of five tokens and one step after it, both with a cache.
+ProbeResult
+probe(const Mixer& stock, const Mixer& fused, int width, bool attends);
+
+} // namespace zmlx
