@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT
+// The CPU primitives against stock MLX in float32 on values that it handles
+// well, with odd shapes, strided inputs, types, and thread counts.
+#include <gtest/gtest.h>
+
+#include "zmlx/kernels/attention/attention.h"
+#include "zmlx/kernels/conv/short_conv.h"
+#include "zmlx/kernels/moe/moe_mlp.h"
+#include "zmlx/kernels/norms/rms_norm.h"
+#include "zmlx/kernels/quant/quantized_matmul.h"
+#include "zmlx/runtime/thread_team.h"
+
+namespace zmlx {
+
+namespace mx = mlx::core;
+
+namespace {
+
+mx::array normal(mx::Shape shape, int seed) {
+  return mx::random::normal(
+      std::move(shape), mx::float32, mx::random::key(seed));
+}
+
+quant::QuantizedArrays
+quantized(const mx::array& w, int bits = 4, int group_size = 64) {
+  auto parts = mx::quantize(w, group_size, bits);
+  mx::eval(parts);
+  return {parts[0], parts[1], parts[2], bits, group_size};
+}
+
+mx::array dense(const quant::QuantizedArrays& w) {
+  return mx::dequantize(w.words, w.scales, w.biases, w.group_size, w.bits);
+}
+
+double difference(const mx::array& a, const mx::array& b) {
+  EXPECT_EQ(a.shape(), b.shape());
+  const auto x = mx::astype(a, mx::float32), y = mx::astype(b, mx::float32);
+  return mx::max(mx::abs(x - y)).item<float>() /
+      std::max(1e-30f, mx::max(mx::abs(y)).item<float>());
+}
+
+bool same_bits(const mx::array& a, const mx::array& b) {
+  return mx::array_equal(a, b).item<bool>();
+}
+
+TEST(QuantizedMatmul, MatchesADenseProductForAnyRowsBitsAndGroups) {
+  for (int bits : {2, 3, 4, 5, 6, 8}) {
+    for (int group : {32, 64, 128}) {
+      const auto w = quantized(normal({37, 384}, bits), bits, group);
+      for (int rows : {1, 3, 7, 8, 13, 65}) {
+        const auto x = normal({rows, 384}, rows);
+        EXPECT_LT(
+            difference(
+                quant::quantized_matmul(x, w),
+                mx::matmul(x, mx::transpose(dense(w)))),
+            2e-6)
+            << bits << " bits, group " << group << ", rows " << rows;
+      }
+    }
+  }
+}
+
+TEST(QuantizedMatmul, CrossesBlocksOfColumns) {
+  const auto w = quantized(normal({20, 2112}, 1));
+  const auto x = normal({9, 2112}, 2);
+  EXPECT_LT(
+      difference(
+          quant::quantized_matmul(x, w),
+          mx::matmul(x, mx::transpose(dense(w)))),
+      2e-6);
+}
+
+TEST(QuantizedMatmul, TakesStridedAndBatchedAndEmptyInputs) {
+  const auto w = quantized(normal({32, 128}, 1));
+  const auto base = normal({128, 6, 2}, 2);
+  const auto strided = mx::transpose(base, {2, 1, 0});
+  const auto plain = mx::contiguous(strided);
+  EXPECT_TRUE(same_bits(
+      quant::quantized_matmul(strided, w), quant::quantized_matmul(plain, w)));
+  const auto every_other =
+      mx::slice(normal({4, 256}, 3), {0, 0}, {4, 256}, {2, 2});
+  EXPECT_TRUE(same_bits(
+      quant::quantized_matmul(every_other, w),
+      quant::quantized_matmul(mx::contiguous(every_other), w)));
+  EXPECT_EQ(
+      quant::quantized_matmul(mx::zeros({0, 128}), w).shape(),
+      (mx::Shape{0, 32}));
+}
+
+TEST(QuantizedMatmul, RoundsHalfTypesOnce) {
+  const auto w = quantized(normal({64, 256}, 1));
+  const auto x = normal({5, 256}, 2);
+  for (auto dtype : {mx::float16, mx::bfloat16}) {
+    const auto half = mx::astype(x, dtype);
+    const auto y = quant::quantized_matmul(half, w);
+    EXPECT_EQ(y.dtype(), dtype);
+    const auto exact = quant::quantized_matmul(mx::astype(half, mx::float32), w);
+    EXPECT_TRUE(same_bits(y, mx::astype(exact, dtype)));
+  }
+}
+
+TEST(QuantizedMatmul, AddsTheBiasAndNamesWhatDoesNotFit) {
+  const auto w = quantized(normal({32, 128}, 1));
+  const auto x = normal({2, 128}, 2), bias = normal({32}, 3);
+  EXPECT_LT(
+      difference(
+          quant::quantized_matmul(x, w, bias),
+          quant::quantized_matmul(x, w) + bias),
+      1e-6);
+  try {
+    quant::quantized_matmul(normal({2, 64}, 1), w);
+    FAIL();
+  } catch (const std::invalid_argument& error) {
+    EXPECT_STREQ(
+        error.what(),
+        "[quantized_matmul] the last axis of x must be 128 to match the "
+        "weights, got (2,64).");
+  }
+}
+
+TEST(RmsNorm, MatchesMlxAndTakesStridedRows) {
+  for (int rows : {1, 5, 300}) {
+    const auto x = normal({rows, 193}, rows), w = normal({193}, 2);
+    EXPECT_LT(
+        difference(
+            norms::rms_norm(x, w, 1e-5f), mx::fast::rms_norm(x, w, 1e-5f)),
+        2e-6);
+  }
+  const auto x = mx::transpose(normal({64, 3, 2}, 4));
+  const auto w = normal({64}, 5);
+  EXPECT_TRUE(same_bits(
+      norms::rms_norm(x, w, 1e-5f),
+      norms::rms_norm(mx::contiguous(x), w, 1e-5f)));
+}
+
+struct MoeCase {
+  moe::RouterSpec router;
+  quant::QuantizedArrays gate;
+  mx::array bias;
+  moe::ExpertArrays experts;
+
+  MoeCase()
+      : gate(quantized(normal({8, 128}, 1), 8)),
+        bias(normal({8}, 2) * mx::array(0.1f)),
+        experts{
+            quantized(normal({8, 192, 128}, 3)),
+            quantized(normal({8, 192, 128}, 4)),
+            quantized(normal({8, 128, 192}, 5))} {
+    router.score = moe::RouterSpec::Score::Sigmoid;
+    router.top_k = 3;
+    router.epsilon = 1e-6f;
+    router.scale = 1.5f;
+  }
+
+  mx::array run(const mx::array& x) const {
+    return moe::moe_mlp(x, router, gate, bias, experts);
+  }
+
+  // Every expert on every token, in dense float32.
+  mx::array reference(const mx::array& x) const {
+    auto scores = mx::sigmoid(mx::matmul(x, mx::transpose(dense(gate))));
+    auto chosen_by = scores + bias;
+    auto order = mx::argsort(mx::negative(chosen_by), -1);
+    auto rank = mx::argsort(order, -1);
+    auto weights = mx::where(rank < mx::array(3), scores, mx::array(0.0f));
+    weights = weights / (mx::sum(weights, -1, true) + mx::array(1e-6f)) *
+        mx::array(1.5f);
+    auto y = mx::zeros_like(x);
+    for (int e = 0; e < 8; ++e) {
+      auto matrix = [&](const quant::QuantizedArrays& w) {
+        return mx::transpose(mx::take(dense(w), e, 0));
+      };
+      auto g = mx::matmul(x, matrix(experts.gate));
+      auto u = mx::matmul(x, matrix(experts.up));
+      auto d = mx::matmul(g * mx::sigmoid(g) * u, matrix(experts.down));
+      y = y + mx::take(weights, mx::array({e}), 1) * d;
+    }
+    return y;
+  }
+};
+
+TEST(MoeMlp, MatchesEveryExpertInDenseFloat32) {
+  const MoeCase c;
+  for (int tokens : {1, 2, 7, 8, 40}) {
+    const auto x = normal({tokens, 128}, tokens);
+    EXPECT_LT(difference(c.run(x), c.reference(x)), 5e-6) << tokens;
+  }
+}
+
+TEST(MoeMlp, GivesTheSameBitsForAnyNumberOfThreadsAndEveryRun) {
+  const MoeCase c;
+  for (int tokens : {1, 40}) {
+    const auto x = normal({tokens, 128}, 9);
+    set_num_threads(1);
+    auto one = c.run(x);
+    mx::eval(one);
+    for (int threads : {2, 3}) {
+      set_num_threads(threads);
+      for (int i = 0; i < 3; ++i) {
+        EXPECT_TRUE(same_bits(c.run(x), one)) << threads << " threads";
+      }
+    }
+  }
+  set_num_threads(2);
+}
+
+TEST(MoeMlp, RefusesARouterThatChoosesMoreThanThereAre) {
+  MoeCase c;
+  c.router.top_k = 9;
+  EXPECT_THROW(c.run(normal({1, 128}, 1)), std::invalid_argument);
+}
+
+TEST(SwigluMlp, MatchesTheComposedLayer) {
+  const moe::ExpertArrays w{
+      quantized(normal({320, 128}, 1)),
+      quantized(normal({320, 128}, 2)),
+      quantized(normal({128, 320}, 3))};
+  for (int tokens : {1, 5, 20}) {
+    const auto x = normal({1, tokens, 128}, tokens);
+    auto g = mx::matmul(x, mx::transpose(dense(w.gate)));
+    auto u = mx::matmul(x, mx::transpose(dense(w.up)));
+    auto y = mx::matmul(g * mx::sigmoid(g) * u, mx::transpose(dense(w.down)));
+    EXPECT_LT(difference(moe::swiglu_mlp(x, w), y), 5e-6);
+  }
+}
+
+TEST(Router, GivesTiesToTheLowestIndexAndNanTheLastPlace) {
+  moe::RouterSpec spec;
+  spec.top_k = 3;
+  const std::vector<float> equal(8, 0.5f);
+  int ids[3];
+  float weights[3];
+  moe::route(spec, equal.data(), nullptr, 8, ids, weights);
+  EXPECT_EQ((std::vector<int>(ids, ids + 3)), (std::vector<int>{0, 1, 2}));
+  EXPECT_FLOAT_EQ(weights[0], 1.0f / 3);
+  spec.score = moe::RouterSpec::Score::Sigmoid;
+  const float logits[] = {0.1f, NAN, 0.3f, 0.2f};
+  moe::route(spec, logits, nullptr, 4, ids, weights);
+  EXPECT_EQ((std::vector<int>(ids, ids + 3)), (std::vector<int>{2, 3, 0}));
+}
+
+TEST(Router, KeepsTheBiasOutOfTheWeightUnlessToldOtherwise) {
+  moe::RouterSpec spec;
+  spec.score = moe::RouterSpec::Score::Sigmoid;
+  spec.renormalise = false;
+  const float logits[] = {2, 0, -1}, bias[] = {0, 0, 5};
+  int id;
+  float weight;
+  moe::route(spec, logits, bias, 3, &id, &weight);
+  EXPECT_EQ(id, 2);
+  EXPECT_NEAR(weight, 1 / (1 + std::exp(1.0)), 1e-6);
+  spec.weight_from_biased = true;
+  moe::route(spec, logits, bias, 3, &id, &weight);
+  EXPECT_NEAR(weight, 5 + 1 / (1 + std::exp(1.0)), 1e-5);
+}
+
+TEST(Attention, MatchesMlxOverAPromptAndSteps) {
+  const attention::Spec spec{4, 2, 32, 10000, 1e-5f};
+  const auto qn = normal({32}, 1), kn = normal({32}, 2);
+  auto keys = mx::zeros({2, 2, 16, 32}), values = mx::zeros({2, 2, 16, 32});
+  mx::eval(keys, values);
+  auto all_k = mx::zeros({2, 2, 0, 32}), all_v = all_k;
+  int offset = 0;
+  for (int length : {5, 1, 1, 9}) {
+    const auto q = normal({2, length, 128}, 10 + length);
+    const auto k = normal({2, length, 64}, 20 + length);
+    const auto v = normal({2, length, 64}, 30 + length);
+    auto out =
+        attention::attend({q, k, v, qn, kn, keys, values}, spec, offset);
+    keys = out.cached_keys;
+    values = out.cached_values;
+    auto heads = [&](const mx::array& y, int n) {
+      return mx::reshape(y, {2, length, n, 32});
+    };
+    auto turn = [&](const mx::array& y, const mx::array& w) {
+      return mx::fast::rope(
+          mx::transpose(mx::fast::rms_norm(y, w, 1e-5f), {0, 2, 1, 3}), 32,
+          false, 10000.0f, 1.0f, offset);
+    };
+    all_k = mx::concatenate({all_k, turn(heads(k, 2), kn)}, 2);
+    all_v = mx::concatenate(
+        {all_v, mx::transpose(heads(v, 2), {0, 2, 1, 3})}, 2);
+    auto expected = mx::fast::scaled_dot_product_attention(
+        turn(heads(q, 4), qn), all_k, all_v, 1 / std::sqrt(32.0f),
+        length > 1 ? "causal" : "");
+    expected = mx::reshape(
+        mx::transpose(expected, {0, 2, 1, 3}), {2, length, 128});
+    EXPECT_LT(difference(out.y, expected), 1e-5) << "at offset " << offset;
+    offset += length;
+  }
+}
+
+TEST(Attention, LeavesACacheThatOthersHoldAsItWas) {
+  const attention::Spec spec{1, 1, 32, 10000, 1e-5f};
+  const auto x = normal({1, 1, 32}, 1), w = normal({32}, 2);
+  auto keys = mx::zeros({1, 1, 4, 32}), values = mx::zeros({1, 1, 4, 32});
+  mx::eval(keys, values);
+  const auto out = attention::attend({x, x, x, w, w, keys, values}, spec, 0);
+  mx::eval(out.y);
+  EXPECT_EQ(mx::max(mx::abs(values)).item<float>(), 0.0f);
+  EXPECT_GT(mx::max(mx::abs(out.cached_values)).item<float>(), 0.0f);
+  EXPECT_THROW(
+      attention::attend({x, x, x, w, w, keys, values}, spec, 4),
+      std::invalid_argument);
+}
+
+TEST(ShortConv, MatchesMlxOverAPromptAndSteps) {
+  const int dim = 48, taps = 3;
+  const auto weight = normal({dim, taps, 1}, 1), bias = normal({dim}, 2);
+  auto before = mx::zeros({2, taps - 1, dim});
+  auto history = before;
+  for (int length : {4, 1, 1, 2}) {
+    const auto projected = normal({2, length, 3 * dim}, length);
+    auto parts = mx::split(projected, 3, -1);
+    history = mx::concatenate({history, parts[0] * parts[2]}, 1);
+    const int total = history.shape(1);
+    auto window =
+        mx::slice(history, {0, total - length - taps + 1, 0}, {2, total, dim});
+    auto expected =
+        parts[1] * (mx::conv1d(window, weight, 1, 0, 1, dim) + bias);
+    auto [y, inputs] =
+        conv::gated_short_conv(projected, before, weight, bias);
+    EXPECT_LT(difference(y, expected), 2e-6);
+    before = inputs;
+  }
+}
+
+} // namespace
+} // namespace zmlx
