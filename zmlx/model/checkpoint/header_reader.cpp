@@ -237,7 +237,7 @@ void HeaderReader::start_tensor(const std::string& name) {
         shown_name(name),
         " twice.");
   }
-  if (names_.size() > kMaxTensors + 1) {
+  if (header_.tensors.size() == kMaxTensors && name != kMetadataKey) {
     bad_file(origin_, "must hold at most ", kMaxTensors, " tensors, got more.");
   }
 }

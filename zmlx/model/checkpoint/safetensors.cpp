@@ -95,6 +95,10 @@ SafetensorsHeader read_safetensors_header(
         text.empty() ? "nothing" : shown_name(text.substr(0, 1)),
         ".");
   }
+  // The JSON reader would take a NUL for the end and skip what follows.
+  if (text.find('\0') != std::string_view::npos) {
+    bad_file(origin, "header is not valid JSON: it must hold no NUL byte.");
+  }
   const uint64_t data_begin = 8 + length;
   HeaderReader reader(data_begin, file.size() - data_begin, origin);
   nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
