@@ -110,8 +110,8 @@ LayerSlot make_feed_forward(const Args& args, Weights& weights, int layer) {
         weights.take(path + "expert_bias", {args.experts}), mx::float32);
   }
   auto experts = [&](const char* name, int out, int in) {
-    return SwitchLinear(weights.matrix(
-        path + "switch_mlp." + name, {args.experts, out, in}));
+    return weights.matrix(
+        path + "switch_mlp." + name, {args.experts, out, in});
   };
   return std::make_shared<SparseMoe>(
       "Lfm2MoeSparseMoeBlock",

@@ -9,11 +9,6 @@ mx::array swiglu(const mx::array& gate, const mx::array& up) {
   return mx::multiply(mx::multiply(gate, mx::sigmoid(gate)), up);
 }
 
-SwitchGlu::SwitchGlu(SwitchLinear gate, SwitchLinear up, SwitchLinear down)
-    : gate_proj(std::move(gate.weight)),
-      up_proj(std::move(up.weight)),
-      down_proj(std::move(down.weight)) {}
-
 mx::array SwitchGlu::forward(const mx::array& x, const mx::array& indices)
     const {
   auto run = [&](const mx::array& rows, const mx::array& ids, bool sorted) {

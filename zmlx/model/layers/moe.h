@@ -13,7 +13,11 @@ namespace zmlx {
 /// mlx_lm's SwitchGLU: gate, up and down of every expert.
 class SwitchGlu : public Module {
  public:
-  SwitchGlu(SwitchLinear gate, SwitchLinear up, SwitchLinear down);
+  using Weight = std::variant<DenseWeight, PackedWeight>; // (experts, out, in)
+  SwitchGlu(Weight gate, Weight up, Weight down)
+      : gate_proj(std::move(gate)),
+        up_proj(std::move(up)),
+        down_proj(std::move(down)) {}
   std::string_view kind() const override {
     return "SwitchGLU";
   }

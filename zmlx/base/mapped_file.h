@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// A file mapped into memory for reading.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace zmlx {
+
+/// Maps a whole regular file. The map is private and writable: a stray write
+/// lands in a page of our own, never in the file, and does not crash. A file
+/// that another process truncates while it is mapped raises SIGBUS on reading.
+class MappedFile {
+ public:
+  /// Whether a symbolic link in the last place of the path is followed.
+  enum class Links { kFollow, kRefuse };
+  /// What the pages of a range are needed for: soon, or no longer.
+  enum class Advice { kWillNeed, kDontNeed };
+
+  /// Throws FileError if path is not a regular file that can be read.
+  explicit MappedFile(const std::string& path, Links links = Links::kFollow);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+
+  const std::string& path() const {
+    return path_;
+  }
+  /// Bytes.
+  size_t size() const {
+    return size_;
+  }
+  /// The first byte; null for an empty file. Page aligned.
+  char* data() const {
+    return data_;
+  }
+  std::string_view text() const {
+    return {data_, size_};
+  }
+
+  /// Tells the kernel about [offset, offset + length), cut to the file.
+  /// kWillNeed takes every page that the range touches, kDontNeed only pages
+  /// that lie wholly in it; they are read again from the file when touched.
+  void advise(Advice advice, size_t offset, size_t length) const;
+
+ private:
+  std::string path_;
+  char* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+} // namespace zmlx

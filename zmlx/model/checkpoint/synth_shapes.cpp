@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/checkpoint/synth_shapes.h"
+
+#include <algorithm>
+
+#include "zmlx/base/error.h"
+
+namespace zmlx {
+namespace {
+
+namespace mx = mlx::core;
+
+// What differs between the sizes of the LFM2-MoE family.
+struct Lfm2MoeSize {
+  int vocab, hidden, dense_inner, expert_inner;
+  int experts, experts_per_token, heads, kv_heads, positions, dense_layers;
+  std::vector<int> attention_layers;
+};
+
+// Router gates keep 8 bits in every LFM2-MoE checkpoint that mlx_lm makes.
+const Quantization kGatePacking{8, 64, "affine"};
+
+bool is_attention(const Lfm2MoeSize& size, int layer) {
+  const auto& list = size.attention_layers;
+  return std::find(list.begin(), list.end(), layer) != list.end();
+}
+
+Json lfm2_moe_config(const Lfm2MoeSize& size, int layers) {
+  Json types = Json::array();
+  for (int i = 0; i < layers; ++i) {
+    types.push_back(is_attention(size, i) ? "full_attention" : "conv");
+  }
+  return {
+      {"model_type", "lfm2_moe"},
+      {"vocab_size", size.vocab},
+      {"hidden_size", size.hidden},
+      {"intermediate_size", size.dense_inner},
+      {"moe_intermediate_size", size.expert_inner},
+      {"num_hidden_layers", layers},
+      {"num_experts", size.experts},
+      {"num_experts_per_tok", size.experts_per_token},
+      {"norm_topk_prob", true},
+      {"num_attention_heads", size.heads},
+      {"num_key_value_heads", size.kv_heads},
+      {"max_position_embeddings", size.positions},
+      {"use_expert_bias", true},
+      {"num_dense_layers", size.dense_layers},
+      {"norm_eps", 1e-5},
+      {"conv_bias", false},
+      {"conv_L_cache", 3},
+      {"rope_theta", 1000000.0},
+      {"routed_scaling_factor", 1.0},
+      {"layer_types", types},
+      {"eos_token_id", 7},
+      {"bos_token_id", 1},
+      {"pad_token_id", 0},
+      {"tie_embedding", true}};
+}
+
+// Collects the weights of one model.
+struct Weights {
+  const Quantization& packing;
+  std::vector<SynthWeight> list;
+
+  SynthWeight& linear(const std::string& name, mx::Shape shape) {
+    SynthWeight& weight = list.emplace_back();
+    weight.name = name;
+    weight.shape = std::move(shape);
+    weight.packing = packing;
+    return weight;
+  }
+  SynthWeight& plain(const std::string& name, mx::Shape shape, float mean) {
+    SynthWeight& weight = list.emplace_back();
+    weight.name = name;
+    weight.shape = std::move(shape);
+    weight.linear = false;
+    weight.mean = mean;
+    return weight;
+  }
+};
+
+void add_mixer(
+    Weights& weights,
+    const Lfm2MoeSize& size,
+    const std::string& layer,
+    bool attention) {
+  const int dim = size.hidden, head = dim / size.heads;
+  if (!attention) {
+    weights.linear(layer + "conv.in_proj", {3 * dim, dim});
+    weights.linear(layer + "conv.out_proj", {dim, dim});
+    weights.plain(layer + "conv.conv.weight", {dim, 3, 1}, 0.3f);
+    return;
+  }
+  const std::string path = layer + "self_attn.";
+  weights.linear(path + "q_proj", {dim, dim});
+  weights.linear(path + "k_proj", {size.kv_heads * head, dim});
+  weights.linear(path + "v_proj", {size.kv_heads * head, dim});
+  weights.linear(path + "out_proj", {dim, dim});
+  weights.plain(path + "q_layernorm.weight", {head}, 1);
+  weights.plain(path + "k_layernorm.weight", {head}, 1);
+}
+
+void add_feed_forward(
+    Weights& weights,
+    const Lfm2MoeSize& size,
+    const std::string& layer,
+    bool dense) {
+  const int dim = size.hidden;
+  const std::string path = layer + "feed_forward.";
+  if (dense) {
+    weights.linear(path + "gate_proj", {size.dense_inner, dim});
+    weights.linear(path + "up_proj", {size.dense_inner, dim});
+    weights.linear(path + "down_proj", {dim, size.dense_inner});
+    return;
+  }
+  weights.linear(path + "gate", {size.experts, dim}).packing = kGatePacking;
+  weights.plain(path + "expert_bias", {size.experts}, 0).dtype = mx::float32;
+  const std::string experts = path + "switch_mlp.";
+  const int n = size.experts, inner = size.expert_inner;
+  weights.linear(experts + "gate_proj", {n, inner, dim});
+  weights.linear(experts + "up_proj", {n, inner, dim});
+  weights.linear(experts + "down_proj", {n, dim, inner});
+}
+
+SynthModel
+lfm2_moe(const Lfm2MoeSize& size, int layers, const Quantization& packing) {
+  Weights weights{packing, {}};
+  weights.linear("model.embed_tokens", {size.vocab, size.hidden});
+  weights.plain("model.embedding_norm.weight", {size.hidden}, 1);
+  for (int i = 0; i < layers; ++i) {
+    const std::string layer = concat("model.layers.", i, '.');
+    weights.plain(layer + "operator_norm.weight", {size.hidden}, 1);
+    weights.plain(layer + "ffn_norm.weight", {size.hidden}, 1);
+    add_mixer(weights, size, layer, is_attention(size, i));
+    add_feed_forward(weights, size, layer, i < size.dense_layers);
+  }
+  return {lfm2_moe_config(size, layers), std::move(weights.list)};
+}
+
+SynthModel lfm2_8b_a1b(int layers, const Quantization& packing) {
+  const Lfm2MoeSize size{
+      .vocab = 65536,
+      .hidden = 2048,
+      .dense_inner = 7168,
+      .expert_inner = 1792,
+      .experts = 32,
+      .experts_per_token = 4,
+      .heads = 32,
+      .kv_heads = 8,
+      .positions = 128000,
+      .dense_layers = 2,
+      .attention_layers = {2, 6, 10, 14, 18, 21}};
+  return lfm2_moe(size, layers, packing);
+}
+
+SynthModel lfm2_moe_tiny(int layers, const Quantization& packing) {
+  const Lfm2MoeSize size{
+      .vocab = 512,
+      .hidden = 128,
+      .dense_inner = 256,
+      .expert_inner = 128,
+      .experts = 8,
+      .experts_per_token = 2,
+      .heads = 4,
+      .kv_heads = 2,
+      .positions = 2048,
+      .dense_layers = 1,
+      .attention_layers = {2}};
+  return lfm2_moe(size, layers, packing);
+}
+
+} // namespace
+
+const std::vector<SynthShape>& synth_shape_table() {
+  static const std::vector<SynthShape> table = {
+      {"lfm2-8b-a1b", 24, 3, lfm2_8b_a1b},
+      {"lfm2-moe-tiny", 4, 3, lfm2_moe_tiny},
+  };
+  return table;
+}
+
+} // namespace zmlx
