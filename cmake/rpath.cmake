@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: MIT
+# Programs find the libmlx.so that they were built against, installed or not.
+# As RUNPATH, not RPATH: LD_LIBRARY_PATH goes first, so that one build runs on
+# MLX's CPU and CUDA libraries of the same version.
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+if(NOT APPLE)
+  add_link_options(LINKER:--enable-new-dtags)
+endif()
