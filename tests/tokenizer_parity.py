@@ -200,7 +200,41 @@ def unfused(tmp):
     )
 
 
-FAMILIES = [lfm2, llama3, qwen3, gpt_oss, llama2, mistral, gpt2, words, unfused]
+def pairs(pre_tokenizer):
+    """Merges any two bytes, so that ids tell where every word ends."""
+    def build(tmp):
+        letters = sorted(pre.ByteLevel.alphabet())
+        merges = [(a, b) for a in letters for b in letters]
+        random.Random(1).shuffle(merges)
+        tokens = letters + [a + b for a, b in merges]
+        model = models.BPE({t: i for i, t in enumerate(tokens)}, merges)
+        tok = Tokenizer(model)
+        tok.pre_tokenizer = pre_tokenizer
+        tok.decoder = decoders.ByteLevel()
+        return tok
+    return build
+
+
+def named(name, build):
+    build.__name__ = name
+    return build
+
+
+BYTES = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+FAMILIES = [
+    lfm2, llama3, qwen3, gpt_oss, llama2, mistral, gpt2, words, unfused,
+    named("pairs_llama3", pairs(byte_level(LLAMA3))),
+    named("pairs_gpt_oss", pairs(byte_level(GPT_OSS))),
+    named("pairs_gpt2", pairs(byte_level(None))),
+    named("pairs_whitespace", pairs(pre.Sequence([pre.Whitespace(), BYTES]))),
+    named("pairs_classes", pairs(pre.Sequence(
+        [pre.Punctuation("isolated"), pre.Digits(False), BYTES]))),
+    # Han by script (not its extensions), word classes, ^ and $ of lines, a repeated
+    # repetition, empty matches
+    named("pairs_syntax", pairs(pre.Sequence([
+        split(r"\p{Han}|\w+$|^\W|[\w']+|\v|\u00e9|\x21"),
+        split(r"\p{Nd}{1,2}+x|\p{^Ll}{,2}y|(?:ab){1,2}+|a*"), BYTES]))),
+]
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda f: f.__name__)
