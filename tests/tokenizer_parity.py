@@ -229,11 +229,12 @@ FAMILIES = [
     named("pairs_whitespace", pairs(pre.Sequence([pre.Whitespace(), BYTES]))),
     named("pairs_classes", pairs(pre.Sequence(
         [pre.Punctuation("isolated"), pre.Digits(False), BYTES]))),
-    # Han by script (not its extensions), word classes, ^ and $ of lines, a repeated
-    # repetition, empty matches
+    # Han by script (not its extensions), word classes, ^ and $ of lines, repeated
+    # repetitions
     named("pairs_syntax", pairs(pre.Sequence([
         split(r"\p{Han}|\w+$|^\W|[\w']+|\v|\u00e9|\x21"),
-        split(r"\p{Nd}{1,2}+x|\p{^Ll}{,2}y|(?:ab){1,2}+|a*"), BYTES]))),
+        split(r"\p{Nd}{1,2}+x|\p{^Ll}{,2}y|(?:ab){1,2}+"), BYTES]))),
+    named("pairs_empty", pairs(pre.Sequence([split("[a-f]*"), BYTES]))),
 ]
 
 
