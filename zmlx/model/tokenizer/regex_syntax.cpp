@@ -11,10 +11,12 @@ namespace zmlx {
 namespace {
 
 // \w of Oniguruma; PCRE2's leaves out marks, connectors and enclosed letters.
+// Outside a class, Oniguruma adds the small digits and fractions of Latin-1.
 constexpr std::string_view kWord =
-    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})"
-    R"(\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169})"
-    R"(\x{1F170}-\x{1F189})";
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9})"
+    R"(\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+constexpr std::string_view kSmallDigits =
+    R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 
 bool is_general_category(std::string_view name) {
   constexpr std::string_view kMajor = "CLMNPSZ";
@@ -193,7 +195,7 @@ class Rewriter {
     if (in_class_) {
       out_ += kWord;
     } else {
-      out_ += concat(negated ? "[^" : "[", kWord, "]");
+      out_ += concat(negated ? "[^" : "[", kWord, kSmallDigits, "]");
     }
     at_ += 2;
   }
