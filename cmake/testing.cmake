@@ -17,13 +17,18 @@ function(zmlx_test name)
              ${zmlx_test_environment})
 endfunction()
 
-# zmlx_pytest(NAME FILE...): pytest on files of this folder. They are told the
-# build folder and the compiler through the environment.
+# zmlx_pytest(NAME FILE... [VARIABLE=VALUE...]): pytest on files of this folder.
+# They are told the build folder and CMake through the environment, and what
+# else is given here.
 function(zmlx_pytest name)
+  set(files ${ARGN})
+  list(FILTER files EXCLUDE REGEX "^[A-Z_]+=")
+  set(variables ${ARGN})
+  list(FILTER variables INCLUDE REGEX "^[A-Z_]+=")
   add_test(
     NAME ${name}
     COMMAND "${ZMLX_PYTHON}" -m pytest -q -p no:cacheprovider
-            "--junitxml=${zmlx_results}/${name}.xml" ${ARGN}
+            "--junitxml=${zmlx_results}/${name}.xml" ${files}
     WORKING_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}")
   set_property(
     TEST ${name}
@@ -31,5 +36,6 @@ function(zmlx_pytest name)
              "ZMLX_BUILD_DIR=${PROJECT_BINARY_DIR}"
              "ZMLX_CMAKE=${CMAKE_COMMAND}"
              "PYTHONDONTWRITEBYTECODE=1"
+             ${variables}
              ${zmlx_test_environment})
 endfunction()
