@@ -35,6 +35,29 @@ TEST(Json, RejectsRepeatedKeysDeepNestingAndBadUtf8) {
   EXPECT_NE(message_of(""), "");
 }
 
+TEST(Json, BuildsWhatTheDefaultParserBuilds) {
+  for (const char* text :
+       {R"({"b":[1,-2,3.5,"x",[],{}],"a":{"c":null,"d":{"e":[[false]]}},"z":1})",
+        "[]",
+        "{}",
+        "-7",
+        "\"s\"",
+        "18446744073709551615",
+        "[[[1],2],3]"}) {
+    EXPECT_EQ(parse_json(text, "f"), Json::parse(text)) << text;
+  }
+}
+
+TEST(Json, ReadsAsManyKeysAsALargeVocabulary) {
+  std::string text = "{";
+  for (int i = 0; i < 200000; ++i) {
+    text += concat(i == 0 ? "" : ",", "\"", i, "\":", i);
+  }
+  const Json json = parse_json(text + "}", "f");
+  EXPECT_EQ(json.size(), 200000u);
+  EXPECT_EQ(json.back(), 199999);
+}
+
 TEST(Text, SuggestsTheNearestNameOnlyWhenNear) {
   EXPECT_EQ(nearest("rmsnrom", {"moe_mlp", "rmsnorm"}), "rmsnorm");
   EXPECT_EQ(nearest("xyz", {"moe_mlp", "rmsnorm"}), "");
