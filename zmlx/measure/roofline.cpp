@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/measure/roofline.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <barrier>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include <sys/mman.h>
+
+#include "mlx/mlx.h"
+#include "zmlx/base/error.h"
+#include "zmlx/measure/clock.h"
+#include "zmlx/measure/memory.h"
+
+namespace zmlx::measure {
+namespace {
+
+namespace mx = mlx::core;
+
+// Sums land here, so that no read can be optimised away.
+std::atomic<uint64_t> sink{0};
+
+// Anonymous memory, written once so that every page is there.
+class Buffer {
+ public:
+  Buffer(size_t bytes, [[maybe_unused]] bool huge_pages) : bytes_(bytes) {
+    data_ = mmap(
+        nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+        -1, 0);
+    if (data_ == MAP_FAILED) {
+      throw BackendError(concat(
+          "[roofline] cannot map ", bytes, " bytes: ", std::strerror(errno)));
+    }
+#if defined(MADV_HUGEPAGE)
+    // A kernel without huge pages refuses; the plain pages then serve.
+    (void)madvise(data_, bytes, huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+#endif
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() {
+    munmap(data_, bytes_);
+  }
+  uint64_t* words() const {
+    return static_cast<uint64_t*>(data_);
+  }
+
+ private:
+  void* data_;
+  size_t bytes_;
+};
+
+constexpr size_t kLine = 8; // words a cache line
+
+// Sums `count` words as `Streams` equal runs read side by side, one cache line
+// of each in turn. Eight sums a stream break the chain of additions.
+template <size_t Streams>
+uint64_t read_words(const uint64_t* words, size_t count) {
+  const size_t stride = count / Streams / kLine * kLine;
+  std::array<std::array<uint64_t, kLine>, Streams> sums{};
+  for (size_t i = 0; i < stride; i += kLine) {
+    for (size_t stream = 0; stream < Streams; ++stream) {
+      const uint64_t* line = words + stream * stride + i;
+      for (size_t j = 0; j < kLine; ++j) {
+        sums[stream][j] += line[j];
+      }
+    }
+  }
+  uint64_t total = 0;
+  for (const auto& stream : sums) {
+    for (uint64_t sum : stream) {
+      total += sum;
+    }
+  }
+  return total;
+}
+
+using ReadLoop = uint64_t (*)(const uint64_t*, size_t);
+
+struct NamedLoop {
+  const char* name;
+  ReadLoop read;
+};
+constexpr NamedLoop kLoops[] = {
+    {"1 stream", read_words<1>},
+    {"4 streams", read_words<4>}};
+
+// The best bytes a second over passes through the buffer for `seconds`; all
+// threads start each pass together and the slowest ends it.
+double best_pass(
+    const Buffer& buffer,
+    size_t bytes,
+    int threads,
+    ReadLoop read,
+    double seconds) {
+  const size_t words = bytes / sizeof(uint64_t);
+  const size_t share = words / static_cast<size_t>(threads);
+  std::barrier<> line_up(threads + 1);
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> team;
+  for (int t = 0; t < threads; ++t) {
+    team.emplace_back([&, t] {
+      for (;;) {
+        line_up.arrive_and_wait();
+        if (stop) {
+          return;
+        }
+        sink += read(buffer.words() + static_cast<size_t>(t) * share, share);
+        line_up.arrive_and_wait();
+      }
+    });
+  }
+  const double read_bytes =
+      static_cast<double>(share * static_cast<size_t>(threads) * 8);
+  double best = 0;
+  const Stopwatch all;
+  do {
+    const Stopwatch pass;
+    line_up.arrive_and_wait();
+    line_up.arrive_and_wait();
+    best = std::max(best, read_bytes / pass.seconds());
+  } while (all.seconds() < seconds);
+  stop = true;
+  line_up.arrive_and_wait();
+  for (auto& thread : team) {
+    thread.join();
+  }
+  return best;
+}
+
+size_t fitting_bytes(size_t wanted) {
+  const uint64_t available = available_memory();
+  while (available != 0 && wanted > available / 2 && wanted > (1u << 20)) {
+    wanted /= 2;
+  }
+  return std::max<size_t>(wanted, 1u << 20);
+}
+
+} // namespace
+
+ReadBandwidth cpu_read_bandwidth(const RooflineOptions& options) {
+  const size_t bytes = fitting_bytes(options.buffer_bytes);
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  const int threads = options.threads > 0 ? options.threads : std::max(1, cores);
+  const double seconds = options.seconds / (2 * std::size(kLoops));
+  ReadBandwidth best;
+  for (bool huge_pages : {false, true}) {
+    const Buffer buffer(bytes, huge_pages);
+    std::memset(buffer.words(), 1, bytes);
+    for (const auto& loop : kLoops) {
+      const double rate = best_pass(buffer, bytes, threads, loop.read, seconds);
+      if (rate > best.bytes_per_second) {
+        best.bytes_per_second = rate;
+        best.loop = concat(
+            loop.name, huge_pages ? ", huge pages, " : ", plain pages, ",
+            threads, threads == 1 ? " thread" : " threads");
+      }
+    }
+  }
+  return best;
+}
+
+ReadBandwidth device_read_bandwidth(const RooflineOptions& options) {
+  const size_t bytes = options.buffer_bytes;
+  const auto count = static_cast<mx::ShapeElem>(bytes / sizeof(float));
+  mx::array source = mx::full({count}, 1.0f);
+  mx::eval(source);
+  ReadBandwidth best;
+  for (bool copies : {false, true}) {
+    const double moved = static_cast<double>(bytes) * (copies ? 2 : 1);
+    const Stopwatch all;
+    do {
+      mx::array result = copies ? mx::negative(source) : mx::sum(source);
+      const Stopwatch pass;
+      mx::eval(result);
+      const double rate = moved / pass.seconds();
+      if (rate > best.bytes_per_second) {
+        best.bytes_per_second = rate;
+        best.loop = copies ? "copy" : "sum";
+      }
+    } while (all.seconds() < options.seconds / 2);
+  }
+  return best;
+}
+
+ReadBandwidth read_bandwidth(const RooflineOptions& options) {
+  return mx::default_device() == mx::Device::gpu
+      ? device_read_bandwidth(options)
+      : cpu_read_bandwidth(options);
+}
+
+} // namespace zmlx::measure
