@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "zmlx/base/error.h"
+#include "zmlx/model/tokenizer/chat_template.h"
 #include "zmlx/model/tokenizer/tokenizer.h"
 
 namespace zmlx {
@@ -247,10 +248,15 @@ encode_prompt(const Model& model, const std::string& prompt, bool raw) {
         model.folder,
         " has no tokenizer.json. Try: token ids.");
   }
+  if (!raw && !model.chat_template_error.empty()) {
+    throw FileError(model.chat_template_error);
+  }
   if (raw || !model.chat_template) {
     return model.tokenizer->encode(prompt, true);
   }
-  return model.tokenizer->encode(model.chat_template->render(prompt), false);
+  const ChatMessage message{"user", prompt};
+  return model.tokenizer->encode(
+      model.chat_template->apply(std::span(&message, 1)));
 }
 
 Generation

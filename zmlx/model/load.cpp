@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <filesystem>
+
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
 #include "zmlx/model/checkpoint/checkpoint.h"
@@ -7,6 +9,8 @@
 #include "zmlx/model/families/lfm2_moe.h"
 #include "zmlx/model/families/weights.h"
 #include "zmlx/model/model.h"
+#include "zmlx/model/tokenizer/chat_template.h"
+#include "zmlx/model/tokenizer/tokenizer.h"
 
 namespace zmlx {
 namespace {
@@ -85,6 +89,25 @@ void count_weights(
                                : "none";
 }
 
+void load_tokenizer(Model& model, bool needed) {
+  if (!needed &&
+      !std::filesystem::exists(model.folder + "/tokenizer.json")) {
+    return;
+  }
+  model.tokenizer = Tokenizer::load(model.folder);
+  try {
+    if (auto found = ChatTemplate::detect(model.folder)) {
+      model.chat_template =
+          std::make_shared<const ChatTemplate>(std::move(*found));
+    }
+  } catch (const FileError& error) {
+    model.chat_template_error = error.what();
+  }
+  if (model.info.eos_ids.empty()) {
+    model.info.eos_ids = model.tokenizer->eos_ids();
+  }
+}
+
 } // namespace
 
 std::unique_ptr<Model>
@@ -106,6 +129,7 @@ load(const std::string& name, const LoadOptions& options) {
   weights.expect_all_taken();
   count_weights(*checkpoint, weights, model->info);
   model->checkpoint = std::move(checkpoint);
+  load_tokenizer(*model, options.need_tokenizer);
   return model;
 }
 

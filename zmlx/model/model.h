@@ -61,6 +61,9 @@ class Model {
   std::unique_ptr<Network> network;
   std::shared_ptr<const Tokenizer> tokenizer; // null when the folder has none
   std::shared_ptr<const ChatTemplate> chat_template; // null when it has none
+  /// Why the folder's chat template cannot be used, or "". It matters only to
+  /// who needs it: raw prompts and token ids go without.
+  std::string chat_template_error;
   std::shared_ptr<const Checkpoint> checkpoint;
 };
 
