@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/model/tokenizer/tokenizer.h"
 
-#include <filesystem>
-
 #include "zmlx/base/error.h"
 #include "zmlx/model/tokenizer/added_tokens.h"
+#include "zmlx/model/tokenizer/config_files.h"
 #include "zmlx/model/tokenizer/decoder.h"
 #include "zmlx/model/tokenizer/post_processor.h"
 #include "zmlx/model/tokenizer/pre_tokenizer.h"
@@ -60,27 +59,6 @@ struct Tokenizer::Parts {
 
 namespace {
 
-// "<s>" or {"content": "<s>", ...}
-std::optional<std::string> token_text(const Part& config, const char* key) {
-  if (!config.has(key)) {
-    return std::nullopt;
-  }
-  const Part value = config.at(key);
-  return value.json().is_object() ? value.text("content") : value.text();
-}
-
-void read_config(
-    const std::string& path, std::optional<std::string>& bos,
-    std::optional<std::string>& eos) {
-  if (!std::filesystem::exists(path)) {
-    return;
-  }
-  const Json json = read_json(path);
-  const Part config(json, path, "");
-  bos = bos ? bos : token_text(config, "bos_token");
-  eos = eos ? eos : token_text(config, "eos_token");
-}
-
 bool overlaps(
     const std::vector<PlainRange>& plain, size_t begin, size_t end) {
   for (const auto& [first, last] : plain) {
@@ -123,9 +101,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& folder) {
   }
   auto* const filled = parts.get();
   const std::shared_ptr<Tokenizer> tokenizer(new Tokenizer(std::move(parts)));
-  std::optional<std::string> bos, eos;
-  read_config(folder + "/tokenizer_config.json", bos, eos);
-  read_config(folder + "/special_tokens_map.json", bos, eos);
+  const auto [bos, eos] = read_special_token_names(folder);
   filled->bos = bos ? tokenizer->token_to_id(*bos) : std::nullopt;
   if (const auto id = eos ? tokenizer->token_to_id(*eos) : std::nullopt) {
     filled->eos.push_back(*id);
