@@ -10,23 +10,13 @@
 #include <vector>
 
 #include "zmlx/model/model.h"
+#include "zmlx/model/sampler.h"
 
 namespace zmlx {
 
-/// How the next token is drawn; temperature 0 takes the most likely one (the
-/// lowest id among equals). Filters are applied in mlx_lm's order: top_p,
-/// min_p, top_k.
-struct SamplerOptions {
-  float temperature = 0;
-  float top_p = 0; // in (0, 1); 0 or 1: off
-  float min_p = 0; // in [0, 1]; 0: off
-  int top_k = 0; // 0: off
-  uint64_t seed = 0;
-};
-
 struct GenerateOptions {
   int max_tokens = 100;
-  SamplerOptions sampler;
+  SamplerOptions sampler = {};
   /// Tokens a prefill step.
   int prefill_step = 512;
   /// Use no chat template, even if the model has one.
@@ -34,7 +24,7 @@ struct GenerateOptions {
   /// Stop at the model's end tokens.
   bool stop_at_eos = true;
   /// Called with (done, total) prompt tokens.
-  std::function<void(int, int)> progress;
+  std::function<void(int, int)> progress = {};
 };
 
 /// One token of the answer.
@@ -105,10 +95,8 @@ std::vector<int>
 encode_prompt(const Model& model, const std::string& prompt, bool raw);
 
 /// Generates from a text prompt; the model needs a tokenizer.
-Generation generate(
-    Model& model,
-    const std::string& prompt,
-    GenerateOptions options = {});
+Generation
+generate(Model& model, const std::string& prompt, GenerateOptions options = {});
 
 /// Generates from token ids; pieces have no text if the model has no tokenizer.
 Generation

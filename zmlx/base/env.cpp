@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/base/env.h"
+
+#include <cstdlib>
+
+#include "zmlx/base/error.h"
+
+namespace zmlx {
+namespace {
+
+std::string home_cache() {
+  if (const auto dir = env("XDG_CACHE_HOME")) {
+    return *dir;
+  }
+  const auto home = env("HOME");
+  return home ? *home + "/.cache" : ".cache";
+}
+
+} // namespace
+
+const std::vector<EnvVariable>& env_variables() {
+  static const std::vector<EnvVariable> variables = {
+      {"ZMLX_THREADS", "threads of the CPU team (default: the usable CPUs)"},
+      {"ZMLX_CACHE_DIR", "compiled kernels (default: ~/.cache/zmlx)"},
+      {"HF_HUB_CACHE", "Hugging Face's model cache"},
+      {"HF_HOME", "Hugging Face's folder; models are in its hub"},
+      {"XDG_CACHE_HOME", "caches of this user (default: ~/.cache)"},
+      {"HOME", "home folder of this user"},
+  };
+  return variables;
+}
+
+std::optional<std::string> env(std::string_view name) {
+  for (const auto& variable : env_variables()) {
+    if (variable.name == name) {
+      const char* value = std::getenv(variable.name);
+      return value && *value ? std::optional<std::string>(value) : std::nullopt;
+    }
+  }
+  invalid("env", "a variable must be in the list of env.cpp, got ", name, '.');
+}
+
+std::string env_cache_dir() {
+  const auto dir = env("ZMLX_CACHE_DIR");
+  return dir ? *dir : home_cache() + "/zmlx";
+}
+
+std::string env_hub_dir() {
+  if (const auto dir = env("HF_HUB_CACHE")) {
+    return *dir;
+  }
+  if (const auto dir = env("HF_HOME")) {
+    return *dir + "/hub";
+  }
+  return home_cache() + "/huggingface/hub";
+}
+
+} // namespace zmlx
