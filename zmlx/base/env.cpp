@@ -45,14 +45,4 @@ std::string env_cache_dir() {
   return dir ? *dir : home_cache() + "/zmlx";
 }
 
-std::string env_hub_dir() {
-  if (const auto dir = env("HF_HUB_CACHE")) {
-    return *dir;
-  }
-  if (const auto dir = env("HF_HOME")) {
-    return *dir + "/hub";
-  }
-  return home_cache() + "/huggingface/hub";
-}
-
 } // namespace zmlx

@@ -26,8 +26,4 @@ std::optional<std::string> env(std::string_view name);
 /// XDG_CACHE_HOME or ~/.cache; relative only if there is no home.
 std::string env_cache_dir();
 
-/// Where Hugging Face keeps downloaded models: HF_HUB_CACHE, or hub below
-/// HF_HOME, or huggingface/hub below XDG_CACHE_HOME or ~/.cache.
-std::string env_hub_dir();
-
 } // namespace zmlx

@@ -140,7 +140,7 @@ Generation::State::State(
   check_prompt(model.info, prompt);
   limit = room_for(model.info, prompt.size(), options.max_tokens);
   if (model.tokenizer) {
-    decoder.emplace(*model.tokenizer);
+    decoder.emplace(model.tokenizer);
   }
 }
 
@@ -190,7 +190,7 @@ void Generation::State::fill(Piece& piece, int token) {
   piece.text.clear();
   if (decoder) {
     if (!stop) {
-      piece.text = decoder->add(token);
+      piece.text = decoder->push(token);
     }
     if (last) {
       piece.text += decoder->finish();

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+#include "cli/model_flags.h"
+
+#include <algorithm>
+
+#include "cli/progress.h"
+#include "zmlx/base/error.h"
+#include "zmlx/base/text.h"
+
+namespace zmlx::cli {
+namespace {
+
+void check_patterns(const std::vector<std::string>& names) {
+  const auto known = list_patterns();
+  for (const auto& name : names) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      invalid(
+          "patch",
+          "no pattern '",
+          name,
+          "'.",
+          did_you_mean(name, known),
+          " Patterns are ",
+          join(known, ", "),
+          '.');
+    }
+  }
+}
+
+} // namespace
+
+void add_model_flags(CLI::App& app, ModelFlags* flags) {
+  app.add_option(
+         "--dtype",
+         flags->dtype,
+         "Activations: float32, float16 or bfloat16\n"
+         "(float32 on CPU, the checkpoint's own on a GPU)")
+      ->type_name("D");
+  auto* no_patch =
+      app.add_flag("--no-patch", flags->no_patch, "Run stock MLX operations");
+  app.add_option(
+         "--patterns", flags->patterns, "Patch with these only, commas between")
+      ->type_name("A,B")
+      ->excludes(no_patch);
+  app.add_option("--exclude", flags->exclude, "Patch without these")
+      ->type_name("A,B")
+      ->excludes(no_patch);
+}
+
+std::unique_ptr<Model> load_model(
+    const ModelFlags& flags,
+    bool need_tokenizer) {
+  PatchOptions patches{split(flags.patterns, ','), split(flags.exclude, ',')};
+  check_patterns(patches.patterns);
+  check_patterns(patches.exclude);
+  LoadOptions options;
+  options.need_tokenizer = need_tokenizer;
+  if (!flags.dtype.empty()) {
+    options.dtype = dtype_from_name(flags.dtype);
+  }
+  std::unique_ptr<Model> model;
+  {
+    Progress progress("Loading " + flags.model);
+    model = load(flags.model, options);
+  }
+  if (!flags.no_patch) {
+    Progress progress("Patching and checking against stock");
+    patch(*model, patches);
+  }
+  return model;
+}
+
+} // namespace zmlx::cli

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+// The flags of every command that runs a model, and loading by them.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "zmlx/model/patch/patch.h"
+
+namespace zmlx::cli {
+
+/// What the flags say.
+struct ModelFlags {
+  std::string model;
+  std::string dtype; // "": the default of load()
+  bool no_patch = false;
+  std::string patterns, exclude; // names with commas between; "": none given
+};
+
+/// Adds --dtype, --no-patch, --patterns and --exclude.
+void add_model_flags(CLI::App& app, ModelFlags* flags);
+
+/// Loads the model and patches it unless no_patch, with a line of progress on
+/// a terminal. Names of dtypes and patterns are checked before the work starts.
+std::unique_ptr<Model> load_model(const ModelFlags& flags, bool need_tokenizer);
+
+} // namespace zmlx::cli
