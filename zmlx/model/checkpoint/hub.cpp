@@ -117,7 +117,7 @@ std::vector<std::string> cached_models() {
        !error && entry != end;
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name.rfind(kPrefix, 0) == 0) {
+    if (name.rfind(kPrefix, 0) == 0 && newest_snapshot(entry->path())) {
       const std::string id = name.substr(std::string_view(kPrefix).size());
       const size_t dashes = id.find("--");
       ids.push_back(

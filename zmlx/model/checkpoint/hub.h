@@ -19,7 +19,7 @@ std::string resolve_model(const std::string& name_or_path);
 /// $XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub.
 std::string hub_cache_folder();
 
-/// Ids of the models in the cache, sorted.
+/// Ids of the models in the cache that hold a config.json, sorted.
 std::vector<std::string> cached_models();
 
 } // namespace zmlx
