@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""Logits of our LFM2-MoE against mlx_lm's on tiny random checkpoints.
+
+Stock and patched, whole prompts and steps through the cache, both routers, and
+both layouts of files, at float32.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm.models import lfm2_moe
+from mlx_lm.models.cache import make_prompt_cache
+
+PROGRAM = Path(os.environ["ZMLX_BUILD_DIR"]) / "bin" / "zmlx"
+TOKENS = [3, 17, 99, 4, 4, 250, 31, 8, 77, 120, 5, 6]
+
+CONFIG = {
+    "model_type": "lfm2_moe",
+    "vocab_size": 256,
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "moe_intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "use_expert_bias": True,
+    "num_dense_layers": 1,
+    "norm_eps": 1e-5,
+    "conv_bias": False,
+    "conv_L_cache": 3,
+    "rope_theta": 10000.0,
+    "routed_scaling_factor": 1.25,
+    "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+}
+
+
+def softmax_router(self, x):
+    """The block of mlx_lm up to 0.31.3: the bias counts in the weight too."""
+    scores = mx.softmax(self.gate(x), axis=-1, precise=True) + self.expert_bias
+    order = mx.argpartition(scores, kth=-self.top_k, axis=-1)[..., -self.top_k :]
+    weights = mx.take_along_axis(scores, order, axis=-1)
+    weights = weights / (mx.sum(weights, axis=-1, keepdims=True) + 1e-20)
+    y = self.switch_mlp(x, order)
+    return (y * weights[..., None]).sum(axis=-2)
+
+
+def build(seed, quantization, **changes):
+    config = {**CONFIG, **changes}
+    mx.random.seed(seed)
+    model = lfm2_moe.Model(lfm2_moe.ModelArgs.from_dict(config))
+    model.update(
+        tree_map(
+            lambda p: mx.random.normal(p.shape) * 0.06 + (p.ndim == 1) * 1.0,
+            model.parameters(),
+        )
+    )
+    for layer in model.layers[config["num_dense_layers"] :]:
+        block = layer.feed_forward
+        block.expert_bias = mx.random.normal((config["num_experts"],)) * 0.1
+    if quantization:
+        nn.quantize(model, **quantization)
+        config["quantization"] = quantization
+    mx.eval(model.parameters())
+    return model, config
+
+
+def save(model, config, folder, names=lambda weights: weights):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = names(dict(tree_flatten(model.parameters())))
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), weights, {"format": "mlx"}
+    )
+
+
+def hugging_face_names(weights):
+    renamed = {}
+    for name, value in weights.items():
+        name = name.replace("gate_proj", "w1").replace("down_proj", "w2")
+        name = name.replace("up_proj", "w3")
+        if "switch_mlp" in name:
+            for e in range(value.shape[0]):
+                renamed[name.replace("switch_mlp", f"experts.{e}")] = value[e]
+        else:
+            if "conv.conv.weight" in name:
+                value = mx.contiguous(value.transpose(0, 2, 1))
+            renamed[name] = value
+    return renamed
+
+
+def expected(model):
+    whole = model(mx.array([TOKENS]))[0]
+    cache = make_prompt_cache(model)
+    steps = [model(mx.array([[t]]), cache=cache)[0, -1] for t in TOKENS]
+    return np.array(whole), np.array(mx.stack(steps))
+
+
+def ours(folder, *flags):
+    out = folder / "logits.safetensors"
+    subprocess.run(
+        [
+            str(PROGRAM),
+            "logits",
+            str(folder),
+            "--tokens",
+            ",".join(map(str, TOKENS)),
+            "--output",
+            str(out),
+            *flags,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return np.array(mx.load(str(out))["logits"])
+
+
+def check(model, folder):
+    whole, steps = expected(model)
+    for flags in ((), ("--no-patch",)):
+        np.testing.assert_allclose(ours(folder, *flags), whole, atol=1e-4)
+        np.testing.assert_allclose(
+            ours(folder, "--step", *flags), steps, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"group_size": 64, "bits": 4},
+        {"group_size": 32, "bits": 8},
+        {"group_size": 64, "bits": 3},
+        None,
+    ],
+)
+def test_logits_equal_mlx_lm(tmp_path, seed, quantization):
+    model, config = build(seed, quantization)
+    save(model, config, tmp_path)
+    check(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm_topk_prob": False},
+        {"conv_bias": True},
+        {"num_dense_layers": 0, "num_experts_per_tok": 1},
+        {"conv_L_cache": 4, "num_key_value_heads": 4},
+    ],
+)
+def test_configurations(tmp_path, changes):
+    model, config = build(2, {"group_size": 64, "bits": 4}, **changes)
+    save(model, config, tmp_path)
+    check(model, tmp_path)
+
+
+def test_softmax_router_of_older_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        lfm2_moe.Lfm2MoeSparseMoeBlock, "__call__", softmax_router
+    )
+    model, config = build(3, {"group_size": 64, "bits": 4})
+    save(model, {**config, "scoring_func": "softmax"}, tmp_path)
+    check(model, tmp_path)
+
+
+def test_hugging_face_layout(tmp_path):
+    model, config = build(4, None)
+    save(model, config, tmp_path, hugging_face_names)
+    check(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model_type": "lfm2_mo"}, "Did you mean 'lfm2_moe'?"),
+        ({"num_experts_per_tok": 9}, "from 1 to 8, got 9"),
+        ({"hidden_size": 64}, "must have shape"),
+        ({"num_hidden_layers": 3}, "must name each of the 3 layers"),
+        ({"layer_types": ["conv"] * 3 + ["mamba"]}, "got \"mamba\""),
+        ({"scoring_func": "tanh"}, "'sigmoid' or 'softmax'"),
+    ],
+)
+def test_bad_configurations_are_named(tmp_path, change, message):
+    model, config = build(5, {"group_size": 64, "bits": 4})
+    save(model, {**config, **change}, tmp_path)
+    run = subprocess.run(
+        [str(PROGRAM), "logits", str(tmp_path), "--tokens", "1", "--output", "x"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode in (1, 2)
+    assert message in run.stderr
+    assert len(run.stderr.splitlines()) == 1
