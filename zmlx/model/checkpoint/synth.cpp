@@ -72,7 +72,7 @@ std::string config_text(const SynthModel& model, const Quantization& packing) {
       {"bits", packing.bits},
       {"mode", packing.mode}};
   for (const auto& weight : model.weights) {
-    if (weight.linear && weight.packing != packing) {
+    if (weight.named) {
       block[weight.name] = {
           {"group_size", weight.packing.group_size},
           {"bits", weight.packing.bits}};

@@ -113,7 +113,9 @@ void add_feed_forward(
     weights.linear(path + "down_proj", {dim, size.dense_inner});
     return;
   }
-  weights.linear(path + "gate", {size.experts, dim}).packing = kGatePacking;
+  SynthWeight& gate = weights.linear(path + "gate", {size.experts, dim});
+  gate.packing = kGatePacking;
+  gate.named = true;
   weights.plain(path + "expert_bias", {size.experts}, 0).dtype = mx::float32;
   const std::string experts = path + "switch_mlp.";
   const int n = size.experts, inner = size.expert_inner;

@@ -20,6 +20,7 @@ struct SynthWeight {
   mlx::core::Shape shape;
   bool linear = true;
   Quantization packing; // of a linear weight
+  bool named = false; // has an entry of its own in the quantization block
   float mean = 0;
   mlx::core::Dtype dtype = mlx::core::bfloat16; // of a plain weight
 };

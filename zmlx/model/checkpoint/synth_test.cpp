@@ -2,6 +2,9 @@
 #include "zmlx/model/checkpoint/synth.h"
 
 #include <cmath>
+#include <csignal>
+
+#include <sys/resource.h>
 
 #include <gtest/gtest.h>
 
@@ -210,6 +213,21 @@ TEST(Synth, LeavesNothingBehindWhenItFails) {
     throw std::runtime_error("stop");
   };
   EXPECT_EQ(message_of(kTiny, folder.file("m"), options), "stop");
+  EXPECT_TRUE(folder.empty());
+}
+
+TEST(Synth, AFailedWriteIsNamedAndLeavesNothingBehind) {
+  const TemporaryFolder folder;
+  struct rlimit before;
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit small { 100000, before.rlim_max };
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  const std::string what = message_of(kTiny, folder.file("m"));
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_NE(what.find("cannot be written: File too large"), std::string::npos)
+      << what;
   EXPECT_TRUE(folder.empty());
 }
 
