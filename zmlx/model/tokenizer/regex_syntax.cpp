@@ -79,7 +79,9 @@ class Rewriter {
     } else if (c == '?' || c == '*' || c == '+' || c == '|') {
       copy(1);
     } else {
-      begin_atom();
+      if ((static_cast<unsigned char>(c) & 0xC0) != 0x80) {
+        begin_atom(); // a character of several bytes is one atom
+      }
       copy(1);
     }
   }
