@@ -7,7 +7,6 @@
 #include <memory>
 #include <string>
 #include <system_error>
-#include <thread>
 #include <vector>
 
 #include <unistd.h>
@@ -20,7 +19,7 @@
 #include "zmlx/base/json.h"
 #include "zmlx/base/text.h"
 #include "zmlx/kernels/quant/matvec.h"
-#include "zmlx/measure/memory.h"
+#include "zmlx/measure/machine.h"
 #include "zmlx/model/checkpoint/hub.h"
 #include "zmlx/model/checkpoint/memory.h"
 #include "zmlx/runtime/thread_team.h"
@@ -49,22 +48,13 @@ Finding mlx_finding() {
   return finding;
 }
 
-std::string device_name(const mx::Device& device) {
-  const auto& info = mx::device_info(device);
-  const auto name = info.find("device_name");
-  const auto* text =
-      name == info.end() ? nullptr : std::get_if<std::string>(&name->second);
-  return text ? *text : "unnamed";
-}
-
-// Names every device and adds two numbers on the default one.
-Finding device_finding() {
-  const mx::Device gpu(mx::Device::gpu);
-  Finding finding{"device", "cpu", "", ""};
-  if (mx::is_available(gpu)) {
-    finding.value = device_name(gpu) + ", cpu";
+// Adds two numbers on the default device.
+Finding device_finding(const measure::Machine& machine) {
+  Finding finding{"device", machine.backend, "", ""};
+  if (machine.gpu.empty()) {
+    finding.note = "no Metal or CUDA device for this build of MLX";
   } else {
-    finding.note = "no Metal or CUDA device in this build of MLX";
+    finding.value += ": " + machine.gpu;
   }
   try {
     const mx::array sum = mx::array(1.0f) + mx::array(2.0f);
@@ -77,48 +67,23 @@ Finding device_finding() {
   return finding;
 }
 
-// The system's files have no size to read by; lines of what cannot be read are
-// none.
-std::vector<std::string> lines_of(const char* path) {
-  std::ifstream in(path);
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(in, line);) {
-    lines.push_back(line);
-  }
-  return lines;
-}
-
-std::string cpu_model() {
-  for (const auto& line : lines_of("/proc/cpuinfo")) {
-    const size_t colon = line.find(": ");
-    if (line.rfind("model name", 0) == 0 && colon != line.npos) {
-      return line.substr(colon + 2);
-    }
-  }
-  return device_name(mx::Device(mx::Device::cpu));
-}
-
-Finding threads_finding() {
+Finding threads_finding(const measure::Machine& machine) {
   Finding finding{"threads", "", "", ""};
   try {
-    finding.value = concat(
-        num_threads(),
-        " of ",
-        std::thread::hardware_concurrency(),
-        " processors");
+    finding.value = concat(num_threads(), " of ", machine.cores, " processors");
   } catch (const std::exception& error) {
     finding.problem = error.what();
   }
   return finding;
 }
 
-Finding memory_finding() {
+Finding memory_finding(const measure::Machine& machine) {
   return {
       "memory",
       concat(
           human_bytes(available_memory()),
           " available of ",
-          human_bytes(measure::total_memory())),
+          human_bytes(machine.memory_bytes)),
       "",
       ""};
 }
@@ -126,8 +91,10 @@ Finding memory_finding() {
 // The kernel marks the choice in force: "always [madvise] never".
 Finding huge_pages_finding() {
   Finding finding{"huge pages", "unknown", "", ""};
-  for (const auto& line :
-       lines_of("/sys/kernel/mm/transparent_hugepage/enabled")) {
+  // Files of the system have no size to read by.
+  std::ifstream in("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string line;
+  if (std::getline(in, line)) {
     const size_t begin = line.find('['), end = line.find(']');
     if (begin != line.npos && end != line.npos) {
       finding.value = line.substr(begin + 1, end - begin - 1);
@@ -179,14 +146,16 @@ Finding models_finding() {
 }
 
 std::vector<Finding> examine() {
+  const auto machine = measure::this_machine();
   return {
       {"zmlx", ZMLX_VERSION, "", ""},
       mlx_finding(),
-      device_finding(),
-      {"cpu", cpu_model(), "", ""},
-      threads_finding(),
+      {"system", machine.os, "", ""},
+      {"cpu", machine.cpu, "", ""},
+      threads_finding(machine),
       {"simd", cpu::target_name(), "", ""},
-      memory_finding(),
+      device_finding(machine),
+      memory_finding(machine),
       huge_pages_finding(),
       compiler_finding(),
       models_finding(),
@@ -213,7 +182,7 @@ std::string as_text(const std::vector<Finding>& findings, bool works) {
   out += "\nEnvironment variables that zmlx reads\n";
   for (const auto& variable : env_variables()) {
     out += "  " + padded(variable.name, 16) +
-        padded(env(variable.name).value_or("(not set)"), 24) +
+        padded(env(variable.name).value_or("(not set)"), 22) +
         variable.summary + '\n';
   }
   return out + (works ? "\nzmlx can work here.\n" : "\nzmlx cannot work.\n");

@@ -10,6 +10,7 @@
 #include "cli/model_flags.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/usage.h"
 #include "zmlx/base/json.h"
 #include "zmlx/measure/memory.h"
 #include "zmlx/model/generate.h"
@@ -130,7 +131,9 @@ void add_sampling_flags(CLI::App& app, GenerateOptions* options) {
   app.add_option("--top-k", sampler.top_k, "Keep this many of the likeliest");
   app.add_option(
       "--min-p", sampler.min_p, "Keep at least this part of the likeliest");
-  app.add_option("--seed", sampler.seed, "Of the draws")->capture_default_str();
+  app.add_option("--seed", sampler.seed, "Of the draws")
+      ->check(not_negative())
+      ->capture_default_str();
 }
 
 } // namespace

@@ -36,25 +36,26 @@ void add_model_flags(CLI::App& app, ModelFlags* flags) {
          "Activations: float32, float16 or bfloat16\n"
          "(float32 on CPU, the checkpoint's own on a GPU)")
       ->type_name("D");
-  auto* no_patch =
-      app.add_flag("--no-patch", flags->no_patch, "Run stock MLX operations");
+  app.add_flag("--no-patch", flags->no_patch, "Run stock MLX operations");
   app.add_option(
          "--patterns", flags->patterns, "Patch with these only, commas between")
-      ->type_name("A,B")
-      ->excludes(no_patch);
+      ->type_name("A,B");
   app.add_option("--exclude", flags->exclude, "Patch without these")
-      ->type_name("A,B")
-      ->excludes(no_patch);
+      ->type_name("A,B");
 }
 
 std::unique_ptr<Model> load_model(
     const ModelFlags& flags,
     bool need_tokenizer) {
   PatchOptions patches{split(flags.patterns, ','), split(flags.exclude, ',')};
+  if (flags.no_patch && !(flags.patterns + flags.exclude).empty()) {
+    invalid("patch", "--no-patch goes without --patterns and --exclude.");
+  }
   check_patterns(patches.patterns);
   check_patterns(patches.exclude);
   LoadOptions options;
   options.need_tokenizer = need_tokenizer;
+  options.skip_tokenizer = !need_tokenizer;
   if (!flags.dtype.empty()) {
     options.dtype = dtype_from_name(flags.dtype);
   }

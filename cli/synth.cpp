@@ -9,6 +9,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/usage.h"
 #include "zmlx/base/text.h"
 #include "zmlx/model/checkpoint/synth.h"
 
@@ -61,6 +62,7 @@ void add_synth(CLI::App& app, int* exit_code) {
   command.add_option(
       "--layers", flags->options.layers, "The first so many layers only");
   command.add_option("--seed", flags->options.seed, "Of the values")
+      ->check(not_negative())
       ->capture_default_str();
   command.callback([flags, exit_code] { *exit_code = run(*flags); });
 }

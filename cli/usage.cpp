@@ -106,4 +106,14 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   return message;
 }
 
+CLI::Validator not_negative() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        return text.rfind('-', 0) == 0
+            ? concat("must be a whole number of 0 or more, got '", text, "'")
+            : "";
+      },
+      "");
+}
+
 } // namespace zmlx::cli

@@ -16,4 +16,7 @@ const CLI::App* command_of(const CLI::App& app);
 /// Without "zmlx CMD: " before it.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error);
 
+/// Refuses a minus sign, which CLI11 would take for an unsigned option.
+CLI::Validator not_negative();
+
 } // namespace zmlx::cli

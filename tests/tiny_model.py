@@ -60,9 +60,11 @@ def write_model(folder: Path, seed: int = 0):
     model = lfm2_moe.Model(args)
     model.update(
         tree_map(
-            lambda x: mx.random.normal(x.shape) * (x.shape[-1] ** -0.5)
-            if x.ndim > 1
-            else x + 0.1 * mx.random.normal(x.shape),
+            lambda x: (
+                mx.random.normal(x.shape) * (x.shape[-1] ** -0.5)
+                if x.ndim > 1
+                else x + 0.1 * mx.random.normal(x.shape)
+            ),
             model.parameters(),
         )
     )
@@ -70,14 +72,13 @@ def write_model(folder: Path, seed: int = 0):
         model,
         group_size=32,
         bits=4,
-        class_predicate=lambda path, module: hasattr(module, "to_quantized")
-        and not path.endswith("feed_forward.gate"),
+        class_predicate=lambda path, module: (
+            hasattr(module, "to_quantized") and not path.endswith("feed_forward.gate")
+        ),
     )
     weights = dict(tree_flatten(model.parameters()))
     folder.mkdir(parents=True, exist_ok=True)
-    mx.save_safetensors(
-        str(folder / "model.safetensors"), weights, {"format": "mlx"}
-    )
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     config = dict(CONFIG, eos_token_id=0)
     config["quantization"] = {"group_size": 32, "bits": 4}
     (folder / "config.json").write_text(json.dumps(config, indent=2))

@@ -20,12 +20,12 @@ std::string home_cache() {
 
 const std::vector<EnvVariable>& env_variables() {
   static const std::vector<EnvVariable> variables = {
-      {"ZMLX_THREADS", "threads of the CPU team (default: the usable CPUs)"},
-      {"ZMLX_CACHE_DIR", "compiled kernels (default: ~/.cache/zmlx)"},
-      {"HF_HUB_CACHE", "Hugging Face's model cache"},
-      {"HF_HOME", "Hugging Face's folder; models are in its hub"},
-      {"XDG_CACHE_HOME", "caches of this user (default: ~/.cache)"},
-      {"HOME", "home folder of this user"},
+      {"ZMLX_THREADS", "threads of the CPU team"},
+      {"ZMLX_CACHE_DIR", "where compiled kernels are kept"},
+      {"HF_HUB_CACHE", "where Hugging Face keeps models"},
+      {"HF_HOME", "the same: hub below it"},
+      {"XDG_CACHE_HOME", "the same: huggingface/hub below it"},
+      {"HOME", "for the defaults below .cache"},
   };
   return variables;
 }

@@ -129,7 +129,9 @@ load(const std::string& name, const LoadOptions& options) {
   weights.expect_all_taken();
   count_weights(*checkpoint, weights, model->info);
   model->checkpoint = std::move(checkpoint);
-  load_tokenizer(*model, options.need_tokenizer);
+  if (!options.skip_tokenizer) {
+    load_tokenizer(*model, options.need_tokenizer);
+  }
   return model;
 }
 

@@ -50,6 +50,8 @@ struct LoadOptions {
   std::optional<mx::Dtype> dtype;
   /// Fail when the folder has no tokenizer.json, instead of going without.
   bool need_tokenizer = false;
+  /// Leave the tokenizer and the chat template out, whatever the folder has.
+  bool skip_tokenizer = false;
 };
 
 /// A loaded model. Move-only; one thread at a time.
