@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// The rules by which validate() passes or fails.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "zmlx/measure/validate.h"
+
+namespace zmlx::measure {
+
+/// The bounds of the rules. For every type: no NaN or +inf, and patched runs
+/// repeat bit for bit, on one thread as on all.
+struct Rules {
+  /// float32: tokens identical on every prompt, and mean KLD (nats) at most
+  double float32_kld = 1e-7;
+  /// bfloat16 and float16: mean KLD at most this, or twice stock's own mean
+  /// KLD to the oracle where that is more (two runs that are each as far from
+  /// the truth as stock is are up to that far apart),
+  double narrow_kld = 5e-5;
+  /// patched's RMS error to the oracle at most this times stock's, and its
+  /// mean KLD to the oracle at most this times stock's plus two standard
+  /// errors of the difference; and no flip of a stock margin above the largest
+  /// error of stock's own margins.
+  double oracle_ratio = 1.05;
+};
+
+/// One sentence for each rule that the result breaks.
+std::vector<std::string> broken_rules(
+    const ValidateResult& result,
+    const Rules& rules = {});
+
+/// The rules for a dtype in one line, for reports.
+std::string rules_text(mx::Dtype dtype, const Rules& rules = {});
+
+} // namespace zmlx::measure
