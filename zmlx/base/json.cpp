@@ -23,8 +23,9 @@ std::string position(std::string_view text, size_t offset) {
   const auto head = text.substr(0, std::min(offset, text.size()));
   const auto line = std::count(head.begin(), head.end(), '\n') + 1;
   const size_t newline = head.rfind('\n');
-  const size_t column =
-      newline == std::string_view::npos ? head.size() : head.size() - newline - 1;
+  const size_t column = newline == std::string_view::npos
+      ? head.size()
+      : head.size() - newline - 1;
   return concat("line ", line, ", column ", column);
 }
 

@@ -19,31 +19,42 @@ std::string message_of(const std::string& text) {
 }
 
 TEST(Json, KeepsTheOrderOfKeys) {
-  EXPECT_EQ(parse_json(R"({"b":1,"a":[true,null]})", "f").dump(), R"({"b":1,"a":[true,null]})");
+  EXPECT_EQ(
+      parse_json(R"({"b":1,"a":[true,null]})", "f").dump(),
+      R"({"b":1,"a":[true,null]})");
 }
 
 TEST(Json, NamesLineAndColumnOfBadSyntax) {
   const auto what = message_of("{\n \"a\": ]}");
-  EXPECT_NE(what.find("f.json: not valid JSON at line 2, column 7"), std::string::npos) << what;
+  EXPECT_NE(
+      what.find("f.json: not valid JSON at line 2, column 7"),
+      std::string::npos)
+      << what;
 }
 
 TEST(Json, RejectsRepeatedKeysDeepNestingAndBadUtf8) {
-  EXPECT_NE(message_of(R"({"a":1,"a":2})").find("'a' stands twice"), std::string::npos);
-  EXPECT_NE(message_of(std::string(65, '[') + std::string(65, ']')).find("deeper than 64"), std::string::npos);
+  EXPECT_NE(
+      message_of(R"({"a":1,"a":2})").find("'a' stands twice"),
+      std::string::npos);
+  EXPECT_NE(
+      message_of(std::string(65, '[') + std::string(65, ']'))
+          .find("deeper than 64"),
+      std::string::npos);
   EXPECT_EQ(message_of(std::string(64, '[') + std::string(64, ']')), "");
   EXPECT_NE(message_of("\"\xff\""), "");
   EXPECT_NE(message_of(""), "");
 }
 
 TEST(Json, BuildsWhatTheDefaultParserBuilds) {
-  for (const char* text :
-       {R"({"b":[1,-2,3.5,"x",[],{}],"a":{"c":null,"d":{"e":[[false]]}},"z":1})",
-        "[]",
-        "{}",
-        "-7",
-        "\"s\"",
-        "18446744073709551615",
-        "[[[1],2],3]"}) {
+  for (
+      const char* text :
+      {R"({"b":[1,-2,3.5,"x",[],{}],"a":{"c":null,"d":{"e":[[false]]}},"z":1})",
+       "[]",
+       "{}",
+       "-7",
+       "\"s\"",
+       "18446744073709551615",
+       "[[[1],2],3]"}) {
     EXPECT_EQ(parse_json(text, "f"), Json::parse(text)) << text;
   }
 }

@@ -90,8 +90,9 @@ TEST_F(Checkpoints, AMissingTensorIsNamedWithTheNearest) {
   } catch (const FileError& error) {
     EXPECT_NE(
         std::string(error.what())
-            .find("must hold a tensor 'model.norm.weigth', but has none of 1 "
-                  "by that name. Did you mean 'model.norm.weight'?"),
+            .find(
+                "must hold a tensor 'model.norm.weigth', but has none of 1 "
+                "by that name. Did you mean 'model.norm.weight'?"),
         std::string::npos)
         << error.what();
   }
@@ -101,8 +102,9 @@ TEST_F(Checkpoints, ReadsManyFilesWithAndWithoutIndex) {
   two_files();
   weights("other.safetensors", {{"a", mx::zeros({1})}}); // not ours to read
   EXPECT_EQ(open().names(), (std::vector<std::string>{"a", "b"}));
-  index(R"({"b":"model-00002-of-00002.safetensors",)"
-        R"("a":"model-00001-of-00002.safetensors"})");
+  index(
+      R"({"b":"model-00002-of-00002.safetensors",)"
+      R"("a":"model-00001-of-00002.safetensors"})");
   const Checkpoint checkpoint = open();
   EXPECT_EQ(checkpoint.files().size(), 2u);
   EXPECT_EQ(mx::sum(checkpoint.tensor("b")).item<float>(), 6);

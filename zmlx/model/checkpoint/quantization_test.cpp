@@ -193,13 +193,15 @@ TEST_F(Packed, RefusesTensorsThatDoNotFitTheBlock) {
   const Quantization four{4, 64, "affine"};
   EXPECT_NE(
       message_of(open("{}", four))
-          .find("config.json must have a 'quantization' block, since "
-                "'a.scales' is there."),
+          .find(
+              "config.json must have a 'quantization' block, since "
+              "'a.scales' is there."),
       std::string::npos);
   EXPECT_NE(
       message_of(open(R"({"quantization":{"bits":8}})", four))
-          .find("'a' of 8 bits in groups of 64 must have weight and scales for "
-                "the same inputs, got (8,16) and (8,2)."),
+          .find(
+              "'a' of 8 bits in groups of 64 must have weight and scales for "
+              "the same inputs, got (8,16) and (8,2)."),
       std::string::npos);
   EXPECT_NE(
       message_of(open(R"({"quantization":{"mode":"mxfp4"}})", four))

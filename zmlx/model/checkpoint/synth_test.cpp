@@ -221,7 +221,7 @@ TEST(Synth, AFailedWriteIsNamedAndLeavesNothingBehind) {
   struct rlimit before;
   ::getrlimit(RLIMIT_FSIZE, &before);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  const struct rlimit small { 100000, before.rlim_max };
+  const struct rlimit small{100000, before.rlim_max};
   ::setrlimit(RLIMIT_FSIZE, &small);
   const std::string what = message_of(kTiny, folder.file("m"));
   ::setrlimit(RLIMIT_FSIZE, &before);
