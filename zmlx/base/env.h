@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Every environment variable that zmlx reads; nothing else may call getenv.
+// Every environment variable that the library reads: nothing else of it calls
+// getenv.
 #pragma once
 
 #include <optional>

@@ -207,7 +207,7 @@ TEST(Sampler, DrawsTheSoftmaxAtATemperature) {
     SamplerOptions options;
     options.temperature = temperature;
     options.seed = 11;
-    expect_distribution(draws(options, to_array(logits), 4000), probs);
+    expect_distribution(draws(options, to_array(logits), 2000), probs);
   }
 }
 
@@ -234,11 +234,11 @@ TEST(Sampler, FiltersInOrderThenScales) {
     }
   };
   sum_of_roots({1, 3, 4, 6, 7});
-  expect_distribution(draws(options, to_array(logits), 4000), expected);
+  expect_distribution(draws(options, to_array(logits), 2500), expected);
   options.min_p = 0.4f;
   options.top_k = 3;
   sum_of_roots({1, 3, 6});
-  expect_distribution(draws(options, to_array(logits), 4000), expected);
+  expect_distribution(draws(options, to_array(logits), 2500), expected);
 }
 
 TEST(Sampler, DependsOnSeedAndStepAlone) {

@@ -11,6 +11,7 @@
 #include <immintrin.h>
 #endif
 
+#include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
 
 namespace zmlx {
@@ -43,14 +44,14 @@ int usable_processors() {
 }
 
 int threads_from_environment() {
-  const char* text = std::getenv("ZMLX_THREADS");
-  if (!text || !*text) {
+  const auto text = env("ZMLX_THREADS");
+  if (!text) {
     return usable_processors();
   }
   char* end = nullptr;
-  const long threads = std::strtol(text, &end, 10);
+  const long threads = std::strtol(text->c_str(), &end, 10);
   if (*end || threads < 1 || threads > 1024) {
-    invalid("ZMLX_THREADS", "must be 1 to 1024, got '", text, "'.");
+    invalid("ZMLX_THREADS", "must be 1 to 1024, got '", *text, "'.");
   }
   return static_cast<int>(threads);
 }

@@ -2,11 +2,11 @@
 #include "zmlx/model/checkpoint/hub.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <system_error>
 
+#include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/json.h"
 #include "zmlx/base/text.h"
@@ -21,14 +21,10 @@ constexpr const char* kPrefix = "models--";
 
 // A variable that is set and not empty, with a leading "~" as the home folder.
 std::optional<std::string> path_variable(const char* name) {
-  const char* value = std::getenv(name);
-  if (value == nullptr || *value == '\0') {
-    return std::nullopt;
-  }
-  std::string path = value;
-  const char* home = std::getenv("HOME");
-  if (home != nullptr && (path == "~" || path.rfind("~/", 0) == 0)) {
-    path.replace(0, 1, home);
+  auto path = env(name);
+  const auto home = env("HOME");
+  if (path && home && (*path == "~" || path->rfind("~/", 0) == 0)) {
+    path->replace(0, 1, *home);
   }
   return path;
 }
