@@ -9,3 +9,8 @@ else()
   list(PREPEND CMAKE_INSTALL_RPATH "$ORIGIN/../lib")
   add_link_options(LINKER:--enable-new-dtags)
 endif()
+# Else CMake pads the build's path with empty entries, which mean the folder
+# that a program is started in. A shared libzmlx is elsewhere in the build.
+if(NOT BUILD_SHARED_LIBS)
+  set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
+endif()
