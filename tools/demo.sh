@@ -10,7 +10,12 @@ runs=${1:-1}
 step() {
   printf '\n== %s\n' "$1"
   shift
-  printf '$ %s\n\n' "$*"
+  local word shown=
+  for word in "$@"; do
+    [[ $word == *' '* ]] && word="\"$word\""
+    shown+=" $word"
+  done
+  printf '$%s\n\n' "$shown"
   "$@"
 }
 

@@ -13,6 +13,9 @@
 #include "zmlx/runtime/thread_team.h"
 
 // Kernels.
+#include "zmlx/kernels/attention/attention.h"
+#include "zmlx/kernels/conv/short_conv.h"
+#include "zmlx/kernels/moe/moe_mlp.h"
 #include "zmlx/kernels/moe/router.h"
 #include "zmlx/kernels/norms/rms_norm.h"
 #include "zmlx/kernels/quant/quantized_matmul.h"
