@@ -188,6 +188,7 @@ BenchResult bench(
   result.machine = this_machine();
   result.threads = sides.threads;
   result.model = model.folder;
+  result.llama_model = which.llama ? which.llama->gguf : "";
   result.info = model.info;
   result.dtype = model.dtype;
   if (options.progress) {

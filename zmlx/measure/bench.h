@@ -40,6 +40,7 @@ struct BenchResult {
   Machine machine;
   int threads = 1;
   std::string model; // the folder
+  std::string llama_model; // the file that llama.cpp ran; "": none
   ModelInfo info;
   mx::Dtype dtype = mx::float32;
   PatchResult patched;

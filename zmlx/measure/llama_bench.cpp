@@ -64,7 +64,7 @@ std::string output_of(const std::vector<std::string>& words) {
   }
   arguments.push_back(nullptr);
   pid_t child = 0;
-  const int error = ::posix_spawn(
+  const int error = ::posix_spawnp(
       &child, words[0].c_str(), &actions, nullptr, arguments.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   ::close(ends[1]);
@@ -80,10 +80,6 @@ std::string output_of(const std::vector<std::string>& words) {
     failed(words[0], concat("failed (", join(words, " "), ")"));
   }
   return text;
-}
-
-bool is_program(const std::string& path) {
-  return ::access(path.c_str(), X_OK) == 0;
 }
 
 } // namespace
@@ -117,20 +113,8 @@ double LlamaBench::run(const BenchTest& test) const {
   }
 }
 
-std::string find_llama_bench(const std::string& given) {
-  if (!given.empty()) {
-    return given;
-  }
-  if (const auto named = env("LLAMA_BENCH")) {
-    return *named;
-  }
-  for (const auto& folder : split(env("PATH").value_or(""), ':')) {
-    const std::string path = folder + "/llama-bench";
-    if (is_program(path)) {
-      return path;
-    }
-  }
-  return "";
+std::string llama_bench_program(const std::string& given) {
+  return given.empty() ? env("LLAMA_BENCH").value_or("llama-bench") : given;
 }
 
 } // namespace zmlx::measure

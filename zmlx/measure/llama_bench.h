@@ -22,7 +22,7 @@ struct BenchTest {
 
 /// A llama-bench program and the model that it runs.
 struct LlamaBench {
-  std::string program;
+  std::string program; // a path, or a name that is looked for in PATH
   std::string gguf;
   int threads = 1;
 
@@ -32,8 +32,7 @@ struct LlamaBench {
   double run(const BenchTest& test) const;
 };
 
-/// The path of a program: `given` or $LLAMA_BENCH where not empty, else
-/// llama-bench in PATH; "" when there is none.
-std::string find_llama_bench(const std::string& given);
+/// The program to run: `given`, else $LLAMA_BENCH, else "llama-bench".
+std::string llama_bench_program(const std::string& given);
 
 } // namespace zmlx::measure
