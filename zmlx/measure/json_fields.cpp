@@ -9,7 +9,7 @@ namespace {
 // Short values as they stand, long ones by their type.
 std::string shown(const Json& json) {
   std::string text = json.dump(-1, ' ', true, Json::error_handler_t::replace);
-  return text.size() <= 40 ? text : std::string("an ") + json.type_name();
+  return text.size() <= 40 ? text : std::string("a JSON ") + json.type_name();
 }
 
 } // namespace

@@ -45,20 +45,6 @@ bool reset_peak_resident_memory() {
   return false;
 }
 
-uint64_t available_memory() {
-  vm_statistics64 statistics;
-  mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
-  const auto status = host_statistics64(
-      mach_host_self(), HOST_VM_INFO64,
-      reinterpret_cast<host_info64_t>(&statistics), &count);
-  if (status != KERN_SUCCESS) {
-    return 0;
-  }
-  const uint64_t pages = static_cast<uint64_t>(statistics.free_count) +
-      statistics.inactive_count + statistics.purgeable_count;
-  return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
-
 #else
 
 namespace {
@@ -89,10 +75,6 @@ bool reset_peak_resident_memory() {
   std::ofstream out("/proc/self/clear_refs");
   out << '5' << std::flush;
   return out.good();
-}
-
-uint64_t available_memory() {
-  return kilobyte_line("/proc/meminfo", "MemAvailable");
 }
 
 #endif

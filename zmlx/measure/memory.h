@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How much memory the process holds, has held at most, and may still have.
+// How much memory the process holds and has held at most.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,6 @@ uint64_t peak_resident_memory();
 /// Sets the peak back to what is resident now. Returns false where the system
 /// cannot do it (macOS): the peak is then that of the whole process.
 bool reset_peak_resident_memory();
-
-/// Bytes that can be had without swapping; 0 if unknown.
-uint64_t available_memory();
 
 /// Bytes of memory in the machine; 0 if unknown.
 uint64_t total_memory();

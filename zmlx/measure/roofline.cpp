@@ -16,7 +16,7 @@
 #include "mlx/mlx.h"
 #include "zmlx/base/error.h"
 #include "zmlx/measure/clock.h"
-#include "zmlx/measure/memory.h"
+#include "zmlx/model/checkpoint/memory.h"
 
 namespace zmlx::measure {
 namespace {
@@ -136,7 +136,7 @@ double best_pass(
 
 size_t fitting_bytes(size_t wanted) {
   const uint64_t available = available_memory();
-  while (available != 0 && wanted > available / 2 && wanted > (1u << 20)) {
+  while (wanted > available / 2 && wanted > (1u << 20)) {
     wanted /= 2;
   }
   return std::max<size_t>(wanted, 1u << 20);

@@ -1,15 +1,33 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/measure/validate.h"
 
+#include <fmt/format.h>
+#include <xxhash.h>
+
 #include "zmlx/base/error.h"
+#include "zmlx/base/json.h"
 #include "zmlx/measure/prompts.h"
 #include "zmlx/measure/proof.h"
 #include "zmlx/measure/side_switch.h"
 #include "zmlx/measure/timing.h"
 #include "zmlx/measure/verdict.h"
+#include "zmlx/model/checkpoint/checkpoint.h"
 
 namespace zmlx::measure {
 namespace {
+
+// XXH3-128 of tokenizer.json as it stands: another vocabulary would give other
+// tokens from the same weights.
+std::string tokenizer_hash(const Model& model) {
+  const std::string text = read_file(model.folder + "/tokenizer.json");
+  XXH128_canonical_t digest;
+  XXH128_canonicalFromHash(&digest, XXH3_128bits(text.data(), text.size()));
+  std::string hex;
+  for (unsigned char byte : digest.digest) {
+    hex += fmt::format("{:02x}", byte);
+  }
+  return hex;
+}
 
 void check(const ValidateOptions& options) {
   if (options.max_tokens < 1) {
@@ -49,6 +67,8 @@ validate(Model& model, const ValidateOptions& options, const Sides& sides) {
   check(options);
   ValidateResult result;
   result.model = model.folder;
+  result.model_hash = model.checkpoint ? model.checkpoint->hash() : "";
+  result.tokenizer_hash = model.tokenizer ? tokenizer_hash(model) : "";
   result.info = model.info;
   result.dtype = model.dtype;
   result.max_tokens = options.max_tokens;

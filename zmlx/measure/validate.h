@@ -81,7 +81,8 @@ struct SideSpeed {
 
 /// What validate() found.
 struct ValidateResult {
-  std::string model;
+  std::string model; // the folder
+  std::string model_hash, tokenizer_hash; // "" where there is none
   ModelInfo info;
   mx::Dtype dtype = mx::float32;
   int max_tokens = 0, runs = 0;

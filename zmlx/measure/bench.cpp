@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/measure/bench.h"
+
+#include <algorithm>
+
+#include "zmlx/base/error.h"
+#include "zmlx/measure/clock.h"
+#include "zmlx/measure/memory.h"
+#include "zmlx/measure/prompts.h"
+#include "zmlx/measure/roofline.h"
+#include "zmlx/measure/side_switch.h"
+#include "zmlx/model/generate.h"
+
+namespace zmlx::measure {
+namespace {
+
+constexpr int kWarmUpTokens = 32;
+
+std::vector<BenchTest> tests_of(const BenchOptions& options) {
+  std::vector<BenchTest> tests;
+  for (int depth : options.n_depth) {
+    for (int prompt : options.n_prompt) {
+      if (prompt > 0) {
+        tests.push_back({prompt, 0, depth});
+      }
+    }
+    for (int gen : options.n_gen) {
+      if (gen > 0) {
+        tests.push_back({0, gen, depth});
+      }
+    }
+  }
+  return tests;
+}
+
+void check(const Model& model, const BenchOptions& options) {
+  for (const auto* counts :
+       {&options.n_prompt, &options.n_gen, &options.n_depth}) {
+    for (int count : *counts) {
+      if (count < 0) {
+        invalid("bench", "token counts must be at least 0, got ", count, '.');
+      }
+    }
+  }
+  if (options.repetitions < 1) {
+    invalid(
+        "bench", "repetitions must be at least 1, got ", options.repetitions,
+        '.');
+  }
+  const auto tests = tests_of(options);
+  if (tests.empty()) {
+    invalid("bench", "at least one of -p and -n must be above 0.");
+  }
+  const int longest = model.info.max_positions;
+  for (const auto& test : tests) {
+    if (longest > 0 && test.tokens() > longest - test.n_depth) {
+      invalid(
+          "bench", test.name(), " must fit the context of ", longest,
+          " tokens.");
+    }
+  }
+}
+
+// Seconds of one run; the depth's tokens are read before the clock starts.
+double run_once(Model& model, const BenchTest& test, uint64_t seed) {
+  const int vocab = model.info.vocab_size;
+  Cache cache = model.network->make_cache();
+  if (test.n_depth > 0) {
+    prefill(model, cache, random_tokens(test.n_depth, vocab, seed + 1));
+  }
+  const auto tokens = random_tokens(test.tokens(), vocab, seed);
+  const Stopwatch watch;
+  if (test.n_prompt > 0) {
+    prefill(model, cache, tokens);
+  } else {
+    for (int token : tokens) {
+      const mx::array input(&token, {1, 1}, mx::int32);
+      mx::array logits = model.network->forward(input, cache, true);
+      mx::eval(logits);
+      eval(cache);
+    }
+  }
+  return watch.seconds();
+}
+
+void warm_up(Model& model, const BenchTest& test) {
+  BenchTest shorter;
+  shorter.n_prompt = std::min(test.n_prompt, kWarmUpTokens);
+  shorter.n_gen = std::min(test.n_gen, 2);
+  run_once(model, shorter, 0);
+}
+
+class Runner {
+ public:
+  Runner(
+      Model& model,
+      const BenchOptions& options,
+      const BenchSides& which,
+      const Sides& sides)
+      : model_(model),
+        options_(options),
+        which_(which),
+        side_(model, sides) {
+    for (const auto& [name, wanted] :
+         {std::pair{"patched", which.patched},
+          std::pair{"stock", which.stock},
+          std::pair{"llama.cpp", which.llama.has_value()}}) {
+      if (wanted) {
+        names_.emplace_back(name);
+      }
+    }
+  }
+
+  void run(const BenchTest& test, std::vector<BenchRow>& rows) {
+    std::vector<BenchRow> sides(names_.size());
+    for (size_t i = 0; i < sides.size(); ++i) {
+      sides[i].test = test;
+      sides[i].side = names_[i];
+      sides[i].started = utc_now();
+    }
+    interleave(
+        static_cast<int>(sides.size()), options_.repetitions,
+        [&](int which, int round) {
+          BenchRow& row = sides[static_cast<size_t>(which)];
+          if (options_.progress) {
+            options_.progress(
+                concat(test.name(), ' ', row.side), round,
+                options_.repetitions);
+          }
+          if (row.side == "llama.cpp") {
+            row.nanoseconds.push_back(which_.llama->run(test));
+          } else {
+            run_here(row, round);
+          }
+        });
+    rows.insert(rows.end(), sides.begin(), sides.end());
+  }
+
+  const PatchResult& patch_result() const {
+    return side_.patch_result();
+  }
+
+ private:
+  void run_here(BenchRow& row, int round) {
+    if (side_.to(row.side == "patched") || round == 0) {
+      warm_up(model_, row.test);
+    }
+    reset_peak_memory();
+    const auto seed = static_cast<uint64_t>(round) + 1;
+    row.nanoseconds.push_back(run_once(model_, row.test, seed) * 1e9);
+    row.peak_memory_bytes = std::max(row.peak_memory_bytes, peak_memory());
+  }
+
+  Model& model_;
+  const BenchOptions& options_;
+  const BenchSides& which_;
+  SideSwitch side_;
+  std::vector<std::string> names_;
+};
+
+} // namespace
+
+std::vector<double> BenchRow::tokens_per_second() const {
+  std::vector<double> rates;
+  for (double each : nanoseconds) {
+    rates.push_back(test.tokens() / (each * 1e-9));
+  }
+  return rates;
+}
+
+const BenchRow*
+BenchResult::find(const BenchTest& test, const std::string& side) const {
+  for (const auto& row : rows) {
+    if (row.test == test && row.side == side) {
+      return &row;
+    }
+  }
+  return nullptr;
+}
+
+BenchResult bench(
+    Model& model,
+    const BenchOptions& options,
+    const BenchSides& which,
+    const Sides& sides) {
+  check(model, options);
+  BenchResult result;
+  result.machine = this_machine();
+  result.threads = sides.threads;
+  result.model = model.folder;
+  result.llama_model = which.llama ? which.llama->gguf : "";
+  result.info = model.info;
+  result.dtype = model.dtype;
+  if (options.progress) {
+    options.progress("measuring read bandwidth", 0, 1);
+  }
+  result.read_bandwidth = read_bandwidth().bytes_per_second;
+  Runner runner(model, options, which, sides);
+  for (const auto& test : tests_of(options)) {
+    runner.run(test, result.rows);
+  }
+  result.patched = runner.patch_result();
+  return result;
+}
+
+} // namespace zmlx::measure

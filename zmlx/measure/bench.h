@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+// Speed of a model in llama-bench's terms, on random tokens: no tokenizer.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "zmlx/base/json.h"
+#include "zmlx/measure/llama_bench.h"
+#include "zmlx/measure/machine.h"
+#include "zmlx/measure/validate.h"
+
+namespace zmlx::measure {
+
+/// What is timed: every prompt length and every number of new tokens at every
+/// depth; 0 skips.
+struct BenchOptions {
+  std::vector<int> n_prompt = {512}, n_gen = {128}, n_depth = {0};
+  int repetitions = 5;
+  /// Called with the side and test that is run, and repetitions done.
+  std::function<void(const std::string& what, int done, int total)> progress;
+};
+
+/// One side's runs of one test, in order.
+struct BenchRow {
+  BenchTest test;
+  std::string side; // "patched", "stock" or "llama.cpp"
+  std::string started; // UTC
+  std::vector<double> nanoseconds; // one a repetition
+  uint64_t peak_memory_bytes = 0; // 0: not known (llama.cpp)
+
+  /// Tokens a second, one a repetition.
+  std::vector<double> tokens_per_second() const;
+};
+
+/// A bench of one model on this machine.
+struct BenchResult {
+  Machine machine;
+  int threads = 1;
+  std::string model; // the folder
+  std::string llama_model; // the file that llama.cpp ran; "": none
+  ModelInfo info;
+  mx::Dtype dtype = mx::float32;
+  PatchResult patched;
+  double read_bandwidth = 0; // bytes a second, measured; 0: not measured
+  std::vector<BenchRow> rows;
+
+  /// The row of a side, or null.
+  const BenchRow* find(const BenchTest& test, const std::string& side) const;
+  /// Weight bytes that a row reads a second; 0 for prompts, which read each
+  /// weight once for many tokens.
+  double bytes_per_second(const BenchRow& row) const;
+};
+
+/// The sides to be run, in this order of each repetition.
+struct BenchSides {
+  bool patched = true, stock = false;
+  std::optional<LlamaBench> llama;
+};
+
+/// Runs every test: repetitions interleaved over the sides (A B, B A, ...).
+/// The model must be stock and is stock afterwards. Throws
+/// std::invalid_argument for wrong options, or lengths beyond the context.
+BenchResult bench(
+    Model& model,
+    const BenchOptions& options,
+    const BenchSides& which,
+    const Sides& sides);
+
+/// llama-bench's table, with GB/s and percent of the read bandwidth behind it.
+std::string bench_markdown(const BenchResult& result);
+/// llama-bench's array of rows, with our keys behind its own.
+Json bench_json(const BenchResult& result);
+/// The same without the samples, a header line first.
+std::string bench_csv(const BenchResult& result);
+/// For each test and side that has patched beside it: the ratio of tokens a
+/// second of each repetition's pair, its median and range.
+std::string bench_ratios(const BenchResult& result);
+
+} // namespace zmlx::measure
