@@ -18,7 +18,7 @@
 #include "zmlx/base/error.h"
 #include "zmlx/base/json.h"
 #include "zmlx/base/text.h"
-#include "zmlx/kernels/quant/matvec.h"
+#include "zmlx/kernels/common/matvec.h"
 #include "zmlx/measure/machine.h"
 #include "zmlx/model/checkpoint/hub.h"
 #include "zmlx/model/checkpoint/memory.h"

@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "zmlx/kernels/common/vector_math.h"
-#include "zmlx/kernels/quant/gemm.h"
-#include "zmlx/kernels/quant/matvec.h"
+#include "zmlx/kernels/common/gemm.h"
+#include "zmlx/kernels/common/matvec.h"
 
 namespace zmlx::cpu {
 namespace {

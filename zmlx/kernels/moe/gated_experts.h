@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "zmlx/kernels/quant/packed_matrix.h"
+#include "zmlx/kernels/common/packed_matrix.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::cpu {

@@ -4,8 +4,8 @@
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/rows.h"
 #include "zmlx/kernels/moe/gated_experts.h"
-#include "zmlx/kernels/quant/gemm.h"
-#include "zmlx/kernels/quant/matvec.h"
+#include "zmlx/kernels/common/gemm.h"
+#include "zmlx/kernels/common/matvec.h"
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx::moe {

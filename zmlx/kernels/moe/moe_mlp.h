@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "zmlx/kernels/moe/router.h"
-#include "zmlx/kernels/quant/quantized_matmul.h"
+#include "zmlx/kernels/common/quantized_arrays.h"
 
 namespace zmlx::moe {
 

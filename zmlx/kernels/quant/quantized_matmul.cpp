@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/quant/quantized_matmul.h"
 
+#include <algorithm>
+
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/rows.h"
-#include "zmlx/kernels/quant/gemm.h"
-#include "zmlx/kernels/quant/matvec.h"
+#include "zmlx/kernels/common/gemm.h"
+#include "zmlx/kernels/common/matvec.h"
 #include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::quant {
 namespace {
-
-bool is_float(mx::Dtype dtype) {
-  return dtype == mx::float32 || dtype == mx::float16 || dtype == mx::bfloat16;
-}
 
 // Rows of a matrix that stay in a core's L2 while few vectors pass over them.
 constexpr int64_t kResidentRows = 64;
@@ -110,39 +108,6 @@ void compute(
 }
 
 } // namespace
-
-std::string why_unsupported(const QuantizedArrays& w, const std::string& mode) {
-  if (mode != "affine") {
-    return "the mode must be affine, got " + mode;
-  }
-  static constexpr int kBits[] = {2, 3, 4, 5, 6, 8};
-  if (std::find(std::begin(kBits), std::end(kBits), w.bits) ==
-      std::end(kBits)) {
-    return concat("bits must be 2, 3, 4, 5, 6 or 8, got ", w.bits);
-  }
-  if (w.group_size != 32 && w.group_size != 64 && w.group_size != 128) {
-    return concat("the group size must be 32, 64 or 128, got ", w.group_size);
-  }
-  if (!is_float(w.scales.dtype()) || w.biases.dtype() != w.scales.dtype()) {
-    return "scales and biases must have one floating-point type";
-  }
-  return "";
-}
-
-cpu::PackedMatrix view(const QuantizedArrays& w) {
-  cpu::PackedMatrix matrix;
-  matrix.words = w.words.data<uint32_t>();
-  matrix.scales = w.scales.data<char>();
-  matrix.biases = w.biases.data<char>();
-  matrix.float_type = w.scales.dtype() == mx::float32 ? cpu::FloatType::F32
-      : w.scales.dtype() == mx::float16               ? cpu::FloatType::F16
-                                                      : cpu::FloatType::BF16;
-  matrix.rows = w.words.shape(-2);
-  matrix.cols = int64_t{w.words.shape(-1)} * 32 / w.bits;
-  matrix.bits = w.bits;
-  matrix.group_size = w.group_size;
-  return matrix;
-}
 
 mx::array quantized_matmul(
     const mx::array& x,

@@ -6,6 +6,7 @@
 #include "zmlx/kernels/conv/short_conv.h"
 #include "zmlx/kernels/moe/moe_mlp.h"
 #include "zmlx/kernels/norms/rms_norm.h"
+#include "zmlx/kernels/quant/quantized_matmul.h"
 
 namespace zmlx {
 namespace {

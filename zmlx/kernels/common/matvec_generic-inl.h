@@ -2,18 +2,18 @@
 // Preparation and the float path of matvec(), in plain loops that the compiler
 // vectorises for each of Highway's targets. Included once a target.
 
-#if defined(ZMLX_QUANT_MATVEC_GENERIC_INL_H) == defined(HWY_TARGET_TOGGLE)
-#ifdef ZMLX_QUANT_MATVEC_GENERIC_INL_H
-#undef ZMLX_QUANT_MATVEC_GENERIC_INL_H
+#if defined(ZMLX_COMMON_MATVEC_GENERIC_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef ZMLX_COMMON_MATVEC_GENERIC_INL_H
+#undef ZMLX_COMMON_MATVEC_GENERIC_INL_H
 #else
-#define ZMLX_QUANT_MATVEC_GENERIC_INL_H
+#define ZMLX_COMMON_MATVEC_GENERIC_INL_H
 #endif
 
 #include <algorithm>
 #include <cstring>
 
 #include "hwy/highway.h"
-#include "zmlx/kernels/quant/packed_matrix.h"
+#include "zmlx/kernels/common/packed_matrix.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
-#include "zmlx/kernels/quant/gemm.h"
+#include "zmlx/kernels/common/gemm.h"
 
 #include <algorithm>
 
 #include "zmlx/kernels/common/aligned.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "zmlx/kernels/quant/gemm.cpp"
+#define HWY_TARGET_INCLUDE "zmlx/kernels/common/gemm.cpp"
 #define HWY_WANT_AVX3_DL 1
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 
-#include "zmlx/kernels/quant/matvec_generic-inl.h"
+#include "zmlx/kernels/common/matvec_generic-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {

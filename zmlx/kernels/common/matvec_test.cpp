@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // matvec() against sums in double over fields read bit by bit.
-#include "zmlx/kernels/quant/matvec.h"
+#include "zmlx/kernels/common/matvec.h"
 
 #include <cmath>
 #include <limits>

@@ -2,16 +2,16 @@
 // The integer path of matvec() for AVX2: byte products through maddubs, which
 // cannot saturate on four-bit factors.
 
-#if defined(ZMLX_QUANT_MATVEC_AVX2_INL_H) == defined(HWY_TARGET_TOGGLE)
-#ifdef ZMLX_QUANT_MATVEC_AVX2_INL_H
-#undef ZMLX_QUANT_MATVEC_AVX2_INL_H
+#if defined(ZMLX_COMMON_MATVEC_AVX2_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef ZMLX_COMMON_MATVEC_AVX2_INL_H
+#undef ZMLX_COMMON_MATVEC_AVX2_INL_H
 #else
-#define ZMLX_QUANT_MATVEC_AVX2_INL_H
+#define ZMLX_COMMON_MATVEC_AVX2_INL_H
 #endif
 
 #include <immintrin.h>
 
-#include "zmlx/kernels/quant/matvec_generic-inl.h"
+#include "zmlx/kernels/common/matvec_generic-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {

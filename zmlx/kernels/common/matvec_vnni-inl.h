@@ -4,16 +4,16 @@
 // GB/s a core at 2.6 GHz, above what one core reads from memory. A float path
 // (table look-up and FMA) costs 30 and reached 12.
 
-#if defined(ZMLX_QUANT_MATVEC_VNNI_INL_H) == defined(HWY_TARGET_TOGGLE)
-#ifdef ZMLX_QUANT_MATVEC_VNNI_INL_H
-#undef ZMLX_QUANT_MATVEC_VNNI_INL_H
+#if defined(ZMLX_COMMON_MATVEC_VNNI_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef ZMLX_COMMON_MATVEC_VNNI_INL_H
+#undef ZMLX_COMMON_MATVEC_VNNI_INL_H
 #else
-#define ZMLX_QUANT_MATVEC_VNNI_INL_H
+#define ZMLX_COMMON_MATVEC_VNNI_INL_H
 #endif
 
 #include <immintrin.h>
 
-#include "zmlx/kernels/quant/matvec_generic-inl.h"
+#include "zmlx/kernels/common/matvec_generic-inl.h"
 
 // Highway 1.0.3 checks for VNNI before it chooses AVX3_DL, but does not ask the
 // compiler for it.

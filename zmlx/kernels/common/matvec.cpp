@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
-#include "zmlx/kernels/quant/matvec.h"
+#include "zmlx/kernels/common/matvec.h"
 
 #include <algorithm>
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "zmlx/kernels/quant/matvec.cpp"
+#define HWY_TARGET_INCLUDE "zmlx/kernels/common/matvec.cpp"
 #define HWY_WANT_AVX3_DL 1
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 
-#include "zmlx/kernels/quant/matvec_generic-inl.h"
+#include "zmlx/kernels/common/matvec_generic-inl.h"
 #if HWY_TARGET == HWY_AVX3_DL
-#include "zmlx/kernels/quant/matvec_vnni-inl.h"
+#include "zmlx/kernels/common/matvec_vnni-inl.h"
 #elif HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-#include "zmlx/kernels/quant/matvec_avx2-inl.h"
+#include "zmlx/kernels/common/matvec_avx2-inl.h"
 #endif
 
 HWY_BEFORE_NAMESPACE();

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "zmlx/kernels/common/aligned.h"
-#include "zmlx/kernels/quant/packed_matrix.h"
+#include "zmlx/kernels/common/packed_matrix.h"
 
 namespace zmlx::cpu {
 

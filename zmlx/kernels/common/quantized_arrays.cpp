@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/kernels/common/quantized_arrays.h"
+
+#include <algorithm>
+
+#include "zmlx/base/error.h"
+
+namespace zmlx::quant {
+
+bool is_float(mx::Dtype dtype) {
+  return dtype == mx::float32 || dtype == mx::float16 || dtype == mx::bfloat16;
+}
+
+std::string why_unsupported(const QuantizedArrays& w, const std::string& mode) {
+  if (mode != "affine") {
+    return "the mode must be affine, got " + mode;
+  }
+  static constexpr int kBits[] = {2, 3, 4, 5, 6, 8};
+  if (std::find(std::begin(kBits), std::end(kBits), w.bits) ==
+      std::end(kBits)) {
+    return concat("bits must be 2, 3, 4, 5, 6 or 8, got ", w.bits);
+  }
+  if (w.group_size != 32 && w.group_size != 64 && w.group_size != 128) {
+    return concat("the group size must be 32, 64 or 128, got ", w.group_size);
+  }
+  if (!is_float(w.scales.dtype()) || w.biases.dtype() != w.scales.dtype()) {
+    return "scales and biases must have one floating-point type";
+  }
+  return "";
+}
+
+cpu::PackedMatrix view(const QuantizedArrays& w) {
+  cpu::PackedMatrix matrix;
+  matrix.words = w.words.data<uint32_t>();
+  matrix.scales = w.scales.data<char>();
+  matrix.biases = w.biases.data<char>();
+  matrix.float_type = w.scales.dtype() == mx::float32 ? cpu::FloatType::F32
+      : w.scales.dtype() == mx::float16               ? cpu::FloatType::F16
+                                                      : cpu::FloatType::BF16;
+  matrix.rows = w.words.shape(-2);
+  matrix.cols = int64_t{w.words.shape(-1)} * 32 / w.bits;
+  matrix.bits = w.bits;
+  matrix.group_size = w.group_size;
+  return matrix;
+}
+
+} // namespace zmlx::quant
