@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // zmlx logits: the logits of given tokens as a file.
 #include <algorithm>
-#include <charconv>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,8 +10,8 @@
 #include "cli/model_flags.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/token_list.h"
 #include "zmlx/base/error.h"
-#include "zmlx/base/text.h"
 #include "zmlx/model/checkpoint/safetensors.h"
 
 namespace zmlx::cli {
@@ -24,24 +23,6 @@ struct Flags {
   bool step = false;
   int chunk = 0; // 0: all at once
 };
-
-std::vector<int> parse_tokens(const std::string& text) {
-  std::vector<int> tokens;
-  for (const auto& word : split(text, ',')) {
-    int token = -1;
-    const char* end = word.data() + word.size();
-    const auto [stop, error] = std::from_chars(word.data(), end, token);
-    if (error != std::errc() || stop != end || token < 0) {
-      invalid(
-          "logits", "--tokens must be ids such as 1,2,3, got '", word, "'.");
-    }
-    tokens.push_back(token);
-  }
-  if (tokens.empty()) {
-    invalid("logits", "--tokens must have at least one id, got none.");
-  }
-  return tokens;
-}
 
 void check_tokens(const ModelInfo& info, const std::vector<int>& tokens) {
   for (const int token : tokens) {
@@ -98,8 +79,11 @@ mx::array all_rows(Model& model, const std::vector<int>& tokens, int chunk) {
 }
 
 int run(const Flags& flags) {
-  const auto tokens =
-      parse_tokens(flags.tokens == "-" ? read_stdin() : flags.tokens);
+  const auto tokens = parse_list(
+      "logits",
+      "--tokens",
+      "ids",
+      flags.tokens == "-" ? read_stdin() : flags.tokens);
   if (flags.chunk < 0) {
     invalid("logits", "--chunk must be at least 1, got ", flags.chunk, '.');
   }

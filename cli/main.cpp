@@ -25,6 +25,10 @@ namespace {
 
 void add_commands(CLI::App& app, int* exit_code) {
   add_generate(app, exit_code);
+  add_validate(app, exit_code);
+  add_bench(app, exit_code);
+  add_report(app, exit_code);
+  add_compare(app, exit_code);
   add_logits(app, exit_code);
   add_tokenize(app, exit_code);
   add_synth(app, exit_code);

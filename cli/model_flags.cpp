@@ -27,16 +27,30 @@ void check_patterns(const std::vector<std::string>& names) {
   }
 }
 
+LoadOptions load_options(const ModelFlags& flags) {
+  LoadOptions options;
+  if (!flags.dtype.empty()) {
+    options.dtype = dtype_from_name(flags.dtype);
+  }
+  return options;
+}
+
+std::unique_ptr<Model> load_with_progress(
+    const std::string& name,
+    const LoadOptions& options) {
+  Progress progress("Loading " + name);
+  return load(name, options);
+}
+
 } // namespace
 
-void add_model_flags(CLI::App& app, ModelFlags* flags) {
+void add_side_flags(CLI::App& app, ModelFlags* flags) {
   app.add_option(
          "--dtype",
          flags->dtype,
          "Activations: float32, float16 or bfloat16\n"
          "(float32 on CPU, the checkpoint's own on a GPU)")
       ->type_name("D");
-  app.add_flag("--no-patch", flags->no_patch, "Run stock MLX operations");
   app.add_option(
          "--patterns", flags->patterns, "Patch with these only, commas between")
       ->type_name("A,B");
@@ -44,31 +58,38 @@ void add_model_flags(CLI::App& app, ModelFlags* flags) {
       ->type_name("A,B");
 }
 
-std::unique_ptr<Model> load_model(
-    const ModelFlags& flags,
-    bool need_tokenizer) {
+void add_model_flags(CLI::App& app, ModelFlags* flags) {
+  add_side_flags(app, flags);
+  app.add_flag("--no-patch", flags->no_patch, "Run stock MLX operations");
+}
+
+PatchOptions patch_options(const ModelFlags& flags) {
   PatchOptions patches{split(flags.patterns, ','), split(flags.exclude, ',')};
   if (flags.no_patch && !(flags.patterns + flags.exclude).empty()) {
     invalid("patch", "--no-patch goes without --patterns and --exclude.");
   }
   check_patterns(patches.patterns);
   check_patterns(patches.exclude);
-  LoadOptions options;
+  return patches;
+}
+
+std::unique_ptr<Model> load_model(
+    const ModelFlags& flags,
+    bool need_tokenizer) {
+  const PatchOptions patches = patch_options(flags);
+  LoadOptions options = load_options(flags);
   options.need_tokenizer = need_tokenizer;
   options.skip_tokenizer = !need_tokenizer;
-  if (!flags.dtype.empty()) {
-    options.dtype = dtype_from_name(flags.dtype);
-  }
-  std::unique_ptr<Model> model;
-  {
-    Progress progress("Loading " + flags.model);
-    model = load(flags.model, options);
-  }
+  auto model = load_with_progress(flags.model, options);
   if (!flags.no_patch) {
     Progress progress("Patching and checking against stock");
     patch(*model, patches);
   }
   return model;
+}
+
+std::unique_ptr<Model> load_stock(const ModelFlags& flags) {
+  return load_with_progress(flags.model, load_options(flags));
 }
 
 } // namespace zmlx::cli

@@ -19,8 +19,18 @@ struct ModelFlags {
   std::string patterns, exclude; // names with commas between; "": none given
 };
 
-/// Adds --dtype, --no-patch, --patterns and --exclude.
+/// Adds --dtype, --patterns and --exclude.
+void add_side_flags(CLI::App& app, ModelFlags* flags);
+
+/// Adds the same and --no-patch.
 void add_model_flags(CLI::App& app, ModelFlags* flags);
+
+/// What patch() is asked for. Throws std::invalid_argument for an unknown
+/// pattern.
+PatchOptions patch_options(const ModelFlags& flags);
+
+/// Loads the model stock, with its tokenizer where it has one.
+std::unique_ptr<Model> load_stock(const ModelFlags& flags);
 
 /// Loads the model and patches it unless no_patch, with a line of progress on
 /// a terminal. Names of dtypes and patterns are checked before the work starts.

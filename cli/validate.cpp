@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+// zmlx validate: stock against patched, fidelity and speed.
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/interrupt.h"
+#include "cli/model_flags.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "cli/token_list.h"
+#include "zmlx/base/error.h"
+#include "zmlx/measure/validate_report.h"
+
+namespace zmlx::cli {
+namespace {
+
+struct Flags {
+  ModelFlags model;
+  measure::ValidateOptions options;
+  std::vector<std::string> tokens;
+  std::string json;
+};
+
+// Told before the work, which may take long.
+void check_folder_of(const std::string& path) {
+  auto folder = std::filesystem::path(path).parent_path();
+  folder = folder.empty() ? "." : folder;
+  if (::access(folder.c_str(), W_OK) != 0) {
+    bad_file(path, "cannot be written: no folder that can be written to.");
+  }
+}
+
+std::string quoted(const std::string& word) {
+  const bool plain = !word.empty() &&
+      word.find_first_not_of(
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+          "0123456789_-./,:=@%+") == std::string::npos;
+  if (plain) {
+    return word;
+  }
+  std::string text = "'";
+  for (const char letter : word) {
+    text += letter == '\'' ? "'\\''" : std::string(1, letter);
+  }
+  return text + '\'';
+}
+
+std::string command_of(const Flags& flags) {
+  std::string text = concat(
+      "zmlx validate ",
+      quoted(flags.model.model),
+      " --max-tokens ",
+      flags.options.max_tokens,
+      " --runs ",
+      flags.options.runs);
+  const auto add = [&](const char* option, const std::string& value) {
+    text += value.empty() ? "" : concat(' ', option, ' ', quoted(value));
+  };
+  add("--dtype", flags.model.dtype);
+  add("--patterns", flags.model.patterns);
+  add("--exclude", flags.model.exclude);
+  for (const auto& prompt : flags.options.prompts) {
+    add("--prompt", prompt);
+  }
+  for (const auto& tokens : flags.tokens) {
+    add("--tokens", tokens);
+  }
+  return text + (flags.options.raw ? " --raw" : "");
+}
+
+int run(Flags flags) {
+  if (!flags.json.empty()) {
+    check_folder_of(flags.json);
+  }
+  flags.options.patch = patch_options(flags.model);
+  for (const auto& tokens : flags.tokens) {
+    flags.options.token_prompts.push_back(
+        parse_list("validate", "--tokens", "ids", tokens));
+  }
+  const auto model = load_stock(flags.model);
+  const Interrupt interrupt;
+  Progress progress("Validating");
+  flags.options.progress =
+      [&](const std::string& phase, long done, long total) {
+        interrupt.check();
+        progress.update(concat(phase, ": ", done, '/', total));
+      };
+  const auto result = measure::validate(*model, flags.options);
+  progress.clear();
+  if (!flags.json.empty()) {
+    measure::write_capsule(
+        flags.json, measure::to_capsule(result, command_of(flags)));
+  }
+  print(measure::to_text(result));
+  return result.pass() ? kGood : kFailed;
+}
+
+} // namespace
+
+void add_validate(CLI::App& app, int* exit_code) {
+  auto flags = std::make_shared<Flags>();
+  auto& options = flags->options;
+  auto& command = *app.add_subcommand(
+      "validate", "Compare stock with patched: tokens, logits and speed");
+  command.add_option("M", flags->model.model, "Folder or Hugging Face id")
+      ->type_name("")
+      ->required();
+  command
+      .add_option("-m,--max-tokens", options.max_tokens, "Tokens a prompt")
+      ->capture_default_str();
+  command.add_option("--runs", options.runs, "Timed runs a side")
+      ->capture_default_str();
+  command
+      .add_option(
+          "-p,--prompt", options.prompts, "A prompt; may be given many times")
+      ->type_name("P")
+      ->expected(1)
+      ->take_all();
+  command
+      .add_option(
+          "--tokens",
+          flags->tokens,
+          "A prompt as ids, 1,2,3; may be given many times")
+      ->type_name("IDS")
+      ->expected(1)
+      ->take_all();
+  add_side_flags(command, &flags->model);
+  command.add_flag("--raw", options.raw, "Use no chat template");
+  command.add_option("--json", flags->json, "Write a capsule to this file")
+      ->type_name("F");
+  command.footer("Exit code 0: proven, 1: not proven, 2: wrong use.");
+  command.callback([flags, exit_code] { *exit_code = run(*flags); });
+}
+
+} // namespace zmlx::cli
