@@ -87,6 +87,10 @@ Piece stream(Model& model, const Flags& flags, const Interrupt& interrupt) {
   Piece piece;
   bool any_text = false;
   Generation generation = generate(model, flags.prompt, std::move(options));
+  if (!flags.json) {
+    progress.clear();
+    print(kRule);
+  }
   while (!interrupt.wanted() && generation.next(piece)) {
     progress.clear();
     any_text |= !piece.text.empty();
@@ -109,9 +113,6 @@ int run(Flags flags) {
   }
   const auto model = load_model(flags.model, /* need_tokenizer= */ true);
   const Interrupt interrupt;
-  if (!flags.json) {
-    print(kRule);
-  }
   const Piece last = stream(*model, flags, interrupt);
   if (flags.json) {
     print(tail_json(last));

@@ -264,7 +264,8 @@ def test_generate_draws_by_seed(zmlx, tiny):
 )
 def test_generate_refuses_with_exit_2(zmlx, tiny, args, message):
     done = zmlx("generate", "--model", tiny, *args)
-    assert done.returncode == 2 and done.stderr == f"zmlx generate: {message}\n"
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"zmlx generate: {message}\n"
 
 
 def test_generate_stops_at_the_end_token(zmlx, tiny, tmp_path):
