@@ -3,6 +3,7 @@
 
 The templates are written in the manner of each family's own, shortened.
 """
+# ruff: noqa: E501  (lines of templates)
 
 import functools
 import json
@@ -21,8 +22,12 @@ LOOP = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n
 + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"""
 PROMPT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 RAISE = "{{ raise_exception('roles must alternate') }}"
-ALTERNATE = """{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
-""" + RAISE + "{% endif %}"
+ALTERNATE = (
+    """{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+"""
+    + RAISE
+    + "{% endif %}"
+)
 
 LFM2 = r"""{{- bos_token -}}
 {%- set ns = namespace(system_prompt="") -%}
@@ -62,7 +67,8 @@ LFM2 = LFM2.replace("PREPARE", "").replace("FORGET", "")
 QWEN2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou\\'re a kind helper.<|im_end|>\n' }}{% endif %}"
-    + LOOP.split("%}", 1)[1] + PROMPT
+    + LOOP.split("%}", 1)[1]
+    + PROMPT
 )
 QWEN_TOOLS = r"""{%- if tools %}
     {{- '<|im_start|>system\n' }}{{- "Functions: <tools>" }}
@@ -72,7 +78,9 @@ QWEN_TOOLS = r"""{%- if tools %}
     {%- endif %}
 {%- endif %}
 """
-QWEN3 = QWEN_TOOLS + r"""{%- set ns = namespace(open=true, last_query_index=messages|length - 1) %}
+QWEN3 = (
+    QWEN_TOOLS
+    + r"""{%- set ns = namespace(open=true, last_query_index=messages|length - 1) %}
 {%- for message in messages[::-1] %}
     {%- set index = (messages|length - 1) - loop.index0 %}
     {%- if ns.open and message.role == "user" and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
@@ -105,7 +113,10 @@ QWEN3 = QWEN_TOOLS + r"""{%- set ns = namespace(open=true, last_query_index=mess
     {%- endif %}
 {%- endif %}
 """
-QWQ = QWEN_TOOLS + r"""{%- for message in messages %}
+)
+QWQ = (
+    QWEN_TOOLS
+    + r"""{%- for message in messages %}
     {%- if message.role == "user" or (message.role == "system" and not loop.first) %}
         {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
     {%- elif message.role == "assistant" %}
@@ -120,6 +131,7 @@ QWQ = QWEN_TOOLS + r"""{%- for message in messages %}
     {{- '<|im_start|>assistant\n<think>\n' }}
 {%- endif %}
 """
+)
 HEADER = r"""'<|start_header_id|>' + message['role'] + '<|end_header_id|>
 
 ' + message['content'] | trim + '<|eot_id|>'"""
@@ -129,7 +141,8 @@ LLAMA3 = (
     "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}"
     "{{ content }}{% endfor %}" + LLAMA_PROMPT
 )
-LLAMA31 = r"""{{- bos_token }}
+LLAMA31 = (
+    r"""{{- bos_token }}
 {%- if not date_string is defined %}
     TODAY
 {%- endif %}
@@ -145,10 +158,19 @@ LLAMA31 = r"""{{- bos_token }}
 {{- system_message }}
 {{- "<|eot_id|>" }}
 {%- for message in messages %}
-    {{- """ + HEADER + " }}\n{%- endfor %}\n" + LLAMA_PROMPT
+    {{- """
+    + HEADER
+    + " }}\n{%- endfor %}\n"
+    + LLAMA_PROMPT
+)
 FIXED_DAY = '{%- set date_string = "01 Feb 2024" %}'
-LLAMA32 = LLAMA31.replace("TODAY", """{%- if strftime_now is defined %}
-{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}""" + FIXED_DAY + "{%- endif %}")
+LLAMA32 = LLAMA31.replace(
+    "TODAY",
+    """{%- if strftime_now is defined %}
+{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}"""
+    + FIXED_DAY
+    + "{%- endif %}",
+)
 LLAMA31 = LLAMA31.replace("TODAY", FIXED_DAY)
 
 GPT_OSS = r"""{%- macro build_system_message() -%}
@@ -199,12 +221,14 @@ GPT_OSS = r"""{%- macro build_system_message() -%}
 """
 
 MISTRAL_OLD = (
-    "{{ bos_token }}{% for message in messages %}" + ALTERNATE
+    "{{ bos_token }}{% for message in messages %}"
+    + ALTERNATE
     + "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
     "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token + ' ' }}"
     "{% else %}" + RAISE + "{% endif %}{% endfor %}"
 )
-MISTRAL = r"""{%- if messages[0]["role"] == "system" %}
+MISTRAL = (
+    r"""{%- if messages[0]["role"] == "system" %}
     {%- set system_message = messages[0]["content"] %}
     {%- set loop_messages = messages[1:] %}
 {%- else %}
@@ -212,7 +236,9 @@ MISTRAL = r"""{%- if messages[0]["role"] == "system" %}
 {%- endif %}
 {{- bos_token }}
 {%- for message in loop_messages %}
-    """ + ALTERNATE.replace("{{ raise", "{{- raise") + r"""
+    """
+    + ALTERNATE.replace("{{ raise", "{{- raise")
+    + r"""
     {%- if message["role"] == "user" %}
         {%- if loop.WHERE and system_message is defined %}
             {{- "OPEN" + system_message + "\n\n" + message["content"] + "CLOSE" }}
@@ -222,10 +248,13 @@ MISTRAL = r"""{%- if messages[0]["role"] == "system" %}
     {%- elif message["role"] == "assistant" %}
         {{- ANSWER + eos_token }}
     {%- else %}
-        """ + RAISE + r"""
+        """
+    + RAISE
+    + r"""
     {%- endif %}
 {%- endfor %}
 """
+)
 
 
 def mistral(where, opening, closing, answer):
@@ -233,7 +262,8 @@ def mistral(where, opening, closing, answer):
     return text.replace("OPEN", opening).replace("CLOSE", closing)
 
 
-GEMMA = r"""{{ bos_token }}
+GEMMA = (
+    r"""{{ bos_token }}
 {%- if messages[0]['role'] == 'system' -%}
     SYSTEM
 {%- else -%}
@@ -242,11 +272,15 @@ GEMMA = r"""{{ bos_token }}
 {%- endif -%}
 {%- for message in loop_messages -%}
     {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
-        """ + RAISE + r"""
+        """
+    + RAISE
+    + r"""
     {%- endif -%}
     {%- set role = {"assistant": "model", "user": "user"}[message['role']] -%}
     {%- if not role -%}
-        """ + RAISE + r"""
+        """
+    + RAISE
+    + r"""
     {%- endif -%}
     {{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else "") }}
     {{- message['content'] | trim }}
@@ -256,12 +290,19 @@ GEMMA = r"""{{ bos_token }}
     {{ '<start_of_turn>model\n' }}
 {%- endif -%}
 """
-GEMMA3 = GEMMA.replace("SYSTEM", r"""{%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}
-    {%- set loop_messages = messages[1:] -%}""")
+)
+GEMMA3 = GEMMA.replace(
+    "SYSTEM",
+    r"""{%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}
+    {%- set loop_messages = messages[1:] -%}""",
+)
 GEMMA2 = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}" + RAISE + "{% endif %}"
-    "{% for message in messages %}" + ALTERNATE
-    + "{% if message['role'] == 'system' %}" + RAISE + "{% endif %}"
+    "{% for message in messages %}"
+    + ALTERNATE
+    + "{% if message['role'] == 'system' %}"
+    + RAISE
+    + "{% endif %}"
     "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
     "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
@@ -279,21 +320,35 @@ KNOWN = {
     "llama3.2": ("llama3.1", LLAMA32),
     "gpt-oss": ("gpt-oss", GPT_OSS),
     "mistral-old": ("mistral", MISTRAL_OLD),
-    "mistral-first": ("mistral", mistral(
-        "first", " [INST] ", " [/INST]", "' ' + message['content']")),
-    "mistral-v3": ("mistral", mistral(
-        "last", "[INST] ", "[/INST]", '" " + message["content"]|trim')),
-    "mistral-tekken": ("mistral", mistral(
-        "last", "[INST]", "[/INST]", 'message["content"]')),
+    "mistral-first": (
+        "mistral",
+        mistral("first", " [INST] ", " [/INST]", "' ' + message['content']"),
+    ),
+    "mistral-v3": (
+        "mistral",
+        mistral("last", "[INST] ", "[/INST]", '" " + message["content"]|trim'),
+    ),
+    "mistral-tekken": (
+        "mistral",
+        mistral("last", "[INST]", "[/INST]", 'message["content"]'),
+    ),
     "gemma2": ("gemma", GEMMA2),
     "gemma3": ("gemma", GEMMA3),
 }
 
 TEXTS = [
-    "Hello", "", "  spaces around \u2003\n", "two\nlines\n", "\n\nnewlines first",
-    "\u4f60\u597d \U0001f44b", "<think>\nhm\n\n</think>\n\nYes.",
-    "a</think>b</think>\n\nc  ", "<think>\n\n</think>\n\nNo.", "quote ' and \" and {{ x }}",
-    "<tool_response>42</tool_response>", "back\\slash\\n",
+    "Hello",
+    "",
+    "  spaces around \u2003\n",
+    "two\nlines\n",
+    "\n\nnewlines first",
+    "\u4f60\u597d \U0001f44b",
+    "<think>\nhm\n\n</think>\n\nYes.",
+    "a</think>b</think>\n\nc  ",
+    "<think>\n\n</think>\n\nNo.",
+    "quote ' and \" and {{ x }}",
+    "<tool_response>42</tool_response>",
+    "back\\slash\\n",
 ]
 
 
@@ -301,7 +356,12 @@ def conversations():
     out = []
     for i, text in enumerate(TEXTS):
         other, third = TEXTS[(i + 5) % len(TEXTS)], TEXTS[(i + 8) % len(TEXTS)]
-        turns = [("user", text), ("assistant", other), ("user", third), ("assistant", text)]
+        turns = [
+            ("user", text),
+            ("assistant", other),
+            ("user", third),
+            ("assistant", text),
+        ]
         for length in range(1, 5):
             out.append(turns[:length])
             out.append([("system", other)] + turns[:length])
@@ -311,9 +371,15 @@ def conversations():
         out.append([("system", text)])
         out.append([("user", text), ("system", other), ("user", third)])
     return [
-        {"messages": [{"role": r, "content": c} for r, c in turns], "date": DAY,
-         "add_generation_prompt": prompt, "enable_thinking": thinking}
-        for turns in out for prompt in (True, False) for thinking in (True, False)
+        {
+            "messages": [{"role": r, "content": c} for r, c in turns],
+            "date": DAY,
+            "add_generation_prompt": prompt,
+            "enable_thinking": thinking,
+        }
+        for turns in out
+        for prompt in (True, False)
+        for thinking in (True, False)
     ]
 
 
@@ -328,7 +394,9 @@ def refuse(message):
 @functools.cache
 def compiled(template):
     """As transformers compiles chat templates."""
-    env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    env = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True
+    )
     env.globals["raise_exception"] = refuse
     env.globals["strftime_now"] = datetime.fromisoformat(DAY).strftime
     return env.from_string(template)
@@ -339,8 +407,12 @@ def rendered(template, case):
     extra = {} if case["enable_thinking"] else {"enable_thinking": False}
     try:
         return compiled(template).render(
-            messages=case["messages"], bos_token="<s>", eos_token="</s>",
-            add_generation_prompt=case["add_generation_prompt"], **extra)
+            messages=case["messages"],
+            bos_token="<s>",
+            eos_token="</s>",
+            add_generation_prompt=case["add_generation_prompt"],
+            **extra,
+        )
     except Refused:
         return None
 
@@ -348,13 +420,18 @@ def rendered(template, case):
 def write_folder(folder, template, **config):
     config |= {"bos_token": "<s>", "eos_token": {"content": "</s>"}}
     (folder / "tokenizer_config.json").write_text(
-        json.dumps(config | ({"chat_template": template} if template else {})))
+        json.dumps(config | ({"chat_template": template} if template else {}))
+    )
 
 
 def drive(mode, folder, items):
     return subprocess.run(
-        [DRIVER, mode, str(folder)], input=json.dumps(items),
-        capture_output=True, text=True, encoding="utf-8")
+        [DRIVER, mode, str(folder)],
+        input=json.dumps(items),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
 
 
 @pytest.mark.parametrize("which", KNOWN)
@@ -397,13 +474,18 @@ def test_ids_of_a_prompt_hold_no_special_token_of_a_user(tmp_path):
         turns = len(case["messages"]) - (first == {"role": "system", "content": ""})
         assert sum(i in special for i in prompt["ids"]) == 2 + 2 * turns
         if evil not in prompt["text"]:
-            assert prompt["ids"] == tok.encode(prompt["text"], add_special_tokens=False).ids
+            assert (
+                prompt["ids"]
+                == tok.encode(prompt["text"], add_special_tokens=False).ids
+            )
 
 
 UNKNOWN = {
     "other": "{% for m in messages %}<turn>{{ m.content }}{% endfor %}",
     "another marker": (LOOP + PROMPT).replace("im_end", "im_stop"),
-    "trimmed": (LOOP + PROMPT).replace("message['content']", "message['content'] | trim"),
+    "trimmed": (LOOP + PROMPT).replace(
+        "message['content']", "message['content'] | trim"
+    ),
     "dated": LOOP + "{{ strftime_now('%Y') }}" + PROMPT,
     "always tools": "{{ '<|im_start|>system\nuse <tools>' }}" + LOOP + PROMPT,
     "thoughts": LOOP + "</think>" + PROMPT,
@@ -428,7 +510,10 @@ def test_where_templates_are_found(tmp_path):
     legacy = tmp_path / "chat_template.json"
     legacy.write_text(json.dumps({"chat_template": GEMMA3}))
     assert json.loads(drive("chat", tmp_path, []).stdout)["name"] == "gemma"
-    several = [{"name": "tool_use", "template": LLAMA3}, {"name": "default", "template": LFM2}]
+    several = [
+        {"name": "tool_use", "template": LLAMA3},
+        {"name": "default", "template": LFM2},
+    ]
     write_folder(tmp_path, several)
     assert json.loads(drive("chat", tmp_path, []).stdout)["name"] == "lfm2"
     (tmp_path / "chat_template.jinja").write_text(QWEN3)

@@ -57,7 +57,9 @@ Json run_chat(const std::string& folder, bool encode, const Json& input) {
 }
 
 Json run(
-    const std::string& mode, const std::string& folder, const Json& input) {
+    const std::string& mode,
+    const std::string& folder,
+    const Json& input) {
   if (mode == "chat" || mode == "chat-ids") {
     return run_chat(folder, mode == "chat-ids", input);
   }
@@ -65,8 +67,8 @@ Json run(
   Json out = Json::array();
   for (const auto& item : input) {
     if (mode == "encode" || mode == "encode-special") {
-      out.push_back(tokenizer->encode(
-          item.get<std::string>(), mode == "encode-special"));
+      out.push_back(
+          tokenizer->encode(item.get<std::string>(), mode == "encode-special"));
     } else if (mode == "encode-plain") {
       const zmlx::TextSpan span{item.get<std::string>(), false};
       out.push_back(tokenizer->encode({&span, 1}));

@@ -13,10 +13,17 @@ import random
 import subprocess
 
 import pytest
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    processors,
+    trainers,
+)
 from tokenizers import normalizers as norm
 from tokenizers import pre_tokenizers as pre
-from tokenizers import processors, trainers
 
 DRIVER = os.environ["ZMLX_TOKENIZER_DRIVER"]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -83,7 +90,9 @@ def trained(model, pre_tokenizer, decoder, normalizer=None, added=(), alphabet=N
 
 def lfm2(tmp):
     tok = trained(
-        models.BPE(), byte_level(LLAMA3), decoders.ByteLevel(),
+        models.BPE(),
+        byte_level(LLAMA3),
+        decoders.ByteLevel(),
         added=special("<|im_start|>", "<|im_end|>", "<|startoftext|>"),
     )
     bos = tok.token_to_id("<|startoftext|>")
@@ -95,16 +104,20 @@ def lfm2(tmp):
 
 def llama3(tmp):
     tok = trained(
-        models.BPE(ignore_merges=True), byte_level(LLAMA3), decoders.ByteLevel(),
+        models.BPE(ignore_merges=True),
+        byte_level(LLAMA3),
+        decoders.ByteLevel(),
         added=special("<|begin_of_text|>", "<|eot_id|>"),
     )
     bos = tok.token_to_id("<|begin_of_text|>")
-    tok.post_processor = processors.Sequence([
-        processors.ByteLevel(trim_offsets=True),
-        processors.TemplateProcessing(
-            "<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", bos)]
-        ),
-    ])
+    tok.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(
+                "<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", bos)]
+            ),
+        ]
+    )
     return tok
 
 
@@ -118,7 +131,9 @@ def qwen3(tmp):
 
 def gpt_oss(tmp):
     return trained(
-        models.BPE(ignore_merges=True), byte_level(GPT_OSS), decoders.ByteLevel(),
+        models.BPE(ignore_merges=True),
+        byte_level(GPT_OSS),
+        decoders.ByteLevel(),
         added=special("<|start|>", "<|end|>", "<|message|>"),
     )
 
@@ -126,7 +141,10 @@ def gpt_oss(tmp):
 def bytes_and_marks(pre_tokenizer, normalizer, decoder):
     """The vocabulary of a trained plain BPE, plus the 256 byte tokens."""
     tok = trained(
-        models.BPE(unk_token="<unk>"), pre_tokenizer, decoder, normalizer,
+        models.BPE(unk_token="<unk>"),
+        pre_tokenizer,
+        decoder,
+        normalizer,
         alphabet=["\u2581"],
     )
     data = json.loads(tok.to_str())
@@ -136,10 +154,14 @@ def bytes_and_marks(pre_tokenizer, normalizer, decoder):
     data["model"] |= {"byte_fallback": True, "fuse_unk": True}
     data["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
-                   {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}},
-                 {"Sequence": {"id": "B", "type_id": 1}}],
+        "single": [
+            {"SpecialToken": {"id": "<s>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 1}},
+        ],
         "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
     }
     return Tokenizer.from_str(json.dumps(data))
@@ -149,28 +171,40 @@ def llama2(tmp):
     return bytes_and_marks(
         None,
         norm.Sequence([norm.Prepend("\u2581"), norm.Replace(" ", "\u2581")]),
-        decoders.Sequence([
-            decoders.Replace("\u2581", " "), decoders.ByteFallback(),
-            decoders.Fuse(), decoders.Strip(" ", 1, 0),
-        ]),
+        decoders.Sequence(
+            [
+                decoders.Replace("\u2581", " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(" ", 1, 0),
+            ]
+        ),
     )
 
 
 def mistral(tmp):
     mark = dict(replacement="\u2581", prepend_scheme="first", split=False)
     return bytes_and_marks(
-        pre.Metaspace(**mark), None,
-        decoders.Sequence([
-            decoders.Metaspace(**mark), decoders.ByteFallback(), decoders.Fuse()
-        ]),
+        pre.Metaspace(**mark),
+        None,
+        decoders.Sequence(
+            [decoders.Metaspace(**mark), decoders.ByteFallback(), decoders.Fuse()]
+        ),
     )
 
 
 def gpt2(tmp):
     return trained(
-        models.BPE(), pre.ByteLevel(add_prefix_space=True), decoders.ByteLevel(),
-        added=[AddedToken("<a>", lstrip=True), AddedToken("<b>", rstrip=True),
-               AddedToken("word", single_word=True), *special("<|endoftext|>")],
+        models.BPE(),
+        pre.ByteLevel(add_prefix_space=True),
+        decoders.ByteLevel(),
+        normalizer=norm.NFKD(),
+        added=[
+            AddedToken("<a>", lstrip=True),
+            AddedToken("<b>", rstrip=True),
+            AddedToken("word", single_word=True),
+            *special("<|endoftext|>"),
+        ],
     )
 
 
@@ -178,12 +212,17 @@ def words(tmp):
     """Every other pre-tokenizer, with unknown tokens and NFKC; no decoder."""
     tok = trained(
         models.BPE(unk_token="<unk>"),
-        pre.Sequence([
-            pre.WhitespaceSplit(), pre.Punctuation("merged_with_previous"),
-            pre.Digits(individual_digits=False), pre.Whitespace(),
-            pre.Split("e", "merged_with_next"), pre.Metaspace(split=True),
-            pre.Split(Regex(r"[A-Z]\w*|z{2}+"), "removed", invert=True),
-        ]),
+        pre.Sequence(
+            [
+                pre.WhitespaceSplit(),
+                pre.Punctuation("merged_with_previous"),
+                pre.Digits(individual_digits=False),
+                pre.Whitespace(),
+                pre.Split("e", "merged_with_next"),
+                pre.Metaspace(split=True),
+                pre.Split(Regex(r"[A-Z]\w*|z{2}+"), "removed", invert=True),
+            ]
+        ),
         None,
         norm.Sequence([norm.NFKC(), norm.Strip(), norm.Replace(Regex(r"\d"), "#")]),
         alphabet=["\u2581"],
@@ -196,12 +235,15 @@ def unfused(tmp):
     return trained(
         models.BPE(unk_token="<unk>", fuse_unk=False),
         pre.Sequence([pre.Punctuation("contiguous"), pre.Digits(True)]),
-        decoders.Metaspace(), norm.NFD(), alphabet=["a"],
+        decoders.Metaspace(),
+        norm.NFD(),
+        alphabet=["a"],
     )
 
 
 def pairs(pre_tokenizer):
     """Merges any two bytes, so that ids tell where every word ends."""
+
     def build(tmp):
         letters = sorted(pre.ByteLevel.alphabet())
         merges = [(a, b) for a in letters for b in letters]
@@ -212,6 +254,7 @@ def pairs(pre_tokenizer):
         tok.pre_tokenizer = pre_tokenizer
         tok.decoder = decoders.ByteLevel()
         return tok
+
     return build
 
 
@@ -222,18 +265,37 @@ def named(name, build):
 
 BYTES = pre.ByteLevel(add_prefix_space=False, use_regex=False)
 FAMILIES = [
-    lfm2, llama3, qwen3, gpt_oss, llama2, mistral, gpt2, words, unfused,
+    lfm2,
+    llama3,
+    qwen3,
+    gpt_oss,
+    llama2,
+    mistral,
+    gpt2,
+    words,
+    unfused,
     named("pairs_llama3", pairs(byte_level(LLAMA3))),
     named("pairs_gpt_oss", pairs(byte_level(GPT_OSS))),
     named("pairs_gpt2", pairs(byte_level(None))),
     named("pairs_whitespace", pairs(pre.Sequence([pre.Whitespace(), BYTES]))),
-    named("pairs_classes", pairs(pre.Sequence(
-        [pre.Punctuation("isolated"), pre.Digits(False), BYTES]))),
+    named(
+        "pairs_classes",
+        pairs(pre.Sequence([pre.Punctuation("isolated"), pre.Digits(False), BYTES])),
+    ),
     # Han by script (not its extensions), word classes, ^ and $ of lines, repeated
     # repetitions
-    named("pairs_syntax", pairs(pre.Sequence([
-        split(r"\p{Han}|\w+$|^\W|[\w']+|\v|\u00e9|\x21"),
-        split(r"\p{Nd}{1,2}+x|\p{^Ll}{,2}y|(?:ab){1,2}+"), BYTES]))),
+    named(
+        "pairs_syntax",
+        pairs(
+            pre.Sequence(
+                [
+                    split(r"\p{Han}|\w+$|^\W|[\w']+|\v|\u00e9|\x21"),
+                    split(r"\p{Nd}{1,2}+x|\p{^Ll}{,2}y|(?:ab){1,2}+"),
+                    BYTES,
+                ]
+            )
+        ),
+    ),
     named("pairs_empty", pairs(pre.Sequence([split("[a-f]*"), BYTES]))),
 ]
 
@@ -248,8 +310,11 @@ def pair(request, tmp_path_factory):
 
 def drive(mode, folder, items):
     done = subprocess.run(
-        [DRIVER, mode, str(folder)], input=json.dumps(items),
-        capture_output=True, text=True, encoding="utf-8",
+        [DRIVER, mode, str(folder)],
+        input=json.dumps(items),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -286,12 +351,20 @@ def random_text(rng, tok):
         lambda: chr(rng.randrange(0x4E00, 0xA000)),
         lambda: chr(rng.randrange(0xAC00, 0xD7A4)),
         lambda: chr(rng.randrange(0x1100, 0x1200)),
-        lambda: rng.choice("aeo\u0041") + "".join(
-            chr(rng.randrange(0x300, 0x370)) for _ in range(rng.randrange(1, 4))),
-        lambda: chr(rng.randrange(0x1F300, 0x1FA00)) + rng.choice(
-            ["\u200d", "\ufe0f", "\U0001f3fd", ""]),
-        lambda: "".join(rng.choice(" \t\n\r\u00a0\u2028\u3000\u180e\u200b\x0b\x85")
-                        for _ in range(rng.randrange(1, 6))),
+        lambda: (
+            rng.choice("aeo\u0041")
+            + "".join(
+                chr(rng.randrange(0x300, 0x370)) for _ in range(rng.randrange(1, 4))
+            )
+        ),
+        lambda: (
+            chr(rng.randrange(0x1F300, 0x1FA00))
+            + rng.choice(["\u200d", "\ufe0f", "\U0001f3fd", ""])
+        ),
+        lambda: "".join(
+            rng.choice(" \t\n\r\u00a0\u2028\u3000\u180e\u200b\x0b\x85")
+            for _ in range(rng.randrange(1, 6))
+        ),
         lambda: rng.choice(["'s", "'S", "'ll", "'LL", "'\u017f", "\u2019t", "'rE"]),
         lambda: str(rng.randrange(10 ** rng.randrange(1, 9))),
         lambda: " " * rng.randrange(1, 5) + rng.choice(WORLD.split()),
@@ -323,13 +396,24 @@ def test_special_tokens_as_text(pair):
 
 def test_every_kind_of_code_point(pair):
     """All code points, but one in 61 of the large uniform blocks."""
-    blocks = [(0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3),
-              (0xD800, 0xF8FF), (0x17000, 0x18AFF), (0x20000, 0x10FFFF)]
-    points = [c for c in range(0x110000)
-              if not 0xD800 <= c < 0xE000
-              and (c % 61 == 0 or not any(a <= c <= b for a, b in blocks))]
-    texts = ["".join(f"a{chr(c)} {chr(c)}1'{chr(c)}\n" for c in points[i:i + 9])
-             for i in range(0, len(points), 9)]
+    blocks = [
+        (0x3400, 0x4DBF),
+        (0x4E00, 0x9FFF),
+        (0xAC00, 0xD7A3),
+        (0xD800, 0xF8FF),
+        (0x17000, 0x18AFF),
+        (0x20000, 0x10FFFF),
+    ]
+    points = [
+        c
+        for c in range(0x110000)
+        if not 0xD800 <= c < 0xE000
+        and (c % 61 == 0 or not any(a <= c <= b for a, b in blocks))
+    ]
+    texts = [
+        "".join(f"a{chr(c)} {chr(c)}1'{chr(c)}\n" for c in points[i : i + 9])
+        for i in range(0, len(points), 9)
+    ]
     check_encode(pair, texts)
 
 
@@ -337,9 +421,17 @@ def test_marks_in_any_order(pair):
     """Combining marks around a letter: what normalisation sorts and joins."""
     rng = random.Random(3)
     marks = [c for c in range(0x300, 0x1F000) if not 0xD800 <= c < 0xE000]
-    texts = ["".join("e" + chr(rng.choice(marks[:0x70])) + chr(rng.choice(marks))
-                     + chr(rng.choice(marks)) + "\u0323\u0301" for _ in range(8))
-             for _ in range(RANDOM_STRINGS)]
+    texts = [
+        "".join(
+            "e"
+            + chr(rng.choice(marks[:0x70]))
+            + chr(rng.choice(marks))
+            + chr(rng.choice(marks))
+            + "\u0323\u0301"
+            for _ in range(8)
+        )
+        for _ in range(RANDOM_STRINGS)
+    ]
     check_encode(pair, texts)
 
 
@@ -356,13 +448,17 @@ def test_decode(pair):
     rng = random.Random(5)
     lists = [e.ids for e in tok.encode_batch(random_texts(tok, 1500))]
     top = tok.get_vocab_size() + 3  # a few ids without a token
-    lists += [[rng.randrange(top) for _ in range(rng.randrange(20))]
-              for _ in range(1500)]
+    lists += [
+        [rng.randrange(top) for _ in range(rng.randrange(20))] for _ in range(1500)
+    ]
     lists += [[rng.randrange(300) for _ in range(30)] for _ in range(300)]
     low = tok.token_to_id("<0x00>")
     if low is not None:
-        lists += [[low + rng.randrange(256) for _ in range(rng.randrange(1, 4))]
-                  + [rng.randrange(top)] for _ in range(1000)]
+        lists += [
+            [low + rng.randrange(256) for _ in range(rng.randrange(1, 4))]
+            + [rng.randrange(top)]
+            for _ in range(1000)
+        ]
     for mode, skip in (("decode", False), ("decode-skip", True), ("stream", False)):
         theirs = [tok.decode(ids, skip_special_tokens=skip) for ids in lists]
         assert_same(lists, theirs, drive(mode, folder, lists))

@@ -18,8 +18,8 @@ AddedToken read_token(const Part& part, const Normalizer& normalizer) {
   token.strip_left = part.flag("lstrip");
   token.strip_right = part.flag("rstrip");
   token.single_word = part.flag("single_word");
-  token.normalized = token.match_normalized ? normalizer.apply(token.content)
-                                            : token.content;
+  token.normalized =
+      token.match_normalized ? normalizer.apply(token.content) : token.content;
   if (!token.content.empty() && token.normalized.empty()) {
     part.fail("must not be empty once normalized.");
   }
@@ -80,8 +80,8 @@ void TokenTrie::add(std::string_view text, size_t value) {
   nodes_[node].value = value;
 }
 
-std::pair<size_t, size_t> TokenTrie::longest(
-    std::string_view text, size_t at) const {
+std::pair<size_t, size_t> TokenTrie::longest(std::string_view text, size_t at)
+    const {
   std::pair<size_t, size_t> best{kNoValue, 0};
   size_t node = 0;
   for (size_t end = at; end < text.size(); ++end) {
@@ -98,7 +98,9 @@ std::pair<size_t, size_t> TokenTrie::longest(
 }
 
 AddedTokens::AddedTokens(
-    const Part& part, const Bpe& model, const Normalizer& normalizer) {
+    const Part& part,
+    const Bpe& model,
+    const Normalizer& normalizer) {
   if (!part.has("added_tokens")) {
     return;
   }
@@ -118,9 +120,14 @@ AddedTokens::AddedTokens(
     const TokenId expected = in_model ? *in_model : next++;
     if (token.id != expected) {
       item.fail(concat(
-          "'", token.content, "' must have the id ", expected,
-          in_model ? ", as in the model" : ", the next free one", ", got ",
-          token.id, "."));
+          "'",
+          token.content,
+          "' must have the id ",
+          expected,
+          in_model ? ", as in the model" : ", the next free one",
+          ", got ",
+          token.id,
+          "."));
     }
     by_id_.emplace(token.id, tokens_.size());
     by_content_.emplace(token.content, tokens_.size());
@@ -133,7 +140,8 @@ AddedTokens::AddedTokens(
 }
 
 std::vector<AddedMatch> AddedTokens::cut(
-    std::string_view text, bool normalized,
+    std::string_view text,
+    bool normalized,
     const std::vector<PlainRange>& plain) const {
   const TokenTrie& trie = normalized ? normalized_ : raw_;
   std::vector<AddedMatch> out;

@@ -60,7 +60,8 @@ class AddedTokens {
   /// stretches but for a token's own. normalized picks the tokens that are
   /// looked for after normalisation, or the others. plain: sorted.
   std::vector<AddedMatch> cut(
-      std::string_view text, bool normalized,
+      std::string_view text,
+      bool normalized,
       const std::vector<PlainRange>& plain) const;
 
   const AddedToken* find(TokenId id) const;

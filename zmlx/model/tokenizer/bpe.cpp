@@ -60,8 +60,11 @@ Bpe::Bpe(const Part& part) {
   if (part.has("unk_token")) {
     unknown_ = id_of(part.text("unk_token"));
     if (!unknown_) {
-      part.at("unk_token").fail(concat(
-          "must be in the vocabulary, got '", part.text("unk_token"), "'."));
+      part.at("unk_token")
+          .fail(concat(
+              "must be in the vocabulary, got '",
+              part.text("unk_token"),
+              "'."));
     }
   }
 }
@@ -77,16 +80,26 @@ void Bpe::read_vocab(const Part& part) {
     if (!value.is_number_unsigned() ||
         value.get<uint64_t>() >= static_cast<uint64_t>(kMaxTokenId)) {
       vocab.fail(concat(
-          "must give '", token, "' an id of 0 to ", kMaxTokenId - 1, ", got ",
-          value.dump(), "."));
+          "must give '",
+          token,
+          "' an id of 0 to ",
+          kMaxTokenId - 1,
+          ", got ",
+          value.dump(),
+          "."));
     }
     const auto id = value.get<TokenId>();
     const auto entry = ids_.emplace(token, id).first;
     const auto [known, is_new] = tokens_.emplace(id, &entry->first);
     if (!is_new) {
       vocab.fail(concat(
-          "must give every token its own id, got ", id, " for '",
-          *known->second, "' and '", token, "'."));
+          "must give every token its own id, got ",
+          id,
+          " for '",
+          *known->second,
+          "' and '",
+          token,
+          "'."));
     }
   }
 }
@@ -111,27 +124,38 @@ void Bpe::read_merges(const Part& part) {
       }
       if (space == text.npos || text.find(' ', space + 1) != text.npos) {
         list.fail(concat(
-            "must hold two tokens and one space each, entry ", rank, " is '",
-            text, "'."));
+            "must hold two tokens and one space each, entry ",
+            rank,
+            " is '",
+            text,
+            "'."));
       }
       add_merge(list, rank, text.substr(0, space), text.substr(space + 1));
     } else {
       list.fail(concat(
-          "must hold \"a b\" or [\"a\", \"b\"], entry ", rank, " is ",
-          merge.dump(), "."));
+          "must hold \"a b\" or [\"a\", \"b\"], entry ",
+          rank,
+          " is ",
+          merge.dump(),
+          "."));
     }
     ++rank;
   }
 }
 
 void Bpe::add_merge(
-    const Part& list, size_t rank, const std::string& left,
+    const Part& list,
+    size_t rank,
+    const std::string& left,
     const std::string& right) {
   const auto known = [&](const std::string& token) {
     const auto id = id_of(token);
     if (!id) {
       list.fail(concat(
-          "must name tokens of the vocabulary, entry ", rank, " has '", token,
+          "must name tokens of the vocabulary, entry ",
+          rank,
+          " has '",
+          token,
           "'."));
     }
     return *id;

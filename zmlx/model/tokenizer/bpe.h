@@ -27,7 +27,8 @@ struct TextHash {
 };
 
 template <class Value>
-using TextMap = std::unordered_map<std::string, Value, TextHash, std::equal_to<>>;
+using TextMap =
+    std::unordered_map<std::string, Value, TextHash, std::equal_to<>>;
 
 /// The BPE model of a tokenizer.json (Sennrich et al. 2016, arXiv 1508.07909),
 /// with byte_fallback, unk_token, fuse_unk and ignore_merges.
@@ -58,7 +59,9 @@ class Bpe {
   void read_vocab(const Part& part);
   void read_merges(const Part& part);
   void add_merge(
-      const Part& list, size_t rank, const std::string& left,
+      const Part& list,
+      size_t rank,
+      const std::string& left,
       const std::string& right);
   void read_byte_tokens();
 

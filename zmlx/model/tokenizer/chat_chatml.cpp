@@ -53,7 +53,8 @@ class ChatMlFamily : public ChatFamily {
       : ChatFamily(std::move(name)), style_(std::move(style)) {}
 
   void write(
-      std::span<const ChatMessage> messages, const ChatOptions& options,
+      std::span<const ChatMessage> messages,
+      const ChatOptions& options,
       SpanWriter& out) const override {
     out.own(style_.bos);
     size_t first = 0;
@@ -83,21 +84,20 @@ class ChatMlFamily : public ChatFamily {
   }
 
  private:
-  static void turn(
-      std::string_view role, std::string_view content, SpanWriter& out) {
+  static void
+  turn(std::string_view role, std::string_view content, SpanWriter& out) {
     out.own(concat("<|im_start|>", role, "\n"));
     out.message(content);
     out.own("<|im_end|>\n");
   }
 
   // The last message of a role, or -1; Qwen3 passes over tools' answers.
-  ptrdiff_t last(
-      std::span<const ChatMessage> messages, std::string_view role) const {
+  ptrdiff_t last(std::span<const ChatMessage> messages, std::string_view role)
+      const {
     for (size_t i = messages.size(); i-- > 0;) {
       const auto& content = messages[i].content;
       const bool from_tool = style_.thoughts == Thoughts::kQwen3 &&
-          content.rfind("<tool_response>", 0) == 0 &&
-          content.size() >= 16 &&
+          content.rfind("<tool_response>", 0) == 0 && content.size() >= 16 &&
           content.compare(content.size() - 16, 16, "</tool_response>") == 0;
       if (messages[i].role == role && !from_tool) {
         return static_cast<ptrdiff_t>(i);
@@ -107,7 +107,9 @@ class ChatMlFamily : public ChatFamily {
   }
 
   void assistant(
-      std::span<const ChatMessage> messages, size_t at, SpanWriter& out) const {
+      std::span<const ChatMessage> messages,
+      size_t at,
+      SpanWriter& out) const {
     const std::string_view content = messages[at].content;
     const auto index = static_cast<ptrdiff_t>(at);
     const bool is_last = at + 1 == messages.size();
@@ -136,16 +138,15 @@ class ChatMlFamily : public ChatFamily {
     }
   }
 
-  void qwen3(
-      std::span<const ChatMessage> messages, size_t at, SpanWriter& out) const {
+  void qwen3(std::span<const ChatMessage> messages, size_t at, SpanWriter& out)
+      const {
     const std::string_view content = messages[at].content;
     const std::string_view thought = thought_of(content);
     const std::string_view answer = content.find(kThinkEnd) == content.npos
         ? content
         : without_leading_newlines(after_thought(content));
     const ptrdiff_t question = last(messages, "user");
-    const bool newer =
-        question >= 0 && static_cast<ptrdiff_t>(at) > question;
+    const bool newer = question >= 0 && static_cast<ptrdiff_t>(at) > question;
     if (!newer || (at + 1 < messages.size() && thought.empty())) {
       return turn("assistant", answer, out);
     }
@@ -196,15 +197,25 @@ std::optional<Thoughts> thoughts_of(const TemplateSource& source) {
 std::unique_ptr<const ChatFamily> recognize_chatml(
     const TemplateSource& source) {
   constexpr std::string_view kMarkers[] = {
-      "im_start", "im_end", "startoftext", "endoftext", "vision_start",
-      "vision_end", "image_pad", "video_pad", "tool_list_start",
-      "tool_list_end", "tool_call_start", "tool_call_end",
-      "tool_response_start", "tool_response_end"};
+      "im_start",
+      "im_end",
+      "startoftext",
+      "endoftext",
+      "vision_start",
+      "vision_end",
+      "image_pad",
+      "video_pad",
+      "tool_list_start",
+      "tool_list_end",
+      "tool_call_start",
+      "tool_call_end",
+      "tool_response_start",
+      "tool_response_end"};
   const auto thoughts = thoughts_of(source);
   const bool is_lfm = source.has("ns.system_prompt");
   const bool trims = source.has_code("|trim") || source.has(".strip()");
-  const bool trims_thoughts = thoughts == Thoughts::kLfmQuestion ||
-      thoughts == Thoughts::kLfmLast;
+  const bool trims_thoughts =
+      thoughts == Thoughts::kLfmQuestion || thoughts == Thoughts::kLfmLast;
   if (!source.has("<|im_start|>") || !source.has("add_generation_prompt") ||
       !source.only_markers(kMarkers) || !thoughts ||
       (trims && !trims_thoughts) || (source.has("strftime_now") && !is_lfm) ||
@@ -219,7 +230,7 @@ std::unique_ptr<const ChatFamily> recognize_chatml(
   style.opens_thought = source.literal(
       "<|im_start|>assistant\n<think>\n", "add_generation_prompt");
   style.thinking_switch = source.has("enable_thinking");
-  const char* name = is_lfm ? "lfm2"
+  const char* name = is_lfm                                        ? "lfm2"
       : thoughts == Thoughts::kQwen3 || thoughts == Thoughts::kQwq ? "qwen3"
       : !style.default_system.empty()                              ? "qwen2"
                                                                    : "chatml";

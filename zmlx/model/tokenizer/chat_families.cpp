@@ -25,9 +25,8 @@ class Llama3 : public ChatFamily {
     }
   }
 
-  void write(
-      Messages messages, const ChatOptions& options,
-      SpanWriter& out) const override {
+  void write(Messages messages, const ChatOptions& options, SpanWriter& out)
+      const override {
     out.own(bos_);
     if (dated_) {
       header("system", out);
@@ -71,13 +70,17 @@ class GptOss : public ChatFamily {
         cutoff_(*source.literal("Knowledge cutoff: ")),
         effort_(*source.value_of("reasoning_effort")) {}
 
-  void write(
-      Messages messages, const ChatOptions& options,
-      SpanWriter& out) const override {
+  void write(Messages messages, const ChatOptions& options, SpanWriter& out)
+      const override {
     out.own(concat(
-        "<|start|>system<|message|>", identity_, "\n", cutoff_,
-        "Current date: ", format_day(options.date, "%Y-%m-%d"),
-        "\n\nReasoning: ", effort_,
+        "<|start|>system<|message|>",
+        identity_,
+        "\n",
+        cutoff_,
+        "Current date: ",
+        format_day(options.date, "%Y-%m-%d"),
+        "\n\nReasoning: ",
+        effort_,
         "\n\n# Valid channels: analysis, commentary, final. Channel must be "
         "included for every message.<|end|>"));
     if (messages[0].role == "system") {
@@ -122,8 +125,8 @@ class Mistral : public ChatFamily {
   explicit Mistral(Style style)
       : ChatFamily("mistral"), style_(std::move(style)) {}
 
-  void write(
-      Messages messages, const ChatOptions&, SpanWriter& out) const override {
+  void write(Messages messages, const ChatOptions&, SpanWriter& out)
+      const override {
     std::string_view system;
     bool has_system = false;
     if (messages[0].role == "system" && style_.system != System::kRefused) {
@@ -165,9 +168,8 @@ class Gemma : public ChatFamily {
         bos_(source.bos),
         takes_system_(source.has("first_user_prefix")) {}
 
-  void write(
-      Messages messages, const ChatOptions& options,
-      SpanWriter& out) const override {
+  void write(Messages messages, const ChatOptions& options, SpanWriter& out)
+      const override {
     std::string prefix;
     if (messages[0].role == "system" && takes_system_) {
       prefix = messages[0].content + "\n\n";
@@ -195,7 +197,8 @@ class Gemma : public ChatFamily {
 
 // The one string literal with a marker in it; "" when there are several.
 std::string only_literal_with(
-    const TemplateSource& source, std::string_view marker) {
+    const TemplateSource& source,
+    std::string_view marker) {
   std::string found;
   for (const auto& text : source.literals()) {
     if (text.find(marker) == text.npos) {
@@ -235,8 +238,13 @@ bool read_answer(const TemplateSource& source, Mistral::Style& style) {
 std::unique_ptr<const ChatFamily> recognize_llama3(
     const TemplateSource& source) {
   constexpr std::string_view kMarkers[] = {
-      "start_header_id", "end_header_id", "eot_id", "eom_id", "python_tag",
-      "begin_of_text", "image"};
+      "start_header_id",
+      "end_header_id",
+      "eot_id",
+      "eom_id",
+      "python_tag",
+      "begin_of_text",
+      "image"};
   const bool dated = source.has("Cutting Knowledge Date: ");
   if (!source.has("<|start_header_id|>") || !source.only_markers(kMarkers) ||
       !source.has("add_generation_prompt") || source.has("think") ||
@@ -251,7 +259,13 @@ std::unique_ptr<const ChatFamily> recognize_llama3(
 std::unique_ptr<const ChatFamily> recognize_gpt_oss(
     const TemplateSource& source) {
   constexpr std::string_view kMarkers[] = {
-      "start", "end", "message", "channel", "return", "call", "constrain",
+      "start",
+      "end",
+      "message",
+      "channel",
+      "return",
+      "call",
+      "constrain",
       "final"};
   if (!source.has("<|start|>system<|message|>") ||
       !source.has("# Valid channels: analysis, commentary, final.") ||

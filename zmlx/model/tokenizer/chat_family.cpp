@@ -47,7 +47,9 @@ std::string without_spaces(std::string_view text) {
 } // namespace
 
 TemplateSource::TemplateSource(
-    std::string text, std::string bos_token, std::string eos_token)
+    std::string text,
+    std::string bos_token,
+    std::string eos_token)
     : text_(std::move(text)), code_(without_spaces(text_)) {
   for (size_t at = 0; at + 1 < text_.size();) {
     const std::string_view open = std::string_view(text_).substr(at, 2);
@@ -74,7 +76,8 @@ TemplateSource::TemplateSource(
 }
 
 const std::string* TemplateSource::literal(
-    std::string_view prefix, std::string_view mark) const {
+    std::string_view prefix,
+    std::string_view mark) const {
   const size_t begin = mark.empty() ? 0 : text_.rfind(mark);
   for (size_t i = 0; i < literals_.size(); ++i) {
     if (literal_places_[i] >= begin &&
@@ -191,8 +194,13 @@ void check_alternation(std::span<const ChatMessage> messages) {
     if (messages[i].role != expected) {
       invalid(
           "chat_template",
-          "user and assistant must take turns in this template: message ", i,
-          " must be of ", expected, ", got ", messages[i].role, ".");
+          "user and assistant must take turns in this template: message ",
+          i,
+          " must be of ",
+          expected,
+          ", got ",
+          messages[i].role,
+          ".");
     }
   }
 }

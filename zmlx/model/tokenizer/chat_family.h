@@ -35,7 +35,8 @@ class TemplateSource {
   /// The first string literal that begins with a prefix, or null; with a mark,
   /// only those behind its last place count.
   const std::string* literal(
-      std::string_view prefix, std::string_view mark = "") const;
+      std::string_view prefix,
+      std::string_view mark = "") const;
   /// The string literal that follows `name = ` in the template, or null.
   const std::string* value_of(std::string_view name) const;
   /// Whether every marker <|name|> of the template is one of these names.
@@ -70,7 +71,8 @@ class ChatFamily {
   virtual ~ChatFamily() = default;
   /// messages: at least one, roles system, user and assistant only.
   virtual void write(
-      std::span<const ChatMessage> messages, const ChatOptions& options,
+      std::span<const ChatMessage> messages,
+      const ChatOptions& options,
       SpanWriter& out) const = 0;
   const std::string& name() const {
     return name_;

@@ -72,8 +72,11 @@ std::optional<ChatTemplate> ChatTemplate::detect(const std::string& folder) {
   const auto [bos, eos] = read_special_token_names(folder);
   const TemplateSource source(found->text, bos.value_or(""), eos.value_or(""));
   constexpr Recognizer kRecognizers[] = {
-      recognize_gpt_oss, recognize_chatml, recognize_llama3,
-      recognize_mistral, recognize_gemma};
+      recognize_gpt_oss,
+      recognize_chatml,
+      recognize_llama3,
+      recognize_mistral,
+      recognize_gemma};
   for (const auto recognize : kRecognizers) {
     if (auto family = recognize(source)) {
       return ChatTemplate(std::move(family));
@@ -89,15 +92,18 @@ std::optional<ChatTemplate> ChatTemplate::detect(const std::string& folder) {
 }
 
 std::vector<TextSpan> ChatTemplate::apply(
-    std::span<const ChatMessage> messages, const ChatOptions& options) const {
+    std::span<const ChatMessage> messages,
+    const ChatOptions& options) const {
   if (messages.empty()) {
     invalid("chat_template", "there must be a message, got none.");
   }
   for (const auto& [role, content] : messages) {
     if (role != "system" && role != "user" && role != "assistant") {
       invalid(
-          "chat_template", "role must be system, user or assistant, got '",
-          role, "'.");
+          "chat_template",
+          "role must be system, user or assistant, got '",
+          role,
+          "'.");
     }
   }
   SpanWriter out;

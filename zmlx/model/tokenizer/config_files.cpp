@@ -21,7 +21,8 @@ std::optional<std::string> token_text(const Part& config, const char* key) {
 
 SpecialTokenNames read_special_token_names(const std::string& folder) {
   SpecialTokenNames names;
-  for (const char* file : {"tokenizer_config.json", "special_tokens_map.json"}) {
+  for (const char* file :
+       {"tokenizer_config.json", "special_tokens_map.json"}) {
     const std::string path = folder + "/" + file;
     if (!std::filesystem::exists(path)) {
       continue;

@@ -42,8 +42,7 @@ class ByteLevelStage : public DecoderStage {
 
 // The byte of a token "<0x41>".
 std::optional<char> byte_of(const std::string& token) {
-  if (token.size() != 6 || token.compare(0, 3, "<0x") != 0 ||
-      token[5] != '>') {
+  if (token.size() != 6 || token.compare(0, 3, "<0x") != 0 || token[5] != '>') {
     return std::nullopt;
   }
   int byte = 0;
@@ -213,7 +212,8 @@ std::string one_character(const Part& part, std::string_view key) {
 
 // What a stage other than Strip and Fuse makes of whole tokens.
 std::function<std::unique_ptr<DecoderStage>()> token_stage(
-    const std::string& type, const Part& part) {
+    const std::string& type,
+    const Part& part) {
   if (type == "ByteLevel") {
     return maker<ByteLevelStage>();
   }
@@ -221,7 +221,8 @@ std::function<std::unique_ptr<DecoderStage>()> token_stage(
     return maker<ByteFallbackStage>();
   }
   if (type == "Replace") {
-    return maker<ReplaceStage>(Pattern(part.at("pattern")), part.text("content"));
+    return maker<ReplaceStage>(
+        Pattern(part.at("pattern")), part.text("content"));
   }
   if (type == "Metaspace") {
     return maker<MetaspaceStage>(

@@ -16,7 +16,9 @@ namespace zmlx {
 class DecoderStage {
  public:
   virtual ~DecoderStage() = default;
-  virtual void push(const std::string& token, std::vector<std::string>& out) = 0;
+  virtual void push(
+      const std::string& token,
+      std::vector<std::string>& out) = 0;
   virtual void finish(std::vector<std::string>&) {}
 };
 
@@ -30,7 +32,8 @@ class DecoderRun {
 
  private:
   std::vector<std::string> through(
-      size_t first_stage, std::vector<std::string> tokens);
+      size_t first_stage,
+      std::vector<std::string> tokens);
   std::vector<std::unique_ptr<DecoderStage>> stages_;
 };
 

@@ -15,10 +15,9 @@ Step replace(const Part& part) {
           content = part.text("content")](std::string text) {
     std::string out;
     for (const auto& stretch : pattern.cut(text)) {
-      out += stretch.matched
-          ? std::string_view(content)
-          : std::string_view(text).substr(
-                stretch.begin, stretch.end - stretch.begin);
+      out += stretch.matched ? std::string_view(content)
+                             : std::string_view(text).substr(
+                                   stretch.begin, stretch.end - stretch.begin);
     }
     return out;
   };

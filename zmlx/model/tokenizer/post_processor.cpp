@@ -40,8 +40,8 @@ void read_template(const Part& part, Ids& before, Ids& after) {
       seen = true;
       continue;
     }
-    const Ids ids = ids_of(
-        part.at("special_tokens"), piece.at("SpecialToken").text("id"));
+    const Ids ids =
+        ids_of(part.at("special_tokens"), piece.at("SpecialToken").text("id"));
     auto& side = seen ? after : before;
     side.insert(side.end(), ids.begin(), ids.end());
   }

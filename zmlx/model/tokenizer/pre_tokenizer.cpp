@@ -39,7 +39,8 @@ void emit(
 
 // Every code point of the class is a match of its own.
 std::vector<Stretch> cut_at_class(
-    std::string_view text, bool (*matches)(char32_t)) {
+    std::string_view text,
+    bool (*matches)(char32_t)) {
   std::vector<Stretch> out;
   size_t done = 0;
   for (size_t at = 0; at < text.size();) {
@@ -147,32 +148,32 @@ Step metaspace(const Part& part) {
   if (mark.empty()) {
     part.fail("must have a replacement of one character.");
   }
-  return [mark, scheme, cut = part.flag("split", true)](
-             Piece piece, Pieces& out) {
-    std::string text;
-    for (const char byte : piece.text) {
-      if (byte == ' ') {
-        text += mark;
-      } else {
-        text += byte;
-      }
-    }
-    const bool wanted =
-        scheme == "always" || (scheme == "first" && piece.at_start);
-    if (wanted && text.compare(0, mark.size(), mark) != 0) {
-      text.insert(0, mark);
-    }
-    piece.text = std::move(text);
-    if (cut) {
-      emit(
-          piece,
-          cut_at_literal(piece.text, mark),
-          Behavior::kMergedWithNext,
-          out);
-    } else {
-      out.push_back(std::move(piece));
-    }
-  };
+  return
+      [mark, scheme, cut = part.flag("split", true)](Piece piece, Pieces& out) {
+        std::string text;
+        for (const char byte : piece.text) {
+          if (byte == ' ') {
+            text += mark;
+          } else {
+            text += byte;
+          }
+        }
+        const bool wanted =
+            scheme == "always" || (scheme == "first" && piece.at_start);
+        if (wanted && text.compare(0, mark.size(), mark) != 0) {
+          text.insert(0, mark);
+        }
+        piece.text = std::move(text);
+        if (cut) {
+          emit(
+              piece,
+              cut_at_literal(piece.text, mark),
+              Behavior::kMergedWithNext,
+              out);
+        } else {
+          out.push_back(std::move(piece));
+        }
+      };
 }
 
 Step step_of(const std::string& type, const Part& part) {
@@ -208,7 +209,8 @@ Step step_of(const std::string& type, const Part& part) {
 } // namespace
 
 std::vector<Stretch> merge(
-    const std::vector<Stretch>& stretches, Behavior behavior) {
+    const std::vector<Stretch>& stretches,
+    Behavior behavior) {
   std::vector<Stretch> out;
   const bool backwards = behavior == Behavior::kMergedWithNext;
   bool previous = false;

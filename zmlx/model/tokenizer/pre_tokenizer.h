@@ -29,7 +29,8 @@ enum class Behavior {
 /// Turns a text and its stretches into pieces. Matches that follow one another
 /// merge with none, as in Hugging Face's tokenizers.
 std::vector<Stretch> merge(
-    const std::vector<Stretch>& stretches, Behavior behavior);
+    const std::vector<Stretch>& stretches,
+    Behavior behavior);
 
 /// ByteLevel, Split, Digits, Metaspace, Punctuation, Whitespace,
 /// WhitespaceSplit and Sequences of them.

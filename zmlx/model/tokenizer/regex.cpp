@@ -29,8 +29,7 @@ struct Free {
 template <class T, void (*free)(T*)>
 using Owned = std::unique_ptr<T, Free<T, free>>;
 
-using CompileContext =
-    Owned<pcre2_compile_context, pcre2_compile_context_free>;
+using CompileContext = Owned<pcre2_compile_context, pcre2_compile_context_free>;
 using MatchContext = Owned<pcre2_match_context, pcre2_match_context_free>;
 using MatchData = Owned<pcre2_match_data, pcre2_match_data_free>;
 using JitStack = Owned<pcre2_jit_stack, pcre2_jit_stack_free>;
@@ -69,8 +68,8 @@ class Matcher {
   bool find(std::string_view text, size_t from, size_t& begin, size_t& end) {
     int count = match(text, from);
     if (count == PCRE2_ERROR_JIT_STACKLIMIT) { // 32 KiB: mostly enough
-      stack_.reset(allocated(
-          pcre2_jit_stack_create(64 << 10, kMaxJitStack, nullptr)));
+      stack_.reset(
+          allocated(pcre2_jit_stack_create(64 << 10, kMaxJitStack, nullptr)));
       pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
       count = match(text, from);
     }
@@ -165,7 +164,8 @@ std::vector<Stretch> Regex::cut(std::string_view text) const {
 }
 
 std::vector<Stretch> cut_at_literal(
-    std::string_view text, std::string_view literal) {
+    std::string_view text,
+    std::string_view literal) {
   std::vector<Stretch> out;
   size_t done = 0;
   for (size_t at = text.find(literal); at != text.npos;

@@ -43,6 +43,7 @@ std::string to_pcre2(std::string_view pattern);
 
 /// The text cut at every occurrence of a literal, as Regex::cut does.
 std::vector<Stretch> cut_at_literal(
-    std::string_view text, std::string_view literal);
+    std::string_view text,
+    std::string_view literal);
 
 } // namespace zmlx

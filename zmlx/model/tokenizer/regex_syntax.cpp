@@ -15,8 +15,7 @@ namespace {
 constexpr std::string_view kWord =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9})"
     R"(\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
-constexpr std::string_view kSmallDigits =
-    R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
+constexpr std::string_view kSmallDigits = R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 
 bool is_general_category(std::string_view name) {
   constexpr std::string_view kMajor = "CLMNPSZ";
@@ -126,8 +125,9 @@ class Rewriter {
       return copy(4);
     }
     if (sees("(?") || sees("(*")) {
-      fail("groups other than (, (?:, (?i:, (?-i:, (?>, look-around and a "
-           "leading (?i) are not supported");
+      fail(
+          "groups other than (, (?:, (?i:, (?-i:, (?>, look-around and a "
+          "leading (?i) are not supported");
     }
     copy(1);
   }
@@ -166,8 +166,7 @@ class Rewriter {
       fail("a pattern must not end in '\\'");
     }
     const char c = in_[at_ + 1];
-    const bool is_letter =
-        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    const bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     const bool is_digit = c >= '0' && c <= '9';
     if (c == 'p' || c == 'P') {
       property();
@@ -180,13 +179,15 @@ class Rewriter {
       at_ += 2;
     } else if (c == 'x') {
       hexadecimal();
-    } else if (std::string_view("sSdDrntfeaAzZG").find(c) != in_.npos ||
-               (!is_letter && !is_digit)) {
+    } else if (
+        std::string_view("sSdDrntfeaAzZG").find(c) != in_.npos ||
+        (!is_letter && !is_digit)) {
       copy(2);
     } else {
-      fail("of the escapes with a letter or digit, only \\s \\S \\d \\D \\w "
-           "\\W \\p \\P \\r \\n \\t \\f \\v \\e \\a \\A \\z \\Z \\G \\x and "
-           "\\u are supported");
+      fail(
+          "of the escapes with a letter or digit, only \\s \\S \\d \\D \\w "
+          "\\W \\p \\P \\r \\n \\t \\f \\v \\e \\a \\A \\z \\Z \\G \\x and "
+          "\\u are supported");
     }
   }
 

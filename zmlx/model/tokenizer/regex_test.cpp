@@ -10,7 +10,8 @@ namespace zmlx {
 namespace {
 
 std::string shown(
-    std::string_view text, const std::vector<Stretch>& stretches) {
+    std::string_view text,
+    const std::vector<Stretch>& stretches) {
   std::string out;
   for (const auto& [begin, end, matched] : stretches) {
     out += matched ? "[" : "(";
@@ -39,16 +40,19 @@ TEST(Regex, ReadsLineAnchorsAsRubyDoes) {
 TEST(Regex, RepeatsARepetition) {
   EXPECT_EQ(cut(R"(\d{1,3}+x)", "12345x"), "[12345x]");
   EXPECT_EQ(cut(R"((?:ab){,2}+c)", "abababc"), "[abababc]");
-  EXPECT_EQ(cut("(\u00E9{1,2}+z)", "\u00E9\u00E9\u00E9z"), "[\u00E9\u00E9\u00E9z]");
+  EXPECT_EQ(
+      cut("(\u00E9{1,2}+z)", "\u00E9\u00E9\u00E9z"), "[\u00E9\u00E9\u00E9z]");
   EXPECT_EQ(cut(R"(\d++1)", "111"), "(111)"); // possessive in both
 }
 
 TEST(Regex, RejectsWhatHasAnotherMeaningInPcre2) {
   for (const char* pattern :
-       {R"([a-z&&[^c]])", R"([a[b]])", R"([[:alpha:]])", R"(\h)", R"(\X)",
-        R"(\bword)", R"(a(?i)b|c)", R"((?m).)", R"((?<n>a))", R"(\k<n>)",
-        R"([\W])", R"(\xE9)", R"(\pL)", R"(a{x})", R"((*UTF)a)", R"([])",
-        R"([a)", R"(a\)", R"(\p{Odd})", R"(\u12)", R"(\1)", R"((a)", R"(*a)"}) {
+       {R"([a-z&&[^c]])", R"([a[b]])", R"([[:alpha:]])", R"(\h)",
+        R"(\X)",          R"(\bword)", R"(a(?i)b|c)",    R"((?m).)",
+        R"((?<n>a))",     R"(\k<n>)",  R"([\W])",        R"(\xE9)",
+        R"(\pL)",         R"(a{x})",   R"((*UTF)a)",     R"([])",
+        R"([a)",          R"(a\)",     R"(\p{Odd})",     R"(\u12)",
+        R"(\1)",          R"((a)",     R"(*a)"}) {
     EXPECT_THROW(Regex{pattern}, std::invalid_argument) << pattern;
   }
 }

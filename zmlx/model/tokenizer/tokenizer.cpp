@@ -37,7 +37,9 @@ struct Tokenizer::Parts {
 
   // A stretch without raw added tokens. `plain`: holds text of a user.
   void encode_stretch(
-      std::string_view stretch, bool at_start, bool plain,
+      std::string_view stretch,
+      bool at_start,
+      bool plain,
       std::vector<TokenId>& ids) const {
     const std::string text = normalizer.apply(std::string(stretch));
     std::vector<PlainRange> ranges;
@@ -59,8 +61,7 @@ struct Tokenizer::Parts {
 
 namespace {
 
-bool overlaps(
-    const std::vector<PlainRange>& plain, size_t begin, size_t end) {
+bool overlaps(const std::vector<PlainRange>& plain, size_t begin, size_t end) {
   for (const auto& [first, last] : plain) {
     if (first < end && begin < last) {
       return true;
@@ -110,13 +111,15 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& folder) {
 }
 
 std::vector<TokenId> Tokenizer::encode(
-    std::string_view text, bool add_special_tokens) const {
+    std::string_view text,
+    bool add_special_tokens) const {
   const TextSpan span{std::string(text), true};
   return encode(std::span(&span, 1), add_special_tokens);
 }
 
 std::vector<TokenId> Tokenizer::encode(
-    std::span<const TextSpan> spans, bool add_special_tokens) const {
+    std::span<const TextSpan> spans,
+    bool add_special_tokens) const {
   std::string text;
   std::vector<PlainRange> plain;
   for (const auto& span : spans) {
@@ -149,7 +152,8 @@ std::vector<TokenId> Tokenizer::encode(
 }
 
 std::string Tokenizer::decode(
-    std::span<const TokenId> ids, bool skip_special_tokens) const {
+    std::span<const TokenId> ids,
+    bool skip_special_tokens) const {
   DecoderRun run = parts_->decoder.start();
   std::string text;
   for (const TokenId id : ids) {
@@ -201,7 +205,8 @@ struct StreamDecoder::State {
 };
 
 StreamDecoder::StreamDecoder(
-    std::shared_ptr<const Tokenizer> tokenizer, bool skip_special_tokens) {
+    std::shared_ptr<const Tokenizer> tokenizer,
+    bool skip_special_tokens) {
   DecoderRun run = tokenizer->parts_->decoder.start();
   state_ = std::make_unique<State>(
       State{std::move(tokenizer), skip_special_tokens, std::move(run)});

@@ -37,16 +37,19 @@ class Tokenizer {
   /// add_special_tokens, what the file's post-processor adds (often bos).
   /// Throws std::runtime_error when a pattern takes too many steps.
   std::vector<TokenId> encode(
-      std::string_view text, bool add_special_tokens = true) const;
+      std::string_view text,
+      bool add_special_tokens = true) const;
 
   /// The ids of the joined spans. Special tokens are found only within a span
   /// that allows them, never across its ends.
   std::vector<TokenId> encode(
-      std::span<const TextSpan> spans, bool add_special_tokens = false) const;
+      std::span<const TextSpan> spans,
+      bool add_special_tokens = false) const;
 
   /// The text of ids, always valid UTF-8. Ids without a token are left out.
   std::string decode(
-      std::span<const TokenId> ids, bool skip_special_tokens = false) const;
+      std::span<const TokenId> ids,
+      bool skip_special_tokens = false) const;
 
   /// How many tokens there are; ids may lie above when some are unused.
   int vocab_size() const;

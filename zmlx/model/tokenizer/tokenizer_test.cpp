@@ -50,8 +50,12 @@ class TokenizerFolder : public testing::Test {
 
 Json added(int id, const char* content, bool special = true) {
   return {
-      {"id", id}, {"content", content}, {"special", special},
-      {"normalized", false}, {"lstrip", false}, {"rstrip", false},
+      {"id", id},
+      {"content", content},
+      {"special", special},
+      {"normalized", false},
+      {"lstrip", false},
+      {"rstrip", false},
       {"single_word", false}};
 }
 
@@ -68,11 +72,13 @@ Json byte_level() {
       {"added_tokens", {added(258, "<|end|>")}},
       {"normalizer", nullptr},
       {"pre_tokenizer",
-       {{"type", "ByteLevel"}, {"add_prefix_space", false},
+       {{"type", "ByteLevel"},
+        {"add_prefix_space", false},
         {"use_regex", true}}},
       {"decoder", {{"type", "ByteLevel"}}},
       {"model",
-       {{"type", "BPE"}, {"vocab", vocab},
+       {{"type", "BPE"},
+        {"vocab", vocab},
         {"merges", {"a b", Json::array({"ab", "c"})}}}}};
 }
 
@@ -85,7 +91,8 @@ Json byte_fallback() {
     vocab[name] = 3 + byte;
   }
   const Json decoders = {
-      {{"type", "Replace"}, {"pattern", {{"String", "\u2581"}}},
+      {{"type", "Replace"},
+       {"pattern", {{"String", "\u2581"}}},
        {"content", " "}},
       {{"type", "ByteFallback"}},
       {{"type", "Fuse"}},
@@ -93,8 +100,11 @@ Json byte_fallback() {
   return {
       {"decoder", {{"type", "Sequence"}, {"decoders", decoders}}},
       {"model",
-       {{"type", "BPE"}, {"byte_fallback", true}, {"unk_token", "<unk>"},
-        {"vocab", vocab}, {"merges", Json::array()}}}};
+       {{"type", "BPE"},
+        {"byte_fallback", true},
+        {"unk_token", "<unk>"},
+        {"vocab", vocab},
+        {"merges", Json::array()}}}};
 }
 
 TEST_F(TokenizerFolder, MergesByRankAndFindsAddedTokens) {
@@ -228,8 +238,10 @@ TEST_F(TokenizerFolder, TokenizesALongRunOfOneCharacter) {
 TEST_F(TokenizerFolder, StopsAPatternThatExplodes) {
   Json json = byte_level();
   json["pre_tokenizer"] = {
-      {"type", "Split"}, {"pattern", {{"Regex", "(?:a|aa)+[bc]"}}},
-      {"behavior", "Isolated"}, {"invert", false}};
+      {"type", "Split"},
+      {"pattern", {{"Regex", "(?:a|aa)+[bc]"}}},
+      {"behavior", "Isolated"},
+      {"invert", false}};
   const auto tokenizer = load(json);
   try {
     tokenizer->encode(std::string(4000, 'a'));
@@ -267,30 +279,41 @@ TEST_F(TokenizerFolder, RejectsFilesThatItCannotHonour) {
       {"/model/end_of_word_suffix", "</w>", "end_of_word_suffix must be null"},
       {"/model/continuing_subword_prefix", "##", "must be null"},
       {"/added_tokens/0/id", 300, "'<|end|>' must have the id 258, the next"},
-      {"/added_tokens/0/content", "ab", "must have the id 256, as in the model"},
+      {"/added_tokens/0/content",
+       "ab",
+       "must have the id 256, as in the model"},
       {"/added_tokens/0/special", 1, "special must be true or false."},
       {"/added_tokens", 3, "added_tokens must be an array."},
-      {"/normalizer", {{"type", "Lowercase"}},
+      {"/normalizer",
+       {{"type", "Lowercase"}},
        "normalizer 'Lowercase' is not supported; normalizers that are: NFC"},
-      {"/pre_tokenizer", {{"type", "BertPreTokenizer"}},
+      {"/pre_tokenizer",
+       {{"type", "BertPreTokenizer"}},
        "pre_tokenizer 'BertPreTokenizer' is not supported"},
       {"/pre_tokenizer",
        {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Odd"}}}}},
        "pre_tokenizer.pretokenizers[0] 'Odd' is not supported"},
       {"/pre_tokenizer",
-       {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}},
-        {"behavior", "Isolated"}, {"invert", false}},
+       {{"type", "Split"},
+        {"pattern", {{"Regex", "(a"}}},
+        {"behavior", "Isolated"},
+        {"invert", false}},
        "has a pattern that cannot be used: missing closing parenthesis"},
       {"/pre_tokenizer",
-       {{"type", "Split"}, {"pattern", {{"String", ""}}},
-        {"behavior", "Isolated"}, {"invert", false}},
+       {{"type", "Split"},
+        {"pattern", {{"String", ""}}},
+        {"behavior", "Isolated"},
+        {"invert", false}},
        "must not be an empty string."},
       {"/pre_tokenizer",
-       {{"type", "Split"}, {"pattern", {{"String", "a"}}},
-        {"behavior", "Gone"}, {"invert", false}},
+       {{"type", "Split"},
+        {"pattern", {{"String", "a"}}},
+        {"behavior", "Gone"},
+        {"invert", false}},
        "must have a behavior of Removed, Isolated"},
       {"/pre_tokenizer",
-       {{"type", "Metaspace"}, {"replacement", "_"},
+       {{"type", "Metaspace"},
+        {"replacement", "_"},
         {"prepend_scheme", "often"}},
        "must have a prepend_scheme of always, first or never."},
       {"/pre_tokenizer", {{"use_regex", true}}, "must have a member 'type'."},
@@ -319,7 +342,8 @@ TEST_F(TokenizerFolder, RejectsFilesThatItCannotHonour) {
         << what;
   }
   EXPECT_EQ(error_of(byte_level()), "");
-  EXPECT_NE(error_of(Json::array()).find("must be an object."), std::string::npos);
+  EXPECT_NE(
+      error_of(Json::array()).find("must be an object."), std::string::npos);
 }
 
 TEST_F(TokenizerFolder, NamesAMissingFile) {
@@ -345,7 +369,8 @@ TEST_F(TokenizerFolder, RefusesRolesAndDaysThatTemplatesDoNotHave) {
   EXPECT_THROW(chat->apply({}), std::invalid_argument);
   const std::vector<ChatMessage> tool = {{"tool", "42"}};
   EXPECT_THROW(chat->apply(tool), std::invalid_argument);
-  for (const char* day : {"yesterday", "2025-13-01", "2025-1-1", "2025-01-011"}) {
+  for (const char* day :
+       {"yesterday", "2025-13-01", "2025-1-1", "2025-01-011"}) {
     EXPECT_THROW(chat->apply(user, {.date = day}), std::invalid_argument);
   }
   EXPECT_NE(

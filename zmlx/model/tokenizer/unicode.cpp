@@ -104,12 +104,10 @@ int combining_class(utf8proc_int32_t c) {
 void sort_marks(std::vector<utf8proc_int32_t>& text) {
   auto begin = text.begin();
   while (begin != text.end()) {
-    begin = std::find_if(begin, text.end(), [](auto c) {
-      return combining_class(c) != 0;
-    });
-    const auto end = std::find_if(begin, text.end(), [](auto c) {
-      return combining_class(c) == 0;
-    });
+    begin = std::find_if(
+        begin, text.end(), [](auto c) { return combining_class(c) != 0; });
+    const auto end = std::find_if(
+        begin, text.end(), [](auto c) { return combining_class(c) == 0; });
     std::stable_sort(begin, end, [](auto a, auto b) {
       return combining_class(a) < combining_class(b);
     });
@@ -118,8 +116,7 @@ void sort_marks(std::vector<utf8proc_int32_t>& text) {
 }
 
 // Normalises what stands between two code points that are left alone.
-void flush(
-    std::vector<utf8proc_int32_t>& piece, Form form, std::string& out) {
+void flush(std::vector<utf8proc_int32_t>& piece, Form form, std::string& out) {
   sort_marks(piece);
   if (form == Form::kNfc || form == Form::kNfkc) {
     const auto count = utf8proc_normalize_utf32(
@@ -174,8 +171,8 @@ size_t previous(std::string_view text, size_t at) {
 
 void append(std::string& out, char32_t code_point) {
   utf8proc_uint8_t bytes[4];
-  const auto count = utf8proc_encode_char(
-      static_cast<utf8proc_int32_t>(code_point), bytes);
+  const auto count =
+      utf8proc_encode_char(static_cast<utf8proc_int32_t>(code_point), bytes);
   out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(count));
 }
 
@@ -215,8 +212,8 @@ bool is_valid_utf8(std::string_view bytes) {
 
 bool is_space(char32_t c) {
   return between(c, 0x09, 0x0D) || c == ' ' || c == 0x85 || c == 0xA0 ||
-      c == 0x1680 || between(c, 0x2000, 0x200A) || c == 0x2028 ||
-      c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+      c == 0x1680 || between(c, 0x2000, 0x200A) || c == 0x2028 || c == 0x2029 ||
+      c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_numeric(char32_t c) {
@@ -263,9 +260,8 @@ std::string with_stand_ins(std::string_view text) {
 }
 
 std::string normalize(std::string_view text, Form form) {
-  const bool ascii = std::all_of(text.begin(), text.end(), [](Byte byte) {
-    return byte < 0x80;
-  });
+  const bool ascii = std::all_of(
+      text.begin(), text.end(), [](Byte byte) { return byte < 0x80; });
   if (ascii) {
     return std::string(text);
   }
