@@ -7,7 +7,8 @@ FILES = ("shakespeare.txt", "kjv.txt", "addresses.txt")
 PARTS = 100
 HELD_OUT = (33, 77)  # of PARTS equal runs of lines in each file
 
-# Some of the addresses were once read as Big5: quotes and dashes came out as two letters.
+# Some of the addresses were once read as Big5: quotes and dashes came out as two
+# letters.
 REPAIRS = {
     "\u00a1\u00a6": "'",
     "\u00a1\u00a7": '"',

@@ -79,9 +79,7 @@ def save(model, config, folder, names=lambda weights: weights):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     weights = names(dict(tree_flatten(model.parameters())))
-    mx.save_safetensors(
-        str(folder / "model.safetensors"), weights, {"format": "mlx"}
-    )
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
 
 
 def hugging_face_names(weights):
@@ -130,9 +128,7 @@ def check(model, folder):
     whole, steps = expected(model)
     for flags in ((), ("--no-patch",)):
         np.testing.assert_allclose(ours(folder, *flags), whole, atol=1e-4)
-        np.testing.assert_allclose(
-            ours(folder, "--step", *flags), steps, atol=1e-4
-        )
+        np.testing.assert_allclose(ours(folder, "--step", *flags), steps, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -167,9 +163,7 @@ def test_configurations(tmp_path, changes):
 
 
 def test_softmax_router_of_older_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        lfm2_moe.Lfm2MoeSparseMoeBlock, "__call__", softmax_router
-    )
+    monkeypatch.setattr(lfm2_moe.Lfm2MoeSparseMoeBlock, "__call__", softmax_router)
     model, config = build(3, {"group_size": 64, "bits": 4})
     save(model, {**config, "scoring_func": "softmax"}, tmp_path)
     check(model, tmp_path)
@@ -188,7 +182,7 @@ def test_hugging_face_layout(tmp_path):
         ({"num_experts_per_tok": 9}, "from 1 to 8, got 9"),
         ({"hidden_size": 64}, "must have shape"),
         ({"num_hidden_layers": 3}, "must name each of the 3 layers"),
-        ({"layer_types": ["conv"] * 3 + ["mamba"]}, "got \"mamba\""),
+        ({"layer_types": ["conv"] * 3 + ["mamba"]}, 'got "mamba"'),
         ({"scoring_func": "tanh"}, "'sigmoid' or 'softmax'"),
     ],
 )

@@ -59,7 +59,8 @@ std::string nearest(
   size_t best_distance = word.size() / 3 + 1;
   for (const auto& candidate : candidates) {
     const size_t distance = edit_distance(word, candidate);
-    if (distance < best_distance || (distance == best_distance && best.empty())) {
+    if (distance < best_distance ||
+        (distance == best_distance && best.empty())) {
       best_distance = distance;
       best = candidate;
     }
@@ -83,7 +84,8 @@ std::string human_bytes(uint64_t bytes) {
     ++unit;
   }
   char out[32];
-  std::snprintf(out, sizeof out, unit == 0 ? "%.0f %s" : "%.2f %s", value, kUnits[unit]);
+  std::snprintf(
+      out, sizeof out, unit == 0 ? "%.0f %s" : "%.2f %s", value, kUnits[unit]);
   return out;
 }
 

@@ -94,7 +94,8 @@ TEST(QuantizedMatmul, RoundsHalfTypesOnce) {
     const auto half = mx::astype(x, dtype);
     const auto y = quant::quantized_matmul(half, w);
     EXPECT_EQ(y.dtype(), dtype);
-    const auto exact = quant::quantized_matmul(mx::astype(half, mx::float32), w);
+    const auto exact =
+        quant::quantized_matmul(mx::astype(half, mx::float32), w);
     EXPECT_TRUE(same_bits(y, mx::astype(exact, dtype)));
   }
 }
@@ -265,8 +266,7 @@ TEST(Attention, MatchesMlxOverAPromptAndSteps) {
     const auto q = normal({2, length, 128}, 10 + length);
     const auto k = normal({2, length, 64}, 20 + length);
     const auto v = normal({2, length, 64}, 30 + length);
-    auto out =
-        attention::attend({q, k, v, qn, kn, keys, values}, spec, offset);
+    auto out = attention::attend({q, k, v, qn, kn, keys, values}, spec, offset);
     keys = out.cached_keys;
     values = out.cached_values;
     auto heads = [&](const mx::array& y, int n) {
@@ -274,17 +274,24 @@ TEST(Attention, MatchesMlxOverAPromptAndSteps) {
     };
     auto turn = [&](const mx::array& y, const mx::array& w) {
       return mx::fast::rope(
-          mx::transpose(mx::fast::rms_norm(y, w, 1e-5f), {0, 2, 1, 3}), 32,
-          false, 10000.0f, 1.0f, offset);
+          mx::transpose(mx::fast::rms_norm(y, w, 1e-5f), {0, 2, 1, 3}),
+          32,
+          false,
+          10000.0f,
+          1.0f,
+          offset);
     };
     all_k = mx::concatenate({all_k, turn(heads(k, 2), kn)}, 2);
-    all_v = mx::concatenate(
-        {all_v, mx::transpose(heads(v, 2), {0, 2, 1, 3})}, 2);
+    all_v =
+        mx::concatenate({all_v, mx::transpose(heads(v, 2), {0, 2, 1, 3})}, 2);
     auto expected = mx::fast::scaled_dot_product_attention(
-        turn(heads(q, 4), qn), all_k, all_v, 1 / std::sqrt(32.0f),
+        turn(heads(q, 4), qn),
+        all_k,
+        all_v,
+        1 / std::sqrt(32.0f),
         length > 1 ? "causal" : "");
-    expected = mx::reshape(
-        mx::transpose(expected, {0, 2, 1, 3}), {2, length, 128});
+    expected =
+        mx::reshape(mx::transpose(expected, {0, 2, 1, 3}), {2, length, 128});
     EXPECT_LT(difference(out.y, expected), 1e-5) << "at offset " << offset;
     offset += length;
   }
@@ -318,8 +325,7 @@ TEST(ShortConv, MatchesMlxOverAPromptAndSteps) {
         mx::slice(history, {0, total - length - taps + 1, 0}, {2, total, dim});
     auto expected =
         parts[1] * (mx::conv1d(window, weight, 1, 0, 1, dim) + bias);
-    auto [y, inputs] =
-        conv::gated_short_conv(projected, before, weight, bias);
+    auto [y, inputs] = conv::gated_short_conv(projected, before, weight, bias);
     EXPECT_LT(difference(y, expected), 2e-6);
     before = inputs;
   }

@@ -16,8 +16,13 @@ namespace {
 void check_lengths(size_t first, size_t second) {
   if (first != second || first < 2) {
     invalid(
-        "ladder", "both sides must have the same number of logits, at least 2,",
-        " got ", first, " and ", second, '.');
+        "ladder",
+        "both sides must have the same number of logits, at least 2,",
+        " got ",
+        first,
+        " and ",
+        second,
+        '.');
   }
 }
 
@@ -110,7 +115,10 @@ void Closeness::add(int prompt, int step, const StepDifference& difference) {
   klds.push_back(difference.kld);
   if (difference.stock_token != difference.patched_token) {
     flips.push_back(
-        {prompt, step, difference.stock_token, difference.patched_token,
+        {prompt,
+         step,
+         difference.stock_token,
+         difference.patched_token,
          difference.margin});
   }
 }

@@ -30,7 +30,10 @@ std::string header(const CapsuleMeta& meta) {
   text += line_if("Date:", meta.date) + line_if("Device:", device);
   if (meta.cores > 0) {
     text += fmt::format(
-        "{:<9}{} cores, {} threads, {}\n", "CPU:", meta.cores, meta.threads,
+        "{:<9}{} cores, {} threads, {}\n",
+        "CPU:",
+        meta.cores,
+        meta.threads,
         meta.simd);
   }
   text += line_if("OS:", meta.os) + line_if("MLX:", meta.mlx_version);
@@ -92,29 +95,37 @@ std::string model_text(const CapsuleModel& model) {
       ", ");
   text += kind.empty() ? "" : fmt::format(" ({})", kind);
   text += fmt::format(
-      "\n{} new tokens, {} runs; patched: {} ({} modules)\n", model.gen_tokens,
-      model.runs, join(model.patched.patterns, ", "),
+      "\n{} new tokens, {} runs; patched: {} ({} modules)\n",
+      model.gen_tokens,
+      model.runs,
+      join(model.patched.patterns, ", "),
       model.patched.modules_patched);
   const std::string dashes(56, '-');
   text += row("Metric", "Baseline", "Patched", "Change") + dashes + '\n';
+  text +=
+      row("Decode",
+          rate(model.baseline.median_decode),
+          rate(model.patched.median_decode),
+          change_of(
+              change(model.baseline.median_decode, model.patched.median_decode),
+              kNeutralDecode));
   text += row(
-      "Decode", rate(model.baseline.median_decode),
-      rate(model.patched.median_decode),
-      change_of(
-          change(model.baseline.median_decode, model.patched.median_decode),
-          kNeutralDecode));
-  text += row(
-      "Prefill", rate(model.baseline.median_prefill),
+      "Prefill",
+      rate(model.baseline.median_prefill),
       rate(model.patched.median_prefill),
       change_of(
           change(model.baseline.median_prefill, model.patched.median_prefill),
           kNeutralPrefill));
-  text += row(
-      "Fidelity", "", fmt::format("{}/{}", model.matched, model.total),
-      model.verdict);
-  text += row(
-      "Peak memory", gigabytes(model.baseline.peak_mem_gb),
-      gigabytes(model.patched.peak_mem_gb), "");
+  text +=
+      row("Fidelity",
+          "",
+          fmt::format("{}/{}", model.matched, model.total),
+          model.verdict);
+  text +=
+      row("Peak memory",
+          gigabytes(model.baseline.peak_mem_gb),
+          gigabytes(model.patched.peak_mem_gb),
+          "");
   return text;
 }
 

@@ -32,8 +32,15 @@ const Family& family_of(const Config& config) {
     known.emplace_back(family.model_type);
   }
   invalid(
-      "load", "model_type must be one of ", join(known, ", "), "; ",
-      config.path(), " has '", type, "'.", did_you_mean(type, known));
+      "load",
+      "model_type must be one of ",
+      join(known, ", "),
+      "; ",
+      config.path(),
+      " has '",
+      type,
+      "'.",
+      did_you_mean(type, known));
 }
 
 // On a GPU, the type that the checkpoint's own norms have.
@@ -84,14 +91,16 @@ void count_weights(
   info.active_bytes = static_cast<uint64_t>(active);
   const auto& standard = checkpoint.quantization();
   info.quantization = standard ? concat(
-                                     standard->mode, ' ', standard->bits,
-                                     " bit, group ", standard->group_size)
+                                     standard->mode,
+                                     ' ',
+                                     standard->bits,
+                                     " bit, group ",
+                                     standard->group_size)
                                : "none";
 }
 
 void load_tokenizer(Model& model, bool needed) {
-  if (!needed &&
-      !std::filesystem::exists(model.folder + "/tokenizer.json")) {
+  if (!needed && !std::filesystem::exists(model.folder + "/tokenizer.json")) {
     return;
   }
   model.tokenizer = Tokenizer::load(model.folder);
@@ -110,8 +119,9 @@ void load_tokenizer(Model& model, bool needed) {
 
 } // namespace
 
-std::unique_ptr<Model>
-load(const std::string& name, const LoadOptions& options) {
+std::unique_ptr<Model> load(
+    const std::string& name,
+    const LoadOptions& options) {
   auto model = std::make_unique<Model>();
   model->folder = resolve_model(name);
   auto checkpoint =
@@ -147,7 +157,12 @@ mx::Dtype dtype_from_name(const std::string& name) {
   }
   const std::vector<std::string> known = {"float32", "float16", "bfloat16"};
   invalid(
-      "dtype", "must be one of ", join(known, ", "), "; got '", name, "'.",
+      "dtype",
+      "must be one of ",
+      join(known, ", "),
+      "; got '",
+      name,
+      "'.",
       did_you_mean(name, known));
 }
 

@@ -25,9 +25,8 @@ class CpuPrimitive : public mx::Primitive {
     return name_;
   }
 
-  void eval_gpu(
-      const std::vector<mx::array>&,
-      std::vector<mx::array>&) override {
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
+      override {
     throw BackendError(concat("[", name_, "] runs on the CPU only."));
   }
 

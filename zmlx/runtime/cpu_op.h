@@ -14,8 +14,9 @@ namespace mx = mlx::core;
 
 /// What a CPU operation computes. Arrays are evaluated and may be strided;
 /// outputs are allocated, row contiguous, and to be filled. Must not throw.
-using CpuTask = std::function<
-    void(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs)>;
+using CpuTask = std::function<void(
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs)>;
 
 struct CpuOutput {
   mx::Shape shape;

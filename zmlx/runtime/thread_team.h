@@ -75,8 +75,7 @@ void set_num_threads(int threads);
 struct Range {
   int64_t begin, end;
 };
-inline Range
-share(int64_t count, int64_t unit, int thread, int threads) {
+inline Range share(int64_t count, int64_t unit, int thread, int threads) {
   const int64_t units = (count + unit - 1) / unit;
   const int64_t begin = units * thread / threads * unit;
   const int64_t end = units * (thread + 1) / threads * unit;

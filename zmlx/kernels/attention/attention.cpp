@@ -19,8 +19,8 @@ struct Rotation {
   Rotation(const Spec& spec, int position) {
     const int half = spec.head_dim / 2;
     for (int i = 0; i < half; ++i) {
-      const float frequency = std::exp(
-          -static_cast<float>(i) * (std::log(spec.rope_theta) / half));
+      const float frequency =
+          std::exp(-static_cast<float>(i) * (std::log(spec.rope_theta) / half));
       const float angle = static_cast<float>(position) * frequency;
       cosines.push_back(std::cos(angle));
       sines.push_back(std::sin(angle));
@@ -128,15 +128,17 @@ void run(const Call& call) {
     rotations.emplace_back(spec, call.offset + t);
   }
   team->run([&](int thread) {
-    const int64_t appends =
-        int64_t{call.batch} * call.length * spec.kv_heads;
+    const int64_t appends = int64_t{call.batch} * call.length * spec.kv_heads;
     const auto mine = share(appends, 1, thread, team->size());
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const int64_t row = i / spec.kv_heads;
       const int t = static_cast<int>(row % call.length);
       append(
-          call, static_cast<int>(row / call.length), t,
-          static_cast<int>(i % spec.kv_heads), rotations[t]);
+          call,
+          static_cast<int>(row / call.length),
+          t,
+          static_cast<int>(i % spec.kv_heads),
+          rotations[t]);
     }
     team->barrier();
     // Later tokens see more: every thread takes each size()-th token's heads.
@@ -147,7 +149,11 @@ void run(const Call& call) {
         const int t = static_cast<int>(row % call.length);
         for (int head = 0; head < spec.heads; ++head) {
           attend_one(
-              call, static_cast<int>(row / call.length), t, head, rotations[t],
+              call,
+              static_cast<int>(row / call.length),
+              t,
+              head,
+              rotations[t],
               scores);
         }
       }
@@ -158,8 +164,12 @@ void run(const Call& call) {
       const int64_t row = i / spec.heads;
       const int t = static_cast<int>(row % call.length);
       attend_one(
-          call, static_cast<int>(row / call.length), t,
-          static_cast<int>(i % spec.heads), rotations[t], scores);
+          call,
+          static_cast<int>(row / call.length),
+          t,
+          static_cast<int>(i % spec.heads),
+          rotations[t],
+          scores);
     }
   });
 }
@@ -172,21 +182,42 @@ void check(const Inputs& in, const Spec& spec, int offset) {
           mx::Shape{batch, length, spec.heads * spec.head_dim} ||
       in.keys.shape() != kv || in.values.shape() != kv) {
     invalid(
-        kOp, "keys and values must have shape ", kv, " for queries ",
-        in.queries.shape(), ", got ", in.keys.shape(), " and ",
-        in.values.shape(), '.');
+        kOp,
+        "keys and values must have shape ",
+        kv,
+        " for queries ",
+        in.queries.shape(),
+        ", got ",
+        in.keys.shape(),
+        " and ",
+        in.values.shape(),
+        '.');
   }
   const int capacity = in.cached_keys.shape(2);
   const mx::Shape cache = {batch, spec.kv_heads, capacity, spec.head_dim};
   if (in.cached_keys.shape() != cache || in.cached_values.shape() != cache ||
       offset + length > capacity) {
     invalid(
-        kOp, "the caches must have shape (", batch, ", ", spec.kv_heads, ", ",
-        offset + length, " or more, ", spec.head_dim, "), got ",
-        in.cached_keys.shape(), " and ", in.cached_values.shape(), '.');
+        kOp,
+        "the caches must have shape (",
+        batch,
+        ", ",
+        spec.kv_heads,
+        ", ",
+        offset + length,
+        " or more, ",
+        spec.head_dim,
+        "), got ",
+        in.cached_keys.shape(),
+        " and ",
+        in.cached_values.shape(),
+        '.');
   }
   for (const auto* array :
-       {&in.queries, &in.keys, &in.values, &in.cached_keys,
+       {&in.queries,
+        &in.keys,
+        &in.values,
+        &in.cached_keys,
         &in.cached_values}) {
     if (array->dtype() != mx::float32) {
       invalid(kOp, "arrays must be float32, got ", array->dtype(), '.');

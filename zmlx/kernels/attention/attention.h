@@ -29,10 +29,10 @@ struct Outputs {
 };
 
 /// Causal grouped-query attention of the new tokens at positions offset ..
-/// offset + length - 1 over all cached ones, scaled by head_dim^-1/2. All arrays
-/// float32; the caches must have room, and are updated in place when nobody
-/// else holds them. Rotary embedding of halves (Su et al., arXiv:2104.09864).
-/// Throws std::invalid_argument on a mismatch.
+/// offset + length - 1 over all cached ones, scaled by head_dim^-1/2. All
+/// arrays float32; the caches must have room, and are updated in place when
+/// nobody else holds them. Rotary embedding of halves (Su et al.,
+/// arXiv:2104.09864). Throws std::invalid_argument on a mismatch.
 Outputs attend(const Inputs& in, const Spec& spec, int offset);
 
 } // namespace zmlx::attention

@@ -35,7 +35,8 @@ HWY_NOINLINE void dequantize(
     const float scale = load_float(w.row_scales(row), w.float_type, group);
     const float bias = load_float(w.row_biases(row), w.float_type, group);
     for (int64_t k = g; k < g + w.group_size; ++k) {
-      out[k] = scale * static_cast<float>(static_cast<int32_t>(quants[k])) + bias;
+      out[k] =
+          scale * static_cast<float>(static_cast<int32_t>(quants[k])) + bias;
     }
   }
 }

@@ -82,10 +82,7 @@ void PreparedVector::reserve(int64_t cols, int bits, int group_size) {
   needs_float_.resize(chunks);
 }
 
-void PreparedVector::prepare_part(
-    const float* x,
-    int64_t begin,
-    int64_t end) {
+void PreparedVector::prepare_part(const float* x, int64_t begin, int64_t end) {
   std::copy(x + begin, x + end, values_.begin() + begin);
   const int64_t columns = nibbles_ ? 128 : 64;
   const int blocks_per_group = group_size_ / 32;

@@ -86,10 +86,9 @@ HWY_INLINE float dot_row(
           padded, bytes + 32 * half, static_cast<size_t>(left * 4 / kSpan));
       words = _mm256_load_si256(reinterpret_cast<const __m256i*>(padded));
     }
-    const int8_t* digits =
-        x.digits() + half / 2 * kDigits + 32 * (half % 2);
-    const __m256 dot = kSpan == 8 ? nibble_half(words, digits)
-                                  : byte_half(words, digits);
+    const int8_t* digits = x.digits() + half / 2 * kDigits + 32 * (half % 2);
+    const __m256 dot =
+        kSpan == 8 ? nibble_half(words, digits) : byte_half(words, digits);
     alignas(32) float lanes[8];
     for (int lane = 0; lane < 8; lane += 32 / kSpan) {
       const int64_t column =

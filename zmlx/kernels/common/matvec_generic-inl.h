@@ -68,11 +68,8 @@ unpack(const uint32_t* words, int bits, int64_t count, uint8_t* out) {
 }
 
 /// sum of q * x over one row, a float at a time in 16 partial sums.
-inline float float_row(
-    const PackedMatrix& w,
-    int64_t row,
-    const float* x,
-    uint8_t* quants) {
+inline float
+float_row(const PackedMatrix& w, int64_t row, const float* x, uint8_t* quants) {
   unpack(w.row_words(row), w.bits, w.cols, quants);
   float total[16] = {};
   for (int64_t g = 0; g < w.groups_per_row(); ++g) {
@@ -108,8 +105,7 @@ inline bool prepare_block(const float* x, Block& block) {
   }
   float most;
   std::memcpy(&most, &largest, 4);
-  const bool fits =
-      largest == 0 || (largest < 0x7f800000u && most >= 1e-30f);
+  const bool fits = largest == 0 || (largest < 0x7f800000u && most >= 1e-30f);
   // Three digits reach 127 in each; 127 less leaves room for the rounding of
   // the product below, which must not carry into a digit of 128.
   constexpr float kMost = 127 * 65536 + 127 * 256;

@@ -97,8 +97,8 @@ std::vector<float> run(const Weights& weights, const std::vector<float>& x) {
   return y;
 }
 
-// Largest error relative to the sum of (|scale q| + |bias|) |x|, the size of what
-// is summed and rounded.
+// Largest error relative to the sum of (|scale q| + |bias|) |x|, the size of
+// what is summed and rounded.
 double worst_error(const Case& c, const std::vector<float>& x) {
   const Weights weights(c);
   const auto y = run(weights, x);

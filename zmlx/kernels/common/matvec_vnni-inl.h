@@ -63,8 +63,7 @@ struct LaneScales {
     if (kType == FloatType::F32) {
       const auto mask = static_cast<__mmask8>((1u << kGroups) - 1);
       return _mm512_permutexvar_ps(
-          lanes_,
-          _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(mask, first)));
+          lanes_, _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(mask, first)));
     }
     __m512i packed;
     if (kGroups == 1) {
@@ -123,8 +122,8 @@ HWY_INLINE float bias_dot(const void* biases, const float* sums, int64_t n) {
         : static_cast<__mmask16>((1u << left) - 1);
     __m512 values;
     if (kType == FloatType::F32) {
-      values = _mm512_maskz_loadu_ps(
-          mask, static_cast<const float*>(biases) + g);
+      values =
+          _mm512_maskz_loadu_ps(mask, static_cast<const float*>(biases) + g);
     } else {
       const __m256i halves = _mm256_maskz_loadu_epi16(
           mask, static_cast<const uint16_t*>(biases) + g);
@@ -133,8 +132,8 @@ HWY_INLINE float bias_dot(const void* biases, const float* sums, int64_t n) {
                 _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))
           : _mm512_cvtph_ps(halves);
     }
-    total = _mm512_fmadd_ps(
-        values, _mm512_maskz_loadu_ps(mask, sums + g), total);
+    total =
+        _mm512_fmadd_ps(values, _mm512_maskz_loadu_ps(mask, sums + g), total);
   }
   return _mm512_reduce_add_ps(total);
 }
@@ -161,9 +160,7 @@ HWY_INLINE __m512 byte_chunk(__m512i bytes, const __m512i* digits) {
   __m512i low = _mm512_dpbusd_epi32(zero, bytes, digits[1]);
   low = _mm512_dpbusd_epi32(_mm512_slli_epi32(low, 8), bytes, digits[2]);
   return _mm512_fmadd_ps(
-      _mm512_cvtepi32_ps(high),
-      _mm512_set1_ps(65536),
-      _mm512_cvtepi32_ps(low));
+      _mm512_cvtepi32_ps(high), _mm512_set1_ps(65536), _mm512_cvtepi32_ps(low));
 }
 
 template <int kSpan>
@@ -197,23 +194,22 @@ HWY_INLINE void dot_rows(
   auto chunk_step = [&](int64_t chunk, __mmask16 mask, auto&& scale_of) {
     __m512i digits[kDigits];
     for (int d = 0; d < kDigits; ++d) {
-      digits[d] =
-          _mm512_load_si512(x.digits() + 64 * (kDigits * chunk + d));
+      digits[d] = _mm512_load_si512(x.digits() + 64 * (kDigits * chunk + d));
     }
     const __m512 x_scales = _mm512_load_ps(x.lane_scales() + 16 * chunk);
     for (int r = 0; r < kRows; ++r) {
       const __m512i bytes =
           _mm512_maskz_loadu_epi32(mask, words[r] + 64 * chunk);
-      const __m512 scale =
-          _mm512_mul_ps(scale_of(scales[r]), x_scales);
-      total[r] = _mm512_fmadd_ps(
-          chunk_dot<kSpan>(bytes, digits), scale, total[r]);
+      const __m512 scale = _mm512_mul_ps(scale_of(scales[r]), x_scales);
+      total[r] =
+          _mm512_fmadd_ps(chunk_dot<kSpan>(bytes, digits), scale, total[r]);
     }
   };
   const int64_t whole = w.cols / kColumns;
   for (int64_t chunk = 0; chunk < whole; ++chunk) {
     for (int r = 0; r < kRows; ++r) {
-      prefetch_line(words[r] + 64 * chunk + kPrefetchRows * 4 * w.words_per_row());
+      prefetch_line(
+          words[r] + 64 * chunk + kPrefetchRows * 4 * w.words_per_row());
     }
     chunk_step(chunk, 0xffff, [&](const void* row) {
       return scales_of.template load<kGroups>(row, chunk);

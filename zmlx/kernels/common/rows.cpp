@@ -22,8 +22,7 @@ void convert_any(
   if (dtype == mx::float32) {
     convert(reinterpret_cast<const float*>(values), stride, count, out);
   } else if (dtype == mx::float16) {
-    convert(
-        reinterpret_cast<const mx::float16_t*>(values), stride, count, out);
+    convert(reinterpret_cast<const mx::float16_t*>(values), stride, count, out);
   } else {
     convert(
         reinterpret_cast<const mx::bfloat16_t*>(values), stride, count, out);
@@ -33,8 +32,7 @@ void convert_any(
 } // namespace
 
 RowReader::RowReader(const mx::array& array)
-    : array_(array),
-      width_(array.ndim() == 0 ? 1 : array.shape(-1)) {
+    : array_(array), width_(array.ndim() == 0 ? 1 : array.shape(-1)) {
   rows_ = width_ == 0 ? 0 : static_cast<int64_t>(array.size()) / width_;
 }
 
@@ -62,8 +60,8 @@ const float* RowReader::row(int64_t r, std::vector<float>& scratch) const {
 
 void RowReader::copy(int64_t r, float* out) const {
   const int64_t stride = array_.ndim() == 0 ? 1 : array_.strides().back();
-  const char* values = array_.data<char>() +
-      offset(r) * static_cast<int64_t>(array_.itemsize());
+  const char* values =
+      array_.data<char>() + offset(r) * static_cast<int64_t>(array_.itemsize());
   if (array_.dtype() == mx::float32 && stride == 1) {
     std::memcpy(out, values, static_cast<size_t>(width_) * sizeof(float));
   } else {

@@ -39,13 +39,9 @@ float Dot(const float* a, const float* b, int64_t count) {
     sum1 = hn::MulAdd(
         hn::LoadU(d, a + i + lanes), hn::LoadU(d, b + i + lanes), sum1);
     sum2 = hn::MulAdd(
-        hn::LoadU(d, a + i + 2 * lanes),
-        hn::LoadU(d, b + i + 2 * lanes),
-        sum2);
+        hn::LoadU(d, a + i + 2 * lanes), hn::LoadU(d, b + i + 2 * lanes), sum2);
     sum3 = hn::MulAdd(
-        hn::LoadU(d, a + i + 3 * lanes),
-        hn::LoadU(d, b + i + 3 * lanes),
-        sum3);
+        hn::LoadU(d, a + i + 3 * lanes), hn::LoadU(d, b + i + 3 * lanes), sum3);
   }
   for (; i + lanes <= count; i += lanes) {
     sum0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum0);
@@ -72,8 +68,7 @@ void SiluMul(const float* gate, const float* up, float* out, int64_t count) {
     const auto g = hn::LoadU(d, gate + i);
     const auto one = hn::Set(d, 1.0f);
     const auto sigmoid = hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(g))));
-    hn::StoreU(
-        hn::Mul(hn::Mul(g, sigmoid), hn::LoadU(d, up + i)), d, out + i);
+    hn::StoreU(hn::Mul(hn::Mul(g, sigmoid), hn::LoadU(d, up + i)), d, out + i);
   });
 }
 
@@ -83,8 +78,7 @@ float ExpAndSum(float* x, float most, int64_t count) {
   auto sums = hn::Zero(d);
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto e =
-        hn::Exp(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, most)));
+    const auto e = hn::Exp(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, most)));
     hn::StoreU(e, d, x + i);
     sums = hn::Add(sums, e);
   }

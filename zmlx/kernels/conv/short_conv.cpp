@@ -54,9 +54,18 @@ std::pair<mx::array, mx::array> gated_short_conv(
   if (before.shape() != state || weight.shape(0) != dim ||
       projected.dtype() != mx::float32 || before.dtype() != mx::float32) {
     invalid(
-        "short_conv", "for an input ", projected.shape(), " and a weight ",
-        weight.shape(), ", what came before must be float32 ", state,
-        ", got ", before.dtype(), ' ', before.shape(), '.');
+        "short_conv",
+        "for an input ",
+        projected.shape(),
+        " and a weight ",
+        weight.shape(),
+        ", what came before must be float32 ",
+        state,
+        ", got ",
+        before.dtype(),
+        ' ',
+        before.shape(),
+        '.');
   }
   std::vector<mx::array> inputs = {
       projected, before, mx::contiguous(mx::astype(weight, mx::float32))};
@@ -77,8 +86,12 @@ std::pair<mx::array, mx::array> gated_short_conv(
             before.copy(b * keep + k, window.data() + k * dim);
           }
           convolve(
-              rows, b * length, length, in[2],
-              in.size() > 3 ? in[3].template data<float>() : nullptr, window,
+              rows,
+              b * length,
+              length,
+              in[2],
+              in.size() > 3 ? in[3].template data<float>() : nullptr,
+              window,
               out[0].template data<float>() + b * length * dim);
           std::memcpy(
               out[1].template data<float>() + b * keep * dim,

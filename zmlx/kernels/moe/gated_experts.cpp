@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <memory>
 
-#include "zmlx/kernels/common/vector_math.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec.h"
+#include "zmlx/kernels/common/vector_math.h"
 
 namespace zmlx::cpu {
 namespace {
@@ -117,7 +117,11 @@ void group_hidden(const GatedExperts& experts, Group& group, int e, Range r) {
     up_out.push_back(up.data() + i * rows);
   }
   gemm(
-      experts.gate.at(e), r.begin, r.end, group.x.data(), count,
+      experts.gate.at(e),
+      r.begin,
+      r.end,
+      group.x.data(),
+      count,
       gate_out.data());
   gemm(experts.up.at(e), r.begin, r.end, group.x.data(), count, up_out.data());
   for (int64_t i = 0; i < count; ++i) {
@@ -134,7 +138,11 @@ void group_down(const GatedExperts& experts, Group& group, int e, Range r) {
     out.push_back(part.data() + i * rows);
   }
   gemm(
-      experts.down.at(e), r.begin, r.end, group.hidden.data(), count,
+      experts.down.at(e),
+      r.begin,
+      r.end,
+      group.hidden.data(),
+      count,
       out.data());
   for (int64_t i = 0; i < count; ++i) {
     axpy(group.weights[i], out[i], group.y[i] + r.begin, rows);
@@ -164,8 +172,7 @@ void many_tokens(
   const int64_t down_tasks = (experts.dim() + kRowsAGemm - 1) / kRowsAGemm;
   std::atomic<int64_t> next_hidden{0}, next_down{0};
   auto rows_of = [](int64_t task, int64_t rows) {
-    return Range{
-        task * kRowsAGemm, std::min(rows, (task + 1) * kRowsAGemm)};
+    return Range{task * kRowsAGemm, std::min(rows, (task + 1) * kRowsAGemm)};
   };
   team.run([&](int) {
     for (;;) {
@@ -176,7 +183,9 @@ void many_tokens(
       }
       if (!groups[e].x.empty()) {
         group_hidden(
-            experts, groups[e], static_cast<int>(e),
+            experts,
+            groups[e],
+            static_cast<int>(e),
             rows_of(task % hidden_tasks, experts.hidden()));
       }
     }

@@ -2,10 +2,10 @@
 #include "zmlx/kernels/moe/moe_mlp.h"
 
 #include "zmlx/base/error.h"
-#include "zmlx/kernels/common/rows.h"
-#include "zmlx/kernels/moe/gated_experts.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec.h"
+#include "zmlx/kernels/common/rows.h"
+#include "zmlx/kernels/moe/gated_experts.h"
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx::moe {
@@ -25,7 +25,10 @@ void append(std::vector<mx::array>& inputs, const quant::QuantizedArrays& w) {
 cpu::PackedMatrix
 view(const std::vector<mx::array>& in, size_t first, const Format& format) {
   return quant::view(
-      {in[first], in[first + 1], in[first + 2], format.bits,
+      {in[first],
+       in[first + 1],
+       in[first + 2],
+       format.bits,
        format.group_size});
 }
 
@@ -49,14 +52,25 @@ void check(
   const int dim = columns(weights.gate);
   const int hidden = weights.gate.words.shape(-2);
   if (x.ndim() == 0 || x.shape(-1) != dim || columns(weights.up) != dim ||
-      weights.up.words.shape(-2) != hidden ||
-      columns(weights.down) != hidden ||
+      weights.up.words.shape(-2) != hidden || columns(weights.down) != hidden ||
       weights.down.words.shape(-2) != dim) {
     invalid(
-        op, "gate and up must be (hidden, dim) and down (dim, hidden) for x ",
-        x.shape(), ", got gate (", hidden, ", ", dim, "), up (",
-        weights.up.words.shape(-2), ", ", columns(weights.up), "), down (",
-        weights.down.words.shape(-2), ", ", columns(weights.down), ").");
+        op,
+        "gate and up must be (hidden, dim) and down (dim, hidden) for x ",
+        x.shape(),
+        ", got gate (",
+        hidden,
+        ", ",
+        dim,
+        "), up (",
+        weights.up.words.shape(-2),
+        ", ",
+        columns(weights.up),
+        "), down (",
+        weights.down.words.shape(-2),
+        ", ",
+        columns(weights.down),
+        ").");
   }
 }
 
@@ -111,9 +125,14 @@ std::vector<float> router_logits(
     return logits;
   }
   team.run([&](int thread) {
-    const auto mine = share(static_cast<int64_t>(x.size()), 6, thread, team.size());
+    const auto mine =
+        share(static_cast<int64_t>(x.size()), 6, thread, team.size());
     cpu::gemm(
-        w, 0, w.rows, x.data() + mine.begin, mine.end - mine.begin,
+        w,
+        0,
+        w.rows,
+        x.data() + mine.begin,
+        mine.end - mine.begin,
         out.data() + mine.begin);
   });
   return logits;
@@ -132,8 +151,15 @@ mx::array moe_mlp(
   if (router.top_k < 1 || router.top_k > count ||
       router_weight.words.shape(0) != count) {
     invalid(
-        "moe_mlp", "the router must choose 1 to ", count, " of ", count,
-        " experts, got ", router.top_k, " of ", router_weight.words.shape(0),
+        "moe_mlp",
+        "the router must choose 1 to ",
+        count,
+        " of ",
+        count,
+        " experts, got ",
+        router.top_k,
+        " of ",
+        router_weight.words.shape(0),
         '.');
   }
   std::vector<mx::array> inputs = {x};
@@ -151,7 +177,9 @@ mx::array moe_mlp(
       [router,
        count,
        formats = std::vector<Format>{
-           Format(router_weight), Format(experts.gate), Format(experts.up),
+           Format(router_weight),
+           Format(experts.gate),
+           Format(experts.up),
            Format(experts.down)}](const auto& in, auto& out) {
         RowsInOut rows(in[0], out[0]);
         if (rows.x_rows.empty()) {
@@ -160,15 +188,19 @@ mx::array moe_mlp(
         const auto team = thread_team();
         const auto logits =
             router_logits(*team, view(in, 1, formats[0]), rows.x_rows);
-        const float* bias = in.size() > 13 ? in[13].template data<float>()
-                                           : nullptr;
+        const float* bias =
+            in.size() > 13 ? in[13].template data<float>() : nullptr;
         const size_t pairs = rows.x_rows.size() * router.top_k;
         std::vector<int> ids(pairs);
         std::vector<float> weights(pairs);
         for (size_t t = 0; t < rows.x_rows.size(); ++t) {
           route(
-              router, logits.data() + t * count, bias, count,
-              ids.data() + t * router.top_k, weights.data() + t * router.top_k);
+              router,
+              logits.data() + t * count,
+              bias,
+              count,
+              ids.data() + t * router.top_k,
+              weights.data() + t * router.top_k);
         }
         const cpu::GatedExperts experts{
             view(in, 4, formats[1]),
@@ -191,8 +223,9 @@ mx::array swiglu_mlp(const mx::array& x, const ExpertArrays& weights) {
       "SwigluMlpCpu",
       std::move(inputs),
       {{x.shape(), x.dtype()}},
-      [formats = std::vector<Format>{
-           Format(weights.gate), Format(weights.up), Format(weights.down)}](
+      [formats =
+           std::vector<Format>{
+               Format(weights.gate), Format(weights.up), Format(weights.down)}](
           const auto& in, auto& out) {
         RowsInOut rows(in[0], out[0]);
         const size_t count = rows.x_rows.size();
@@ -203,8 +236,11 @@ mx::array swiglu_mlp(const mx::array& x, const ExpertArrays& weights) {
             view(in, 4, formats[1]),
             view(in, 7, formats[2])};
         cpu::gated_experts(
-            *thread_team(), layer, {ids.data(), ones.data(), 1, 1},
-            rows.x_rows, rows.y_rows);
+            *thread_team(),
+            layer,
+            {ids.data(), ones.data(), 1, 1},
+            rows.x_rows,
+            rows.y_rows);
         rows.store();
       })[0];
 }

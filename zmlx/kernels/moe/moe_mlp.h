@@ -4,8 +4,8 @@
 
 #include <optional>
 
-#include "zmlx/kernels/moe/router.h"
 #include "zmlx/kernels/common/quantized_arrays.h"
+#include "zmlx/kernels/moe/router.h"
 
 namespace zmlx::moe {
 

@@ -42,9 +42,10 @@ void route(
     return std::isnan(biased[e]) ? -INFINITY : biased[e];
   };
   std::partial_sort(
-      order.begin(), order.begin() + spec.top_k, order.end(), [&](int a, int b) {
-        return key(a) != key(b) ? key(a) > key(b) : a < b;
-      });
+      order.begin(),
+      order.begin() + spec.top_k,
+      order.end(),
+      [&](int a, int b) { return key(a) != key(b) ? key(a) > key(b) : a < b; });
   const auto& weighed = spec.weight_from_biased ? biased : scores;
   float sum = 0;
   for (int j = 0; j < spec.top_k; ++j) {

@@ -22,8 +22,8 @@ struct RouterSpec {
   float scale = 1;
 };
 
-/// Routes one token on the CPU in float32. logits: (experts); bias: (experts) or
-/// null; ids and weights: (top_k), best first.
+/// Routes one token on the CPU in float32. logits: (experts); bias: (experts)
+/// or null; ids and weights: (top_k), best first.
 void route(
     const RouterSpec& spec,
     const float* logits,

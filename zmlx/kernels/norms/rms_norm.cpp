@@ -37,8 +37,12 @@ void normalize_rows(
 mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
   if (x.ndim() == 0 || weight.shape() != mx::Shape{x.shape(-1)}) {
     invalid(
-        "rms_norm", "weight must have the shape of x's last axis, got x ",
-        x.shape(), " and weight ", weight.shape(), '.');
+        "rms_norm",
+        "weight must have the shape of x's last axis, got x ",
+        x.shape(),
+        " and weight ",
+        weight.shape(),
+        '.');
   }
   return cpu_op(
       "RmsNormCpu",

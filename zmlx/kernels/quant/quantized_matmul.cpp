@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "zmlx/base/error.h"
-#include "zmlx/kernels/common/rows.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec.h"
+#include "zmlx/kernels/common/rows.h"
 #include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/thread_team.h"
 
@@ -38,11 +38,7 @@ void run_small(const Product& product) {
     for (int64_t row = begin; row < end; row += step) {
       for (size_t i = 0; i < product.x.size(); ++i) {
         cpu::matvec(
-            w,
-            vectors[i],
-            row,
-            std::min(end, row + step),
-            product.y[i] + row);
+            w, vectors[i], row, std::min(end, row + step), product.y[i] + row);
       }
     }
   });
@@ -95,8 +91,7 @@ void compute(
   }
   count < cpu::kGemmVectors ? run_small(product) : run_large(product);
   std::vector<float> bias_scratch;
-  const float* added =
-      bias ? RowReader(*bias).row(0, bias_scratch) : nullptr;
+  const float* added = bias ? RowReader(*bias).row(0, bias_scratch) : nullptr;
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t n = 0; added && n < width; ++n) {
       product.y[i][n] += added[n];
@@ -120,8 +115,12 @@ mx::array quantized_matmul(
   const int cols = static_cast<int>(int64_t{w.words.shape(-1)} * 32 / w.bits);
   if (x.ndim() == 0 || x.shape(-1) != cols) {
     invalid(
-        kOp, "the last axis of x must be ", cols, " to match the weights, got ",
-        x.shape(), '.');
+        kOp,
+        "the last axis of x must be ",
+        cols,
+        " to match the weights, got ",
+        x.shape(),
+        '.');
   }
   if (!is_float(x.dtype())) {
     invalid(kOp, "x must be a floating-point array, got ", x.dtype(), '.');

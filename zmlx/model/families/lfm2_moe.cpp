@@ -110,8 +110,7 @@ LayerSlot make_feed_forward(const Args& args, Weights& weights, int layer) {
         weights.take(path + "expert_bias", {args.experts}), mx::float32);
   }
   auto experts = [&](const char* name, int out, int in) {
-    return weights.matrix(
-        path + "switch_mlp." + name, {args.experts, out, in});
+    return weights.matrix(path + "switch_mlp." + name, {args.experts, out, in});
   };
   return std::make_shared<SparseMoe>(
       "Lfm2MoeSparseMoeBlock",
@@ -162,8 +161,7 @@ Lfm2Moe::forward(const mx::array& tokens, Cache& cache, bool last_only) {
   }
   if (last_only) {
     const int length = h.shape(1);
-    h = mx::slice(
-        h, {0, length - 1, 0}, {h.shape(0), length, h.shape(2)});
+    h = mx::slice(h, {0, length - 1, 0}, {h.shape(0), length, h.shape(2)});
   }
   return head_->forward(embedding_norm_->forward(h));
 }
@@ -187,8 +185,12 @@ std::vector<bool> attention_layers(const Config& config, int layers) {
     for (const auto& index : *indices) {
       if (!index.is_number_integer() || index < 0 || index >= layers) {
         bad_file(
-            config.path(), "'full_attn_idxs' must be layers from 0 to ",
-            layers - 1, ", got ", index.dump(), ".");
+            config.path(),
+            "'full_attn_idxs' must be layers from 0 to ",
+            layers - 1,
+            ", got ",
+            index.dump(),
+            ".");
       }
       attends[index.get<int>()] = true;
     }
@@ -198,15 +200,22 @@ std::vector<bool> attention_layers(const Config& config, int layers) {
   if (!types || !types->is_array() ||
       types->size() != static_cast<size_t>(layers)) {
     bad_file(
-        config.path(), "'layer_types' must name each of the ", layers,
-        " layers, got ", types ? concat(types->size()) : "none", ".");
+        config.path(),
+        "'layer_types' must name each of the ",
+        layers,
+        " layers, got ",
+        types ? concat(types->size()) : "none",
+        ".");
   }
   for (int i = 0; i < layers; ++i) {
     attends[i] = (*types)[i] == "full_attention";
     if (!attends[i] && (*types)[i] != "conv") {
       bad_file(
-          config.path(), "'layer_types' must be 'conv' or 'full_attention', ",
-          "got ", (*types)[i].dump(), ".");
+          config.path(),
+          "'layer_types' must be 'conv' or 'full_attention', ",
+          "got ",
+          (*types)[i].dump(),
+          ".");
     }
   }
   return attends;
@@ -227,8 +236,10 @@ moe::RouterSpec router_of(const Config& config, int experts) {
     router.epsilon = 1e-20f;
   } else {
     bad_file(
-        config.path(), "'scoring_func' must be 'sigmoid' or 'softmax', got '",
-        score, "'.");
+        config.path(),
+        "'scoring_func' must be 'sigmoid' or 'softmax', got '",
+        score,
+        "'.");
   }
   return router;
 }
@@ -254,9 +265,15 @@ Args parse(const Config& config) {
   shape.kv_heads = config.integer("num_key_value_heads", 1, shape.heads);
   if (args.dim % shape.heads != 0 || shape.heads % shape.kv_heads != 0) {
     bad_file(
-        config.path(), "hidden_size, num_attention_heads and ",
-        "num_key_value_heads must divide one another, got ", args.dim, ", ",
-        shape.heads, ", ", shape.kv_heads, ".");
+        config.path(),
+        "hidden_size, num_attention_heads and ",
+        "num_key_value_heads must divide one another, got ",
+        args.dim,
+        ", ",
+        shape.heads,
+        ", ",
+        shape.kv_heads,
+        ".");
   }
   shape.head_dim = args.dim / shape.heads;
   shape.rope_theta = config.number("rope_theta", 1e6f);
@@ -317,8 +334,7 @@ build_lfm2_moe(const Config& config, Weights& weights, ModelInfo& info) {
   info.vocab_size = args.vocab;
   info.num_layers = args.layers;
   info.width = args.dim;
-  info.max_positions =
-      config.integer("max_position_embeddings", 1, 1 << 30);
+  info.max_positions = config.integer("max_position_embeddings", 1, 1 << 30);
   info.active_expert_fraction =
       static_cast<double>(args.router.top_k) / args.experts;
   return network;

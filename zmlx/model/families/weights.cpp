@@ -22,8 +22,16 @@ int Config::integer(const std::string& key, int low, int high) const {
   const Json& value = at(key);
   if (!value.is_number_integer() || value < low || value > high) {
     bad_file(
-        path_, "'", key, "' must be an integer from ", low, " to ", high,
-        ", got ", value.dump(), ".");
+        path_,
+        "'",
+        key,
+        "' must be an integer from ",
+        low,
+        " to ",
+        high,
+        ", got ",
+        value.dump(),
+        ".");
   }
   return value.get<int>();
 }
@@ -45,8 +53,7 @@ float Config::number(const std::string& key, std::optional<float> otherwise)
   return value.get<float>();
 }
 
-bool Config::flag(const std::string& key, std::optional<bool> otherwise)
-    const {
+bool Config::flag(const std::string& key, std::optional<bool> otherwise) const {
   if (otherwise && !find(key)) {
     return *otherwise;
   }
@@ -120,8 +127,14 @@ mx::array Weights::take(const std::string& name, const mx::Shape& shape) {
   const mx::array& found = tensor(name);
   if (found.shape() != shape) {
     bad_file(
-        folder(), "tensor '", name, "' must have shape ", shape, ", got ",
-        found.shape(), ".");
+        folder(),
+        "tensor '",
+        name,
+        "' must have shape ",
+        shape,
+        ", got ",
+        found.shape(),
+        ".");
   }
   taken_.insert(name);
   return found;
@@ -131,8 +144,12 @@ Parameter Weights::parameter(const std::string& name, const mx::Shape& shape) {
   auto tensor = take(name, shape);
   if (!mx::issubdtype(tensor.dtype(), mx::floating)) {
     bad_file(
-        folder(), "tensor '", name, "' must be of a floating-point type, got ",
-        tensor.dtype(), ".");
+        folder(),
+        "tensor '",
+        name,
+        "' must be of a floating-point type, got ",
+        tensor.dtype(),
+        ".");
   }
   return Parameter(std::move(tensor), dtype_);
 }
@@ -141,15 +158,23 @@ PackedWeight Weights::packed(const std::string& path, const mx::Shape& shape) {
   const auto quantization = checkpoint_.quantization_of(path);
   if (!quantization) {
     bad_file(
-        folder(), "has '", path,
+        folder(),
+        "has '",
+        path,
         ".scales', so config.json must have a quantization for it, got none.");
   }
   const auto& q = *quantization;
   const int in = shape.back();
   if (in % q.group_size != 0) {
     bad_file(
-        folder(), "'", path, "' must have rows of a multiple of the group size ",
-        q.group_size, ", got ", in, ".");
+        folder(),
+        "'",
+        path,
+        "' must have rows of a multiple of the group size ",
+        q.group_size,
+        ", got ",
+        in,
+        ".");
   }
   mx::Shape packed_shape = shape, group_shape = shape;
   packed_shape.back() = static_cast<int>(int64_t{in} * q.bits / 32);
@@ -157,8 +182,12 @@ PackedWeight Weights::packed(const std::string& path, const mx::Shape& shape) {
   auto words = take(path + ".weight", packed_shape);
   if (words.dtype() != mx::uint32) {
     bad_file(
-        folder(), "tensor '", path, ".weight' must be uint32, got ",
-        words.dtype(), ".");
+        folder(),
+        "tensor '",
+        path,
+        ".weight' must be uint32, got ",
+        words.dtype(),
+        ".");
   }
   if (q.mode == "affine") {
     return {
@@ -214,8 +243,12 @@ void Weights::expect_all_taken() const {
   for (const auto& [name, tensor] : tensors_) {
     if (!taken_.count(name)) {
       bad_file(
-          folder(), "holds '", name, "', which its model family does not use (",
-          tensors_.size() - taken_.size(), " such in all).");
+          folder(),
+          "holds '",
+          name,
+          "', which its model family does not use (",
+          tensors_.size() - taken_.size(),
+          " such in all).");
     }
   }
 }

@@ -105,8 +105,8 @@ class SwitchLinear : public Module {
         : "SwitchLinear";
   }
   /// x (..., 1, in) by the expert of indices (...): (..., 1, out).
-  mx::array
-  forward(const mx::array& x, const mx::array& indices, bool sorted) const;
+  mx::array forward(const mx::array& x, const mx::array& indices, bool sorted)
+      const;
   void release() override {
     std::visit([](auto& w) { w.release(); }, weight);
   }

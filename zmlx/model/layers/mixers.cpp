@@ -20,9 +20,7 @@ mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
   auto split_heads = [&](const mx::array& y, int heads) {
     return mx::reshape(y, {batch, length, heads, shape.head_dim});
   };
-  auto swap = [](const mx::array& y) {
-    return mx::transpose(y, {0, 2, 1, 3});
-  };
+  auto swap = [](const mx::array& y) { return mx::transpose(y, {0, 2, 1, 3}); };
   auto* kv = static_cast<KVCache*>(cache);
   const int offset = kv ? kv->offset : 0;
   auto rope = [&](const mx::array& y) {
@@ -32,8 +30,7 @@ mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
   auto queries = parts.q_proj->forward(x);
   auto keys = parts.k_proj->forward(x);
   auto values = parts.v_proj->forward(x);
-  queries =
-      swap(parts.q_layernorm->forward(split_heads(queries, shape.heads)));
+  queries = swap(parts.q_layernorm->forward(split_heads(queries, shape.heads)));
   keys = swap(parts.k_layernorm->forward(split_heads(keys, shape.kv_heads)));
   values = swap(split_heads(values, shape.kv_heads));
   queries = rope(queries);

@@ -19,8 +19,7 @@ class Attention : public Mixer {
   struct Parts {
     LayerSlot q_proj, k_proj, v_proj, out_proj, q_layernorm, k_layernorm;
   };
-  Attention(Shape shape, Parts parts)
-      : shape(shape), parts(std::move(parts)) {}
+  Attention(Shape shape, Parts parts) : shape(shape), parts(std::move(parts)) {}
   std::string_view kind() const override {
     return "Attention";
   }

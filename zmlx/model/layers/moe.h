@@ -46,8 +46,7 @@ class SparseMoe : public Layer {
     return kind_;
   }
   std::vector<Child> children() override {
-    return {
-        {"gate", gate.get(), &gate}, {"switch_mlp", switch_mlp.get(), {}}};
+    return {{"gate", gate.get(), &gate}, {"switch_mlp", switch_mlp.get(), {}}};
   }
   mx::array forward(const mx::array& x) const override;
 

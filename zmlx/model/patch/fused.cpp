@@ -43,8 +43,11 @@ Packed take(const PackedWeight& weight) {
     return {{}, "the mode must be affine, got " + weight.mode};
   }
   quant::QuantizedArrays arrays{
-      weight.packed, weight.scales.stored(), weight.biases->stored(),
-      weight.bits, weight.group_size};
+      weight.packed,
+      weight.scales.stored(),
+      weight.biases->stored(),
+      weight.bits,
+      weight.group_size};
   auto reason = quant::why_unsupported(arrays, weight.mode);
   if (!reason.empty()) {
     return {{}, std::move(reason)};
@@ -61,8 +64,8 @@ Packed take(const LayerSlot& layer) {
   const auto* linear = dynamic_cast<const QuantizedLinear*>(layer.get());
   if (!linear) {
     return {
-        {}, concat("its projections must be QuantizedLinear, got ",
-                   layer->kind())};
+        {},
+        concat("its projections must be QuantizedLinear, got ", layer->kind())};
   }
   if (linear->bias) {
     return {{}, "its projections must have no bias"};
@@ -105,8 +108,8 @@ Fusion fuse_moe_mlp(const LayerSlot& module) {
           [spec = stock->router,
            router = *router.arrays,
            bias = stock->expert_bias,
-           experts = moe::ExpertArrays{
-               *gate.arrays, *up.arrays, *down.arrays}](const mx::array& x) {
+           experts = moe::ExpertArrays{*gate.arrays, *up.arrays, *down.arrays}](
+              const mx::array& x) {
             return moe::moe_mlp(x, spec, router, bias, experts);
           }),
       std::get<PackedWeight>(stock->switch_mlp->gate_proj.weight).cols());
@@ -127,10 +130,8 @@ Fusion fuse_swiglu_mlp(const LayerSlot& module) {
   return install(
       fused(
           module,
-          [weights = moe::ExpertArrays{
-               *gate.arrays, *up.arrays, *down.arrays}](const mx::array& x) {
-            return moe::swiglu_mlp(x, weights);
-          }),
+          [weights = moe::ExpertArrays{*gate.arrays, *up.arrays, *down.arrays}](
+              const mx::array& x) { return moe::swiglu_mlp(x, weights); }),
       dynamic_cast<const QuantizedLinear&>(*stock->gate_proj).weight.cols());
 }
 
@@ -164,10 +165,8 @@ Fusion fuse_rmsnorm(const LayerSlot& module) {
   return install(
       fused(
           module,
-          [weight = stock->weight.stored(),
-           eps = stock->eps](const mx::array& x) {
-            return norms::rms_norm(x, weight, eps);
-          }),
+          [weight = stock->weight.stored(), eps = stock->eps](
+              const mx::array& x) { return norms::rms_norm(x, weight, eps); }),
       stock->weight.stored().shape(0));
 }
 

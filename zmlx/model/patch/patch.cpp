@@ -35,8 +35,13 @@ void check_names(const std::vector<std::string>& names) {
   for (const auto& name : names) {
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       invalid(
-          "patch", "patterns must be of ", join(known, ", "), "; got '", name,
-          "'.", did_you_mean(name, known));
+          "patch",
+          "patterns must be of ",
+          join(known, ", "),
+          "; got '",
+          name,
+          "'.",
+          did_you_mean(name, known));
     }
   }
 }
@@ -74,8 +79,7 @@ class Patcher {
       skip(pattern, path, fusion.reason);
       return;
     }
-    const auto probed =
-        probe(*slot, *fusion.layer, fusion.width, model_.dtype);
+    const auto probed = probe(*slot, *fusion.layer, fusion.width, model_.dtype);
     release(*slot);
     if (accept(pattern, path, probed)) {
       slot = std::move(fusion.layer);
@@ -89,8 +93,7 @@ class Patcher {
       return;
     }
     const bool attends = dynamic_cast<const Attention*>(slot.get()) != nullptr;
-    const auto probed =
-        probe(*slot, *fusion.mixer, model_.info.width, attends);
+    const auto probed = probe(*slot, *fusion.mixer, model_.info.width, attends);
     release(*slot);
     if (accept(pattern, path, probed)) {
       slot = std::move(fusion.mixer);
@@ -106,9 +109,13 @@ class Patcher {
       return true;
     }
     skip(
-        pattern, path,
-        concat("the probe must differ from stock by at most ", probed.allowed,
-               ", got ", probed.error));
+        pattern,
+        path,
+        concat(
+            "the probe must differ from stock by at most ",
+            probed.allowed,
+            ", got ",
+            probed.error));
     return false;
   }
 

@@ -16,8 +16,7 @@ double allowed_error(mx::Dtype dtype) {
 
 mx::array random_input(mx::Shape shape, mx::Dtype dtype, uint64_t seed) {
   return mx::astype(
-      mx::random::normal(
-          std::move(shape), mx::float32, mx::random::key(seed)),
+      mx::random::normal(std::move(shape), mx::float32, mx::random::key(seed)),
       dtype);
 }
 
