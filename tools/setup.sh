@@ -11,7 +11,7 @@ log=build/setup.log
 stamp=.venv/zmlx-setup.txt
 
 apt_packages=(
-  ca-certificates g++ cmake ninja-build pkg-config ccache python3-venv
+  ca-certificates git g++ cmake ninja-build pkg-config ccache python3-venv
   libhwy-dev libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev
   libutf8proc-dev libxxhash-dev libgtest-dev libbenchmark-dev)
 brew_packages=(
@@ -128,7 +128,7 @@ make_venv() {
     choose_python
     logged "making .venv with $($python --version)" "$python" -m venv --clear .venv
   fi
-  rm -f "$stamp"
+  echo "interrupted" >"$stamp" # until the end, when stamp_text replaces it
   local mlx
   mlx=$(sed -n 's/^mlx==//p' tools/requirements.txt)
   [ "$variant" = metal ] && mlx="mlx==$mlx" || mlx="mlx[$variant]==$mlx"
