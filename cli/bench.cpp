@@ -93,8 +93,8 @@ int run(const Flags& flags) {
     progress.update(concat(what, ": ", done, '/', total, " runs"));
   };
   const auto sides = measure::sides_of(*model, patches);
-  const auto result = measure::bench(
-      *model, options, sides_of(flags, sides.threads), sides);
+  const auto result =
+      measure::bench(*model, options, sides_of(flags, sides.threads), sides);
   progress.clear();
   print_result(flags, result);
   return kGood;
@@ -106,7 +106,8 @@ void add_bench(CLI::App& app, int* exit_code) {
   auto flags = std::make_shared<Flags>();
   auto& command = *app.add_subcommand(
       "bench", "Time prompts and new tokens as llama-bench does");
-  command.add_option("--model", flags->model.model, "Folder or Hugging Face id")
+  command
+      .add_option("--model", flags->model.model, "Folder or Hugging Face id")
       ->type_name("M")
       ->required();
   command.add_option("-p", flags->n_prompt, "Prompt lengths; 0: none")
@@ -124,7 +125,9 @@ void add_bench(CLI::App& app, int* exit_code) {
       ->type_name("FORM")
       ->capture_default_str();
   command.add_flag(
-      "--compare", flags->compare, "Patched and stock in turn, and their ratio");
+      "--compare",
+      flags->compare,
+      "Patched and stock in turn, and their ratio");
   command
       .add_option(
           "--gguf", flags->gguf, "Compare with llama-bench on this file too")

@@ -110,8 +110,7 @@ void add_validate(CLI::App& app, int* exit_code) {
   command.add_option("M", flags->model.model, "Folder or Hugging Face id")
       ->type_name("")
       ->required();
-  command
-      .add_option("-m,--max-tokens", options.max_tokens, "Tokens a prompt")
+  command.add_option("-m,--max-tokens", options.max_tokens, "Tokens a prompt")
       ->capture_default_str();
   command.add_option("--runs", options.runs, "Timed runs a side")
       ->capture_default_str();

@@ -55,12 +55,15 @@ std::vector<std::string> cells(const BenchResult& result, const BenchRow& row) {
       row.side == "llama.cpp"
           ? ""
           : fmt::format(
-                "{:.2f} B", static_cast<double>(result.info.num_parameters) / 1e9),
+                "{:.2f} B",
+                static_cast<double>(result.info.num_parameters) / 1e9),
       backend_name(result, row),
       concat(result.threads),
       row.test.name(),
       fmt::format(
-          "{:.2f} {} {:.2f}", mean(rates), kPlusMinus,
+          "{:.2f} {} {:.2f}",
+          mean(rates),
+          kPlusMinus,
           standard_deviation(rates)),
       bytes > 0 ? fmt::format("{:.1f}", bytes / 1e9) : "",
       bytes > 0 && result.read_bandwidth > 0
@@ -173,7 +176,14 @@ double BenchResult::bytes_per_second(const BenchRow& row) const {
 
 std::string bench_markdown(const BenchResult& result) {
   std::vector<std::vector<std::string>> table = {
-      {"model", "size", "params", "backend", "threads", "test", "t/s", "GB/s",
+      {"model",
+       "size",
+       "params",
+       "backend",
+       "threads",
+       "test",
+       "t/s",
+       "GB/s",
        "of read"}};
   for (const auto& row : result.rows) {
     table.push_back(cells(result, row));
@@ -197,7 +207,8 @@ std::string bench_markdown(const BenchResult& result) {
   text += fmt::format(
       "\nread bandwidth, measured: {:.1f} GB/s; build: zmlx " ZMLX_VERSION
       " (MLX {})\n",
-      result.read_bandwidth / 1e9, result.machine.mlx_version);
+      result.read_bandwidth / 1e9,
+      result.machine.mlx_version);
   return text;
 }
 
@@ -243,8 +254,11 @@ std::string bench_ratios(const BenchResult& result) {
       each += fmt::format(" {:.2f}", ratios.back());
     }
     text += fmt::format(
-        "{}: patched / {} {:.2f}x (pairs{})\n", row.test.name(), row.side,
-        median(ratios), each);
+        "{}: patched / {} {:.2f}x (pairs{})\n",
+        row.test.name(),
+        row.side,
+        median(ratios),
+        each);
   }
   return text;
 }

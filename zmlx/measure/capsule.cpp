@@ -88,11 +88,11 @@ Json model_json(const CapsuleModel& model) {
 
 CapsuleMeta read_meta(const Fields& fields) {
   CapsuleMeta meta;
-  meta.schema_version =
-      static_cast<int>(fields.count_or("schema_version", 0));
+  meta.schema_version = static_cast<int>(fields.count_or("schema_version", 0));
   if (meta.schema_version > kCapsuleSchema) {
     fields.fail(
-        "schema_version", concat("be at most ", kCapsuleSchema),
+        "schema_version",
+        concat("be at most ", kCapsuleSchema),
         concat(meta.schema_version));
   }
   meta.date = fields.text_or("date", "");
@@ -135,7 +135,8 @@ CapsuleSide read_side(const Fields& fields) {
   if (fields.has("patterns")) {
     side.patterns = fields.texts("patterns");
   }
-  side.modules_patched = static_cast<int>(fields.count_or("modules_patched", 0));
+  side.modules_patched =
+      static_cast<int>(fields.count_or("modules_patched", 0));
   return side;
 }
 

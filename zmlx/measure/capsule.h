@@ -15,7 +15,8 @@ namespace zmlx::measure {
 /// reference have none and are read as well.
 inline constexpr int kCapsuleSchema = 1;
 
-/// Where and when; strings are "" and numbers 0 where a capsule has no such key.
+/// Where and when; strings are "" and numbers 0 where a capsule has no such
+/// key.
 struct CapsuleMeta {
   int schema_version = kCapsuleSchema;
   std::string date; // "2025-01-31T23:59:59Z"

@@ -13,8 +13,12 @@ void interleave(
     const std::function<void(int side, int round)>& run) {
   if (sides < 1 || rounds < 1) {
     invalid(
-        "interleave", "sides and rounds must be at least 1, got ", sides,
-        " and ", rounds, '.');
+        "interleave",
+        "sides and rounds must be at least 1, got ",
+        sides,
+        " and ",
+        rounds,
+        '.');
   }
   for (int round = 0; round < rounds; ++round) {
     for (int place = 0; place < sides; ++place) {

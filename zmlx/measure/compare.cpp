@@ -33,7 +33,8 @@ Comparison compare_speed(const Series& before, const Series& after) {
   speed.before = median(before.tokens_per_second);
   speed.after = median(after.tokens_per_second);
   speed.noise = std::max(
-      {before.floor, quartile_spread(before.tokens_per_second),
+      {before.floor,
+       quartile_spread(before.tokens_per_second),
        quartile_spread(after.tokens_per_second)});
   // Written so that a figure that is no number counts as worse.
   if (!(speed.ratio() >= 1 - speed.noise)) {
@@ -92,8 +93,9 @@ void warn_if(
     const std::string& before,
     const std::string& after) {
   if (before != after) {
-    result.warnings.push_back(fmt::format(
-        "{} differs: '{}' before, '{}' after", what, before, after));
+    result.warnings.push_back(
+        fmt::format(
+            "{} differs: '{}' before, '{}' after", what, before, after));
   }
 }
 
@@ -102,7 +104,9 @@ std::vector<Series> series_of(const Capsule& capsule) {
   for (const auto& model : capsule.models) {
     const CapsuleSide& side = model.patched;
     list.push_back(
-        {model.key + " decode", side.decode_tok_s, kDecodeFloor,
+        {model.key + " decode",
+         side.decode_tok_s,
+         kDecodeFloor,
          side.peak_mem_gb});
     list.push_back(
         {model.key + " prefill", side.prefill_tok_s, kPrefillFloor, 0});
@@ -186,7 +190,9 @@ CompareResult compare_benches(
          {"cpu_info", "gpu_info", "model_type", "n_threads", "dtype"}) {
       const Json none = "";
       warn_if(
-          result, key, old_row.json().value(key, none).dump(),
+          result,
+          key,
+          old_row.json().value(key, none).dump(),
           new_row.json().value(key, none).dump());
     }
   }
@@ -208,7 +214,9 @@ std::string compare_rules() {
       "worse: median below 1 - max({:.0f}% decode or {:.0f}% prefill, larger "
       "quartile spread); peak memory up by more than {:.0f}% and {:.0f} MB; "
       "PASS became FAIL",
-      100 * kDecodeFloor, 100 * kPrefillFloor, 100 * kMemoryFloor,
+      100 * kDecodeFloor,
+      100 * kPrefillFloor,
+      100 * kMemoryFloor,
       1000 * kMemoryFloorGb);
 }
 
@@ -219,8 +227,12 @@ CompareResult compare_json(
     const std::string& after_name) {
   if (before.is_array() != after.is_array()) {
     bad_file(
-        after_name, "must be of the kind of ", before_name, ", which is a ",
-        before.is_array() ? "bench" : "capsule", '.');
+        after_name,
+        "must be of the kind of ",
+        before_name,
+        ", which is a ",
+        before.is_array() ? "bench" : "capsule",
+        '.');
   }
   CompareResult result = before.is_array()
       ? compare_benches(before, before_name, after, after_name)
@@ -233,8 +245,9 @@ CompareResult compare_json(
   return result;
 }
 
-CompareResult
-compare_files(const std::string& before, const std::string& after) {
+CompareResult compare_files(
+    const std::string& before,
+    const std::string& after) {
   constexpr size_t kMostBytes = size_t{64} << 20;
   const Json first = read_json(before, kMostBytes);
   return compare_json(first, before, read_json(after, kMostBytes), after);
@@ -246,15 +259,26 @@ std::string to_text(const CompareResult& result) {
     width = std::max(width, each.name.size());
   }
   std::string text = fmt::format(
-      "{:<{}}{:>12}{:>12}{:>9}{:>9}  {}\n", "Figure", width, "Before", "After",
-      "Change", "Noise", "Verdict");
+      "{:<{}}{:>12}{:>12}{:>9}{:>9}  {}\n",
+      "Figure",
+      width,
+      "Before",
+      "After",
+      "Change",
+      "Noise",
+      "Verdict");
   for (const auto& each : result.comparisons) {
     const char* verdict = each.verdict == Verdict::kWorse ? "WORSE"
         : each.verdict == Verdict::kBetter                ? "better"
                                                           : "same";
     text += fmt::format(
-        "{:<{}}{:>12.4g}{:>12.4g}{:>+8.1f}%{:>8.1f}%  {}\n", each.name, width,
-        each.before, each.after, 100 * (each.ratio() - 1), 100 * each.noise,
+        "{:<{}}{:>12.4g}{:>12.4g}{:>+8.1f}%{:>8.1f}%  {}\n",
+        each.name,
+        width,
+        each.before,
+        each.after,
+        100 * (each.ratio() - 1),
+        100 * each.noise,
         verdict);
   }
   for (const auto& name : result.unmatched) {
@@ -265,7 +289,8 @@ std::string to_text(const CompareResult& result) {
   }
   return text +
       fmt::format(
-             "{} ({})\n", result.good() ? "No regression" : "REGRESSION",
+             "{} ({})\n",
+             result.good() ? "No regression" : "REGRESSION",
              compare_rules());
 }
 

@@ -20,7 +20,7 @@ struct Comparison {
   Verdict verdict = Verdict::kSame;
 
   double ratio() const {
-    return after / before;
+    return before == after ? 1 : after / before;
   }
 };
 
@@ -46,8 +46,9 @@ std::string compare_rules();
 /// memory when it grew by more than 5 % and 50 MB; fidelity when a PASS became
 /// a FAIL. Throws FileError for a file that cannot be read, for files of
 /// different kinds, and when nothing in them can be compared.
-CompareResult
-compare_files(const std::string& before, const std::string& after);
+CompareResult compare_files(
+    const std::string& before,
+    const std::string& after);
 
 /// The comparison of two files already read; the names are for errors.
 CompareResult compare_json(

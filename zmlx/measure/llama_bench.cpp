@@ -92,9 +92,21 @@ std::string BenchTest::name() const {
 
 double LlamaBench::run(const BenchTest& test) const {
   const std::string text = output_of(
-      {program, "-m", gguf, "-p", concat(test.n_prompt), "-n",
-       concat(test.n_gen), "-d", concat(test.n_depth), "-t", concat(threads),
-       "-r", "1", "-o", "json"});
+      {program,
+       "-m",
+       gguf,
+       "-p",
+       concat(test.n_prompt),
+       "-n",
+       concat(test.n_gen),
+       "-d",
+       concat(test.n_depth),
+       "-t",
+       concat(threads),
+       "-r",
+       "1",
+       "-o",
+       "json"});
   try {
     const Json rows = parse_json(text, program);
     if (!rows.is_array() || rows.size() != 1) {

@@ -57,9 +57,8 @@ std::string simd_name() {
 std::string gpu_name() {
   const auto& info = mx::device_info(mx::default_device());
   const auto found = info.find("device_name");
-  const auto* name = found == info.end()
-      ? nullptr
-      : std::get_if<std::string>(&found->second);
+  const auto* name =
+      found == info.end() ? nullptr : std::get_if<std::string>(&found->second);
   return name == nullptr ? "GPU" : *name;
 }
 

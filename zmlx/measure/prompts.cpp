@@ -19,14 +19,22 @@ void check(const Model& model, const Prompt& prompt) {
   const int longest = model.info.max_positions;
   if (longest > 0 && length >= longest) {
     invalid(
-        "validate", "a prompt must be shorter than the context of ", longest,
-        " tokens, got ", length, '.');
+        "validate",
+        "a prompt must be shorter than the context of ",
+        longest,
+        " tokens, got ",
+        length,
+        '.');
   }
   for (int token : prompt.tokens) {
     if (token < 0 || token >= model.info.vocab_size) {
       invalid(
-          "validate", "token ids must be in 0..", model.info.vocab_size - 1,
-          ", got ", token, '.');
+          "validate",
+          "token ids must be in 0..",
+          model.info.vocab_size - 1,
+          ", got ",
+          token,
+          '.');
     }
   }
 }
@@ -57,8 +65,8 @@ std::vector<int> random_tokens(int count, int vocab_size, uint64_t seed) {
     uint64_t z = state += 0x9e3779b97f4a7c15u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    token = static_cast<int>(
-        (z ^ (z >> 31)) % static_cast<uint64_t>(vocab_size));
+    token =
+        static_cast<int>((z ^ (z >> 31)) % static_cast<uint64_t>(vocab_size));
   }
   return tokens;
 }

@@ -74,7 +74,8 @@ class Proof {
     const size_t bytes = sizeof(float) *
         static_cast<size_t>(model_.info.vocab_size) *
         static_cast<size_t>(options_.max_tokens);
-    const size_t group = std::max<size_t>(1, kGroupBytes / std::max<size_t>(1, bytes));
+    const size_t group =
+        std::max<size_t>(1, kGroupBytes / std::max<size_t>(1, bytes));
     for (size_t i = 0; i < result_.prompts.size(); i += group) {
       run_group(i, std::min(i + group, result_.prompts.size()));
     }
@@ -123,16 +124,16 @@ class Proof {
       const {
     if (options_.progress) {
       report(
-          concat(
-              side, ", prompt ", prompt + 1, " of ", result_.prompts.size()),
-          done, total);
+          concat(side, ", prompt ", prompt + 1, " of ", result_.prompts.size()),
+          done,
+          total);
     }
   }
 
   // How many tokens may follow a prompt.
   size_t room_after(const PromptResult& prompt) const {
-    const int room = model_.info.max_positions -
-        static_cast<int>(prompt.prompt.size());
+    const int room =
+        model_.info.max_positions - static_cast<int>(prompt.prompt.size());
     const int tokens = model_.info.max_positions > 0
         ? std::min(options_.max_tokens, room)
         : options_.max_tokens;
@@ -188,8 +189,10 @@ class Proof {
       const auto logits = patched.logits();
       const auto difference = compare_step(rows[step], logits);
       const int at = static_cast<int>(step);
-      prompt.closeness.add(static_cast<int>(index), at, difference);
-      result_.closeness.add(static_cast<int>(index), at, difference);
+      const int truth = oracle ? most_likely(oracle->logits()) : -1;
+      const int number = static_cast<int>(index);
+      prompt.closeness.add(number, at, difference, truth);
+      result_.closeness.add(number, at, difference, truth);
       if (oracle) {
         result_.oracle->add(oracle->logits(), rows[step], logits);
       }
@@ -241,11 +244,8 @@ class Proof {
     }
   }
 
-  void repeat(
-      const char* what,
-      size_t index,
-      Rows& rows,
-      Repetition& repetition) {
+  void
+  repeat(const char* what, size_t index, Rows& rows, Repetition& repetition) {
     const PromptResult& prompt = result_.prompts[index];
     const size_t steps = prompt.stock.size();
     report(what, index, 0, steps);
@@ -255,9 +255,9 @@ class Proof {
         stepper.feed(prompt.stock[step - 1]);
       }
       const auto logits = stepper.logits();
-      repetition.equal_steps += std::memcmp(
-                                    logits.data(), rows[step].data(),
-                                    logits.size_bytes()) == 0;
+      repetition.equal_steps +=
+          std::memcmp(logits.data(), rows[step].data(), logits.size_bytes()) ==
+          0;
       ++repetition.steps;
       report(what, index, step + 1, steps);
     }

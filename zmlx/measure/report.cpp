@@ -30,7 +30,10 @@ std::string header(const CapsuleMeta& meta) {
   text += line_if("Date:", meta.date) + line_if("Device:", device);
   if (meta.cores > 0) {
     text += fmt::format(
-        "{:<9}{} cores, {} threads, {}\n", "CPU:", meta.cores, meta.threads,
+        "{:<9}{} cores, {} threads, {}\n",
+        "CPU:",
+        meta.cores,
+        meta.threads,
         meta.simd);
   }
   text += line_if("OS:", meta.os) + line_if("MLX:", meta.mlx_version);
@@ -60,7 +63,7 @@ std::string row(
     const std::string& patched,
     const std::string& change) {
   std::string line = fmt::format(
-      "{:<14}{:>12}{:>12}{:>18}", metric, baseline, patched, change);
+      "{:<14}{:>12} {:>12} {:>18}", metric, baseline, patched, change);
   line.erase(line.find_last_not_of(' ') + 1);
   return line + '\n';
 }
@@ -77,44 +80,48 @@ double change(double before, double after) {
   return after / before - 1;
 }
 
+// "affine 4 bit, group 64, float32", as far as it is known.
+std::string kind_of(const CapsuleModel& model) {
+  const bool both = !model.quantization.empty() && !model.dtype.empty();
+  return model.quantization + (both ? ", " : "") + model.dtype;
+}
+
 std::string model_text(const CapsuleModel& model) {
   std::string text = fmt::format("\n{}", model.model);
-  const std::string kind = join(
-      [&] {
-        std::vector<std::string> parts;
-        for (const auto& part : {model.quantization, model.dtype}) {
-          if (!part.empty()) {
-            parts.push_back(part);
-          }
-        }
-        return parts;
-      }(),
-      ", ");
+  const std::string kind = kind_of(model);
   text += kind.empty() ? "" : fmt::format(" ({})", kind);
   text += fmt::format(
-      "\n{} new tokens, {} runs; patched: {} ({} modules)\n", model.gen_tokens,
-      model.runs, join(model.patched.patterns, ", "),
+      "\n{} new tokens, {} runs; patched: {} ({} modules)\n",
+      model.gen_tokens,
+      model.runs,
+      join(model.patched.patterns, ", "),
       model.patched.modules_patched);
-  const std::string dashes(56, '-');
+  const std::string dashes(58, '-');
   text += row("Metric", "Baseline", "Patched", "Change") + dashes + '\n';
+  text +=
+      row("Decode",
+          rate(model.baseline.median_decode),
+          rate(model.patched.median_decode),
+          change_of(
+              change(model.baseline.median_decode, model.patched.median_decode),
+              kNeutralDecode));
   text += row(
-      "Decode", rate(model.baseline.median_decode),
-      rate(model.patched.median_decode),
-      change_of(
-          change(model.baseline.median_decode, model.patched.median_decode),
-          kNeutralDecode));
-  text += row(
-      "Prefill", rate(model.baseline.median_prefill),
+      "Prefill",
+      rate(model.baseline.median_prefill),
       rate(model.patched.median_prefill),
       change_of(
           change(model.baseline.median_prefill, model.patched.median_prefill),
           kNeutralPrefill));
-  text += row(
-      "Fidelity", "", fmt::format("{}/{}", model.matched, model.total),
-      model.verdict);
-  text += row(
-      "Peak memory", gigabytes(model.baseline.peak_mem_gb),
-      gigabytes(model.patched.peak_mem_gb), "");
+  text +=
+      row("Fidelity",
+          "",
+          fmt::format("{}/{}", model.matched, model.total),
+          model.verdict);
+  text +=
+      row("Peak memory",
+          gigabytes(model.baseline.peak_mem_gb),
+          gigabytes(model.patched.peak_mem_gb),
+          "");
   return text;
 }
 

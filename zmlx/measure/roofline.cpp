@@ -31,8 +31,12 @@ class Buffer {
  public:
   Buffer(size_t bytes, [[maybe_unused]] bool huge_pages) : bytes_(bytes) {
     data_ = mmap(
-        nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-        -1, 0);
+        nullptr,
+        bytes,
+        PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS,
+        -1,
+        0);
     if (data_ == MAP_FAILED) {
       throw BackendError(concat(
           "[roofline] cannot map ", bytes, " bytes: ", std::strerror(errno)));
@@ -147,7 +151,8 @@ size_t fitting_bytes(size_t wanted) {
 ReadBandwidth cpu_read_bandwidth(const RooflineOptions& options) {
   const size_t bytes = fitting_bytes(options.buffer_bytes);
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  const int threads = options.threads > 0 ? options.threads : std::max(1, cores);
+  const int threads =
+      options.threads > 0 ? options.threads : std::max(1, cores);
   const double seconds = options.seconds / (2 * std::size(kLoops));
   ReadBandwidth best;
   for (bool huge_pages : {false, true}) {
@@ -158,8 +163,10 @@ ReadBandwidth cpu_read_bandwidth(const RooflineOptions& options) {
       if (rate > best.bytes_per_second) {
         best.bytes_per_second = rate;
         best.loop = concat(
-            loop.name, huge_pages ? ", huge pages, " : ", plain pages, ",
-            threads, threads == 1 ? " thread" : " threads");
+            loop.name,
+            huge_pages ? ", huge pages, " : ", plain pages, ",
+            threads,
+            threads == 1 ? " thread" : " threads");
       }
     }
   }

@@ -36,9 +36,8 @@ double quantile(std::vector<double> samples, double fraction) {
   const size_t above = std::min(below + 1, samples.size() - 1);
   const double part = place - static_cast<double>(below);
   // Not a + part * (b - a) alone: with part 0 an infinite b would give NaN.
-  return part == 0
-      ? samples[below]
-      : samples[below] + part * (samples[above] - samples[below]);
+  return part == 0 ? samples[below]
+                   : samples[below] + part * (samples[above] - samples[below]);
 }
 
 double median(std::vector<double> samples) {

@@ -27,8 +27,8 @@ Piece run_to_end(Model& model, const std::vector<int>& prompt, int tokens) {
 // What the first run after a change of side pays alone: page faults, kernels
 // compiled, buffers allocated.
 void warm_up(Model& model, const std::vector<int>& prompt) {
-  const auto length = std::min<std::ptrdiff_t>(
-      8, static_cast<std::ptrdiff_t>(prompt.size()));
+  const auto length =
+      std::min<std::ptrdiff_t>(8, static_cast<std::ptrdiff_t>(prompt.size()));
   run_to_end(model, {prompt.begin(), prompt.begin() + length}, 2);
 }
 
@@ -49,7 +49,8 @@ void time_sides(
     double stock_tokens_per_second,
     ValidateResult& result) {
   const auto longest = std::max_element(
-      result.prompts.begin(), result.prompts.end(),
+      result.prompts.begin(),
+      result.prompts.end(),
       [](const PromptResult& a, const PromptResult& b) {
         return a.prompt.size() < b.prompt.size();
       });
@@ -71,8 +72,7 @@ void time_sides(
     speed.prefill_tok_s.push_back(last.prompt_tokens / last.prompt_seconds);
     speed.decode_tok_s.push_back(
         (last.generated_tokens - 1) / last.generation_seconds);
-    speed.peak_memory_bytes =
-        std::max(speed.peak_memory_bytes, peak_memory());
+    speed.peak_memory_bytes = std::max(speed.peak_memory_bytes, peak_memory());
     result.timed_tokens = last.generated_tokens;
   });
   side.to(false);

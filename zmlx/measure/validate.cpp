@@ -32,7 +32,9 @@ std::string tokenizer_hash(const Model& model) {
 void check(const ValidateOptions& options) {
   if (options.max_tokens < 1) {
     invalid(
-        "validate", "max_tokens must be at least 1, got ", options.max_tokens,
+        "validate",
+        "max_tokens must be at least 1, got ",
+        options.max_tokens,
         '.');
   }
   if (options.runs < 1) {

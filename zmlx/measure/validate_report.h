@@ -13,7 +13,6 @@ namespace zmlx::measure {
 std::string to_text(const ValidateResult& result);
 
 /// The capsule of one validation; command: how it was run.
-Capsule
-to_capsule(const ValidateResult& result, const std::string& command);
+Capsule to_capsule(const ValidateResult& result, const std::string& command);
 
 } // namespace zmlx::measure
