@@ -17,7 +17,8 @@ from conftest import ROOT
 from mlx_lm import load, stream_generate
 from tokenizers import Tokenizer
 
-COMMANDS = ["generate", "logits", "tokenize", "synth", "doctor"]
+COMMANDS = ["generate", "validate", "bench", "report", "compare"]
+COMMANDS += ["logits", "tokenize", "synth", "doctor"]
 PROMPT = "Once upon a time there was a sea."
 
 

@@ -10,6 +10,7 @@
 #include "zmlx/base/json.h"
 #include "zmlx/measure/llama_bench.h"
 #include "zmlx/measure/machine.h"
+#include "zmlx/measure/roofline.h"
 #include "zmlx/measure/validate.h"
 
 namespace zmlx::measure {
@@ -19,6 +20,8 @@ namespace zmlx::measure {
 struct BenchOptions {
   std::vector<int> n_prompt = {512}, n_gen = {128}, n_depth = {0};
   int repetitions = 5;
+  /// How the read bandwidth is measured, before the tests and after.
+  RooflineOptions roofline;
   /// Called with the side and test that is run, and repetitions done.
   std::function<void(const std::string& what, int done, int total)> progress;
 };

@@ -20,7 +20,7 @@ struct Comparison {
   Verdict verdict = Verdict::kSame;
 
   double ratio() const {
-    return after / before;
+    return before == after ? 1 : after / before;
   }
 };
 

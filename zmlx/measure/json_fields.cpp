@@ -86,7 +86,11 @@ double Fields::number_or(const std::string& key, double other) const {
 int64_t Fields::count(const std::string& key) const {
   const Json& value = member(key, "be a whole number");
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  if (!value.is_number_unsigned() || value.get<uint64_t>() > uint64_t{kMost}) {
+  const bool fits = value.is_number_unsigned()
+      ? value.get<uint64_t>() <= uint64_t{kMost}
+      : value.is_number_integer() && value.get<int64_t>() >= 0 &&
+          value.get<int64_t>() <= kMost;
+  if (!fits) {
     fail(key, concat("be a whole number in 0..", kMost), shown(value));
   }
   return value.get<int64_t>();

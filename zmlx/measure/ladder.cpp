@@ -108,7 +108,11 @@ StepDifference compare_step(
   return difference;
 }
 
-void Closeness::add(int prompt, int step, const StepDifference& difference) {
+void Closeness::add(
+    int prompt,
+    int step,
+    const StepDifference& difference,
+    int oracle_token) {
   ++steps;
   equal_steps += difference.bitwise_equal;
   unusable_steps += !difference.finite;
@@ -119,7 +123,8 @@ void Closeness::add(int prompt, int step, const StepDifference& difference) {
          step,
          difference.stock_token,
          difference.patched_token,
-         difference.margin});
+         difference.margin,
+         oracle_token});
   }
 }
 
@@ -156,12 +161,13 @@ void OracleErrors::add(
   stock_klds_.push_back(divergence(oracle, stock));
   patched_klds_.push_back(divergence(oracle, patched));
   const int best = most_likely(stock);
-  const int next = runner_up(stock, best);
-  const double error = std::abs(
-      (double{stock[best]} - stock[next]) -
-      (double{oracle[best]} - oracle[next]));
-  // A NaN leaves the noise as it is: it excuses no flip.
-  margin_noise_ = error > margin_noise_ ? error : margin_noise_;
+  for (int other : {runner_up(stock, best), most_likely(oracle)}) {
+    const double error = std::abs(
+        (double{stock[best]} - stock[other]) -
+        (double{oracle[best]} - oracle[other]));
+    // A NaN leaves the noise as it is: it excuses no flip.
+    margin_noise_ = error > margin_noise_ ? error : margin_noise_;
+  }
 }
 
 double OracleErrors::stock_rms() const {

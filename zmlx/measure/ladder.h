@@ -38,6 +38,12 @@ struct Flip {
   int prompt = 0, step = 0;
   int stock_token = 0, patched_token = 0;
   double margin = 0; // stock's
+  int oracle_token = -1; // the oracle's most likely token; -1: no oracle
+
+  /// The oracle sides with patched: the error was stock's.
+  bool oracle_agrees() const {
+    return oracle_token == patched_token;
+  }
 };
 
 /// Levels L0 and L2: patched against stock along stock's own tokens.
@@ -48,7 +54,12 @@ struct Closeness {
   std::vector<double> klds; // one a step
   std::vector<Flip> flips;
 
-  void add(int prompt, int step, const StepDifference& difference);
+  /// oracle_token: its most likely token at this step, -1 without an oracle.
+  void add(
+      int prompt,
+      int step,
+      const StepDifference& difference,
+      int oracle_token = -1);
 
   /// NaN when a step was unusable, as all that is made of it.
   double mean_kld() const;
@@ -79,9 +90,9 @@ class OracleErrors {
   double patched_kld() const;
   /// Standard error of the mean of (patched's - stock's) divergence.
   double kld_difference_error() const;
-  /// How far stock's margin between its two most likely tokens was at most
-  /// from the oracle's margin between the same two: flips of a smaller margin
-  /// lie within stock's own error.
+  /// How far stock's margin between its most likely token and its next, or
+  /// the oracle's most likely one, was at most from the oracle's margin between
+  /// the same two: flips of a smaller margin lie within stock's own error.
   double margin_noise() const {
     return margin_noise_;
   }

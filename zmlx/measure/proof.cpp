@@ -189,8 +189,10 @@ class Proof {
       const auto logits = patched.logits();
       const auto difference = compare_step(rows[step], logits);
       const int at = static_cast<int>(step);
-      prompt.closeness.add(static_cast<int>(index), at, difference);
-      result_.closeness.add(static_cast<int>(index), at, difference);
+      const int truth = oracle ? most_likely(oracle->logits()) : -1;
+      const int number = static_cast<int>(index);
+      prompt.closeness.add(number, at, difference, truth);
+      result_.closeness.add(number, at, difference, truth);
       if (oracle) {
         result_.oracle->add(oracle->logits(), rows[step], logits);
       }

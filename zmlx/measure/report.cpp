@@ -63,7 +63,7 @@ std::string row(
     const std::string& patched,
     const std::string& change) {
   std::string line = fmt::format(
-      "{:<14}{:>12}{:>12}{:>18}", metric, baseline, patched, change);
+      "{:<14}{:>12} {:>12} {:>18}", metric, baseline, patched, change);
   line.erase(line.find_last_not_of(' ') + 1);
   return line + '\n';
 }
@@ -80,19 +80,15 @@ double change(double before, double after) {
   return after / before - 1;
 }
 
+// "affine 4 bit, group 64, float32", as far as it is known.
+std::string kind_of(const CapsuleModel& model) {
+  const bool both = !model.quantization.empty() && !model.dtype.empty();
+  return model.quantization + (both ? ", " : "") + model.dtype;
+}
+
 std::string model_text(const CapsuleModel& model) {
   std::string text = fmt::format("\n{}", model.model);
-  const std::string kind = join(
-      [&] {
-        std::vector<std::string> parts;
-        for (const auto& part : {model.quantization, model.dtype}) {
-          if (!part.empty()) {
-            parts.push_back(part);
-          }
-        }
-        return parts;
-      }(),
-      ", ");
+  const std::string kind = kind_of(model);
   text += kind.empty() ? "" : fmt::format(" ({})", kind);
   text += fmt::format(
       "\n{} new tokens, {} runs; patched: {} ({} modules)\n",
@@ -100,7 +96,7 @@ std::string model_text(const CapsuleModel& model) {
       model.runs,
       join(model.patched.patterns, ", "),
       model.patched.modules_patched);
-  const std::string dashes(56, '-');
+  const std::string dashes(58, '-');
   text += row("Metric", "Baseline", "Patched", "Change") + dashes + '\n';
   text +=
       row("Decode",

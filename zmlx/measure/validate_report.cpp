@@ -13,6 +13,8 @@
 namespace zmlx::measure {
 namespace {
 
+constexpr size_t kShownFlips = 8;
+
 std::string banner(const std::string& label) {
   const std::string rule(60, '=');
   return fmt::format("{}\n  {}\n{}\n", rule, label, rule);
@@ -121,14 +123,22 @@ std::string divergence_lines(const ValidateResult& result) {
           prompt.divergence_margin);
     }
   }
-  for (const auto& flip : result.closeness.flips) {
+  const auto& flips = result.closeness.flips;
+  for (size_t i = 0; i < std::min(flips.size(), kShownFlips); ++i) {
+    const Flip& flip = flips[i];
     text += fmt::format(
-        "  Flip: prompt {}, token {}: {} became {} (stock's margin {:.3g})\n",
+        "  Flip: prompt {}, token {}: {} became {} (stock's margin {:.3g}{})\n",
         flip.prompt + 1,
         flip.step,
         flip.stock_token,
         flip.patched_token,
-        flip.margin);
+        flip.margin,
+        flip.oracle_agrees() ? "; as the oracle" : "");
+  }
+  if (flips.size() > kShownFlips) {
+    text += fmt::format(
+        "  ... and {} flips more (all are in the capsule)\n",
+        flips.size() - kShownFlips);
   }
   return text;
 }
@@ -177,12 +187,16 @@ std::string speed_table(const ValidateResult& result) {
 Json flips_json(const std::vector<Flip>& flips) {
   Json json = Json::array();
   for (const auto& flip : flips) {
-    json.push_back(
-        {{"prompt", flip.prompt},
-         {"step", flip.step},
-         {"stock_token", flip.stock_token},
-         {"patched_token", flip.patched_token},
-         {"stock_margin", flip.margin}});
+    Json part{
+        {"prompt", flip.prompt},
+        {"step", flip.step},
+        {"stock_token", flip.stock_token},
+        {"patched_token", flip.patched_token},
+        {"stock_margin", flip.margin}};
+    if (flip.oracle_token >= 0) {
+      part["oracle_token"] = flip.oracle_token;
+    }
+    json.push_back(std::move(part));
   }
   return json;
 }
@@ -285,6 +299,11 @@ std::string to_text(const ValidateResult& result) {
       result.pass() ? "PASS" : "FAIL");
   text += ladder_lines(result) + divergence_lines(result);
   text += fmt::format("  Rule: {}\n", rules_text(result.dtype));
+  if (result.pass() && result.matched() != result.total()) {
+    text +=
+        "  Tokens that differ lie within stock's own error at this type; "
+        "patched is no further from float32 than stock.\n";
+  }
   for (const auto& failure : result.failures) {
     text += fmt::format("  FAIL {}\n", failure);
   }

@@ -20,8 +20,8 @@ struct Rules {
   double narrow_kld = 5e-5;
   /// patched's RMS error to the oracle at most this times stock's, and its
   /// mean KLD to the oracle at most this times stock's plus two standard
-  /// errors of the difference; and no flip of a stock margin above the largest
-  /// error of stock's own margins.
+  /// errors of the difference; and no flip away from the oracle's choice whose
+  /// stock margin is above the largest error of stock's own margins.
   double oracle_ratio = 1.05;
 };
 

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/measure/machine.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include <gtest/gtest.h>
+
+#include "zmlx/measure/memory.h"
+#include "zmlx/measure/roofline.h"
+
+namespace zmlx::measure {
+namespace {
+
+constexpr size_t kBlock = size_t{96} << 20;
+
+std::unique_ptr<char[]> touched_block() {
+  auto block = std::make_unique<char[]>(kBlock);
+  std::memset(block.get(), 1, kBlock);
+  return block;
+}
+
+TEST(Memory, PeakHoldsWhatWasFreedAndCanBeReset) {
+  if (!reset_peak_resident_memory()) {
+    GTEST_SKIP() << "the peak cannot be reset on this system";
+  }
+  const uint64_t before = peak_resident_memory();
+  ASSERT_GT(before, 0u);
+  {
+    const auto block = touched_block();
+    EXPECT_GE(resident_memory(), before / 2 + kBlock / 2);
+  }
+  EXPECT_GE(peak_resident_memory(), before + kBlock / 2);
+  ASSERT_TRUE(reset_peak_memory());
+  EXPECT_LT(peak_resident_memory(), before + kBlock / 2);
+  EXPECT_EQ(peak_memory(), peak_resident_memory()); // on a CPU
+}
+
+TEST(Memory, OfTheMachineIsMoreThanOfTheProcess) {
+  EXPECT_GT(total_memory(), resident_memory());
+}
+
+TEST(Roofline, ReadsWithEveryLoop) {
+  RooflineOptions options;
+  options.buffer_bytes = size_t{8} << 20;
+  options.seconds = 0.04;
+  options.threads = 3;
+  const auto cpu = cpu_read_bandwidth(options);
+  EXPECT_GT(cpu.gb_per_second(), 0.01);
+  EXPECT_NE(cpu.loop.find(", 3 threads"), std::string::npos) << cpu.loop;
+  const auto device = device_read_bandwidth(options);
+  EXPECT_GT(device.gb_per_second(), 0.001);
+}
+
+TEST(Machine, HasNames) {
+  const Machine machine = this_machine();
+  EXPECT_GT(machine.cores, 0);
+  EXPECT_FALSE(machine.simd.empty());
+  EXPECT_FALSE(machine.os.empty());
+  EXPECT_FALSE(machine.mlx_version.empty());
+  EXPECT_FALSE(machine.device().empty());
+}
+
+TEST(Machine, KeepsOnlyVariablesThatMatter) {
+  setenv("ZMLX_THREADS", "2=x", 1);
+  setenv("NOT_OURS", "1", 1);
+  const auto found = relevant_environment();
+  unsetenv("ZMLX_THREADS");
+  unsetenv("NOT_OURS");
+  EXPECT_EQ(found.at("ZMLX_THREADS"), "2=x");
+  EXPECT_EQ(found.count("NOT_OURS"), 0u);
+}
+
+} // namespace
+} // namespace zmlx::measure
