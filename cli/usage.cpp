@@ -95,7 +95,7 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   if (!stray.empty()) {
     return concat("no place for the argument '", stray, "'.");
   }
-  const std::string_view name = error.get_name();
+  const std::string name = error.get_name();
   if (name == "ConversionError" && command) {
     return bad_number(*command, error.what());
   }
