@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 
@@ -89,6 +90,22 @@ def test_validate_does_without_a_tokenizer(zmlx, tiny, tmp_path):
     assert "5/5 prompts identical" in done.stdout
     done = zmlx("validate", tmp_path, "--prompt", "text")
     assert done.returncode == 2 and "tokenizer" in done.stderr
+
+
+def test_validate_stops_at_the_end_token(zmlx, tiny, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    prompt = ("--prompt", "the sea", "--raw", "--max-tokens", 8)
+    done = zmlx("generate", "--model", copy, *prompt, "--json")
+    greedy = [json.loads(line)["token"] for line in done.stdout.splitlines()[:-1]]
+    (copy / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": greedy[3]})
+    )
+    path = tmp_path / "c.json"
+    done = zmlx("validate", copy, *prompt, "--runs", 1, "--json", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = json.loads(path.read_text())["copy"]["prompts"]
+    assert [part["total"] for part in parts] == [greedy.index(greedy[3]) + 1]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,16 @@ TEST(CompareStep, SeesEqualNaNs) {
   EXPECT_TRUE(std::isnan(bad.kld));
 }
 
+TEST(CompareStep, SeesEqualInfinities) {
+  const auto bad = compare_step(Logits{kInfinity, 1}, Logits{kInfinity, 1});
+  EXPECT_FALSE(bad.finite);
+  EXPECT_TRUE(std::isnan(bad.kld));
+  const auto masked =
+      compare_step(Logits{-kInfinity, 1}, Logits{-kInfinity, 1});
+  EXPECT_TRUE(masked.finite);
+  EXPECT_EQ(masked.kld, 0);
+}
+
 TEST(Closeness, SumsUp) {
   Closeness sum;
   sum.add(0, 0, compare_step(Logits{1, 2}, Logits{1, 2}));

@@ -271,6 +271,21 @@ TEST(Validate, PatchesOnceAGroupAndARound) {
   EXPECT_EQ(patches, 2);
 }
 
+// Logits of such a vocabulary take more than is kept of one prompt at once.
+TEST(Validate, TakesLargeVocabulariesPromptByPrompt) {
+  FakeModel fake;
+  fake.model.info.vocab_size = 30'000'000;
+  int patches = 0;
+  fake.sides.patch = [&, patch = fake.sides.patch](Model& model) {
+    ++patches;
+    return patch(model);
+  };
+  const auto result = run(fake);
+  EXPECT_EQ(result.closeness.equal_steps, 36u);
+  EXPECT_EQ(result.repeat.equal_steps, 36u);
+  EXPECT_EQ(patches, 3 + 1); // a prompt each, and the timing
+}
+
 TEST(Prompts, RandomTokensAreTheSameEverywhere) {
   const auto tokens = random_tokens(4, 1000, 1);
   // SplitMix64 of seed 1, from its reference implementation.
