@@ -110,13 +110,10 @@ Json llama_keys(const BenchResult& result, const BenchRow& row) {
 void add_own_keys(const BenchResult& result, const BenchRow& row, Json& json) {
   const auto rates = row.tokens_per_second();
   const bool patched = row.side == "patched";
-  std::vector<std::string> patterns;
-  for (const auto& [name, count] : result.patched.counts()) {
-    patterns.push_back(name);
-  }
   json["schema_version"] = kSchema;
   json["side"] = row.side;
-  json["patterns"] = patched ? patterns : std::vector<std::string>();
+  json["patterns"] =
+      patched ? pattern_names(result.patched) : std::vector<std::string>();
   json["modules_patched"] = patched ? result.patched.installed.size() : 0;
   json["dtype"] = name_of(result.dtype);
   json["mlx_version"] = result.machine.mlx_version;

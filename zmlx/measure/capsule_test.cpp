@@ -96,6 +96,22 @@ TEST(Capsule, HoldsTheLadderAndEachPrompt) {
   EXPECT_TRUE(json["baseline"].contains("spread_decode"));
 }
 
+TEST(Capsule, NamesTheModelByItsFolder) {
+  testing::FakeModel fake;
+  auto result = validate(fake.model, testing::small_options(), fake.sides);
+  const auto names = [&](const std::string& folder) {
+    result.model = folder;
+    const auto model = to_capsule(result, "").models.at(0);
+    return model.key + ' ' + model.model;
+  };
+  EXPECT_EQ(names("models/demo"), "demo models/demo");
+  EXPECT_EQ(names("models/demo/"), "demo models/demo/");
+  EXPECT_EQ(names("/x/meta"), "model_meta /x/meta");
+  EXPECT_EQ(
+      names("/c/hub/models--mlx-community--LFM2-8B/snapshots/0a1b"),
+      "LFM2-8B mlx-community/LFM2-8B");
+}
+
 TEST(Capsule, TellsWhatIsWrong) {
   const auto broken = [](auto change) {
     Json json = reference();

@@ -3,9 +3,9 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include "zmlx/measure/memory.h"
 #include "zmlx/measure/roofline.h"
@@ -15,11 +15,29 @@ namespace {
 
 constexpr size_t kBlock = size_t{96} << 20;
 
-std::unique_ptr<char[]> touched_block() {
-  auto block = std::make_unique<char[]>(kBlock);
-  std::memset(block.get(), 1, kBlock);
-  return block;
-}
+// Not from the heap, which may keep what is freed (sanitizers do).
+class TouchedBlock {
+ public:
+  TouchedBlock()
+      : data_(mmap(
+            nullptr,
+            kBlock,
+            PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS,
+            -1,
+            0)) {
+    if (data_ != MAP_FAILED) {
+      std::memset(data_, 1, kBlock);
+    }
+  }
+  TouchedBlock(const TouchedBlock&) = delete;
+  ~TouchedBlock() {
+    munmap(data_, kBlock);
+  }
+
+ private:
+  void* data_;
+};
 
 TEST(Memory, PeakHoldsWhatWasFreedAndCanBeReset) {
   if (!reset_peak_resident_memory()) {
@@ -28,7 +46,7 @@ TEST(Memory, PeakHoldsWhatWasFreedAndCanBeReset) {
   const uint64_t before = peak_resident_memory();
   ASSERT_GT(before, 0u);
   {
-    const auto block = touched_block();
+    const TouchedBlock block;
     EXPECT_GE(resident_memory(), before / 2 + kBlock / 2);
   }
   EXPECT_GE(peak_resident_memory(), before + kBlock / 2);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/measure/validate.h"
 
+#include <filesystem>
+#include <string_view>
+
 #include <fmt/format.h>
 #include <xxhash.h>
 
@@ -43,6 +46,34 @@ void check(const ValidateOptions& options) {
 }
 
 } // namespace
+
+std::vector<std::string> pattern_names(const PatchResult& patched) {
+  std::vector<std::string> names;
+  for (const auto& [name, count] : patched.counts()) {
+    names.push_back(name);
+  }
+  return names;
+}
+
+std::string ValidateResult::name() const {
+  const std::filesystem::path folder(model);
+  // ".../models--org--name/snapshots/0123abc" of the hub's cache.
+  constexpr std::string_view kHubPrefix = "models--";
+  for (const auto& part : folder) {
+    std::string id = part.string();
+    if (id.rfind(kHubPrefix, 0) == 0) {
+      id.erase(0, kHubPrefix.size());
+      const size_t dashes = id.find("--");
+      return dashes == id.npos
+          ? id
+          : concat(id.substr(0, dashes), '/', id.substr(dashes + 2));
+    }
+  }
+  // "models/demo/" ends in an empty part.
+  const auto part = folder.has_filename() ? folder.filename()
+                                          : folder.parent_path().filename();
+  return part.empty() ? model : part.string();
+}
 
 int ValidateResult::matched() const {
   int sum = 0;

@@ -105,9 +105,14 @@ struct ValidateResult {
   bool pass() const {
     return failures.empty();
   }
+  /// The Hugging Face id of a folder in the hub's cache, else its last part.
+  std::string name() const;
   int matched() const;
   int total() const;
 };
+
+/// The patterns that put a module in place, sorted.
+std::vector<std::string> pattern_names(const PatchResult& patched);
 
 /// Runs the fidelity ladder, then the timed runs; the model must be stock and
 /// is stock afterwards. Weights are loaded once: sides are changed by patching.

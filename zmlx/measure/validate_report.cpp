@@ -2,7 +2,6 @@
 #include "zmlx/measure/validate_report.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -22,19 +21,6 @@ std::string banner(const std::string& label) {
 
 double gigabytes(uint64_t bytes) {
   return static_cast<double>(bytes) / 1e9;
-}
-
-std::string model_name(const ValidateResult& result) {
-  const auto name = std::filesystem::path(result.model).filename().string();
-  return name.empty() ? result.model : name;
-}
-
-std::vector<std::string> pattern_names(const PatchResult& patched) {
-  std::vector<std::string> names;
-  for (const auto& [name, count] : patched.counts()) {
-    names.push_back(name);
-  }
-  return names;
 }
 
 std::string run_lines(const SideSpeed& speed) {
@@ -184,93 +170,6 @@ std::string speed_table(const ValidateResult& result) {
   return text;
 }
 
-Json flips_json(const std::vector<Flip>& flips) {
-  Json json = Json::array();
-  for (const auto& flip : flips) {
-    Json part{
-        {"prompt", flip.prompt},
-        {"step", flip.step},
-        {"stock_token", flip.stock_token},
-        {"patched_token", flip.patched_token},
-        {"stock_margin", flip.margin}};
-    if (flip.oracle_token >= 0) {
-      part["oracle_token"] = flip.oracle_token;
-    }
-    json.push_back(std::move(part));
-  }
-  return json;
-}
-
-Json repetition_json(const Repetition& repetition) {
-  return {{"steps", repetition.steps}, {"equal_steps", repetition.equal_steps}};
-}
-
-Json oracle_json(const OracleErrors& oracle) {
-  return {
-      {"oracle", "stock at float32"},
-      {"stock_rms_error", oracle.stock_rms()},
-      {"patched_rms_error", oracle.patched_rms()},
-      {"stock_mean_kld", oracle.stock_kld()},
-      {"patched_mean_kld", oracle.patched_kld()},
-      {"stock_margin_noise", oracle.margin_noise()}};
-}
-
-Json ladder_json(const ValidateResult& result) {
-  const Closeness& sum = result.closeness;
-  Json json;
-  json["rules"] = rules_text(result.dtype);
-  json["failures"] = result.failures;
-  json["L0"] = {{"steps", sum.steps}, {"equal_steps", sum.equal_steps}};
-  json["L1"] = {{"matched", result.matched()}, {"total", result.total()}};
-  json["L2"] = {
-      {"mean_kld", sum.mean_kld()},
-      {"kld_999", sum.kld_quantile(0.999)},
-      {"max_kld", sum.max_kld()},
-      {"same_top", sum.same_top()},
-      {"same_top_standard_error", sum.same_top_error()},
-      {"flips", flips_json(sum.flips)}};
-  json["L3"] = result.oracle ? oracle_json(*result.oracle)
-                             : Json{{"oracle", "stock itself"}};
-  json["repeat"] = repetition_json(result.repeat);
-  if (result.one_thread) {
-    json["one_thread"] = repetition_json(*result.one_thread);
-  }
-  return json;
-}
-
-Json prompts_json(const ValidateResult& result) {
-  Json json = Json::array();
-  for (const auto& prompt : result.prompts) {
-    Json part{{"prompt_tokens", prompt.prompt.size()}};
-    if (!prompt.text.empty()) {
-      part["text"] = prompt.text;
-    } else {
-      part["tokens"] = prompt.prompt;
-    }
-    part["gen_tokens"] = prompt.stock.size();
-    part["matched"] = prompt.matched;
-    part["total"] = prompt.total;
-    if (!prompt.identical()) {
-      part["first_divergence"] = prompt.first_divergence;
-      part["stock_margin"] = prompt.divergence_margin;
-    }
-    part["mean_kld"] = prompt.closeness.mean_kld();
-    part["max_kld"] = prompt.closeness.max_kld();
-    json.push_back(std::move(part));
-  }
-  return json;
-}
-
-CapsuleSide side_of(const SideSpeed& speed) {
-  CapsuleSide side;
-  side.prefill_tok_s = speed.prefill_tok_s;
-  side.decode_tok_s = speed.decode_tok_s;
-  side.median_prefill = median(speed.prefill_tok_s);
-  side.median_decode = median(speed.decode_tok_s);
-  side.peak_mem_gb = gigabytes(speed.peak_memory_bytes);
-  return side;
-}
-
 } // namespace
 
 std::string to_text(const ValidateResult& result) {
@@ -282,7 +181,7 @@ std::string to_text(const ValidateResult& result) {
   const auto patterns = pattern_names(result.patched);
   text += fmt::format(
       "Model:     {} ({}, activations {})\nPatterns:  {} ({} modules)\n",
-      model_name(result),
+      result.name(),
       result.info.quantization,
       name_of(result.dtype),
       patterns.empty() ? "none" : join(patterns, ", "),
@@ -308,34 +207,6 @@ std::string to_text(const ValidateResult& result) {
     text += fmt::format("  FAIL {}\n", failure);
   }
   return text + '\n' + speed_table(result);
-}
-
-Capsule to_capsule(const ValidateResult& result, const std::string& command) {
-  CapsuleModel model;
-  model.key = model_name(result);
-  model.model = result.model;
-  model.model_hash = result.model_hash;
-  model.tokenizer_hash = result.tokenizer_hash;
-  model.dtype = name_of(result.dtype);
-  model.quantization = result.info.quantization;
-  model.max_tokens = result.max_tokens;
-  model.gen_tokens = result.timed_tokens;
-  model.runs = result.runs;
-  model.matched = result.matched();
-  model.total = result.total();
-  model.verdict = result.pass() ? "PASS" : "FAIL";
-  model.baseline = side_of(result.stock_speed);
-  model.patched = side_of(result.patched_speed);
-  model.patched.patterns = pattern_names(result.patched);
-  model.patched.modules_patched =
-      static_cast<int>(result.patched.installed.size());
-  model.decode_speedup =
-      model.patched.median_decode / model.baseline.median_decode;
-  model.prefill_change =
-      model.patched.median_prefill / model.baseline.median_prefill - 1;
-  model.ladder = ladder_json(result);
-  model.prompts = prompts_json(result);
-  return {meta_of_this_machine(command, result.threads), {std::move(model)}};
 }
 
 } // namespace zmlx::measure
