@@ -52,7 +52,8 @@ TEST(Memory, PeakHoldsWhatWasFreedAndCanBeReset) {
   EXPECT_GE(peak_resident_memory(), before + kBlock / 2);
   ASSERT_TRUE(reset_peak_memory());
   EXPECT_LT(peak_resident_memory(), before + kBlock / 2);
-  EXPECT_EQ(peak_memory(), peak_resident_memory()); // on a CPU
+  // On a CPU both are the process's; reading them may itself take a page.
+  EXPECT_NEAR(double(peak_memory()), double(peak_resident_memory()), 1e6);
 }
 
 TEST(Memory, OfTheMachineIsMoreThanOfTheProcess) {
