@@ -2,12 +2,9 @@
 #include "zmlx/measure/validate.h"
 
 #include <filesystem>
-#include <string_view>
-
-#include <fmt/format.h>
-#include <xxhash.h>
 
 #include "zmlx/base/error.h"
+#include "zmlx/base/hash.h"
 #include "zmlx/base/json.h"
 #include "zmlx/measure/prompts.h"
 #include "zmlx/measure/proof.h"
@@ -15,6 +12,7 @@
 #include "zmlx/measure/timing.h"
 #include "zmlx/measure/verdict.h"
 #include "zmlx/model/checkpoint/checkpoint.h"
+#include "zmlx/model/checkpoint/hub.h"
 
 namespace zmlx::measure {
 namespace {
@@ -22,14 +20,9 @@ namespace {
 // XXH3-128 of tokenizer.json as it stands: another vocabulary would give other
 // tokens from the same weights.
 std::string tokenizer_hash(const Model& model) {
-  const std::string text = read_file(model.folder + "/tokenizer.json");
-  XXH128_canonical_t digest;
-  XXH128_canonicalFromHash(&digest, XXH3_128bits(text.data(), text.size()));
-  std::string hex;
-  for (unsigned char byte : digest.digest) {
-    hex += fmt::format("{:02x}", byte);
-  }
-  return hex;
+  Hash hash;
+  hash.add(read_file(model.folder + "/tokenizer.json"));
+  return hash.hex();
 }
 
 void check(const ValidateOptions& options) {
@@ -57,16 +50,9 @@ std::vector<std::string> pattern_names(const PatchResult& patched) {
 
 std::string ValidateResult::name() const {
   const std::filesystem::path folder(model);
-  // ".../models--org--name/snapshots/0123abc" of the hub's cache.
-  constexpr std::string_view kHubPrefix = "models--";
   for (const auto& part : folder) {
-    std::string id = part.string();
-    if (id.rfind(kHubPrefix, 0) == 0) {
-      id.erase(0, kHubPrefix.size());
-      const size_t dashes = id.find("--");
-      return dashes == id.npos
-          ? id
-          : concat(id.substr(0, dashes), '/', id.substr(dashes + 2));
+    if (auto id = hub_id(part.string()); !id.empty()) {
+      return id;
     }
   }
   // "models/demo/" ends in an empty part.

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <filesystem>
 
-#include <xxhash.h>
-
+#include "zmlx/base/hash.h"
 #include "zmlx/model/checkpoint/checkpoint.h"
 
 namespace zmlx {
@@ -11,18 +10,16 @@ namespace fs = std::filesystem;
 
 std::string Checkpoint::hash() const {
   constexpr size_t kBlocks = 64, kBlockBytes = 4096;
-  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(
-      XXH3_createState(), XXH3_freeState);
-  XXH3_128bits_reset(state.get());
+  Hash hash;
   const auto add = [&](std::string_view text) {
     // Lengths are hashed too, as eight little-endian bytes, so that no byte can
     // move from one field to the next unseen.
-    unsigned char length[8];
+    char length[8];
     for (int i = 0; i < 8; ++i) {
-      length[i] = static_cast<unsigned char>(uint64_t(text.size()) >> (8 * i));
+      length[i] = static_cast<char>(uint64_t(text.size()) >> (8 * i));
     }
-    XXH3_128bits_update(state.get(), length, sizeof length);
-    XXH3_128bits_update(state.get(), text.data(), text.size());
+    hash.add({length, sizeof length});
+    hash.add(text);
   };
   add(config_text_);
   for (const auto& file : files_) {
@@ -41,14 +38,7 @@ std::string Checkpoint::hash() const {
       add(data.substr(begin, kBlockBytes));
     }
   }
-  XXH128_canonical_t digest;
-  XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(state.get()));
-  std::string hex;
-  for (const unsigned char byte : digest.digest) {
-    hex += "0123456789abcdef"[byte >> 4];
-    hex += "0123456789abcdef"[byte & 15];
-  }
-  return hex;
+  return hash.hex();
 }
 
 } // namespace zmlx

@@ -92,6 +92,17 @@ std::string folder_name(const std::string& id) {
 
 } // namespace
 
+std::string hub_id(const std::string& folder_name) {
+  if (folder_name.rfind(kPrefix, 0) != 0) {
+    return "";
+  }
+  std::string id = folder_name.substr(std::string_view(kPrefix).size());
+  const size_t dashes = id.find("--");
+  return dashes == id.npos
+      ? id
+      : concat(id.substr(0, dashes), '/', id.substr(dashes + 2));
+}
+
 std::string hub_cache_folder() {
   if (const auto cache = path_variable("HF_HUB_CACHE")) {
     return *cache;
@@ -113,13 +124,9 @@ std::vector<std::string> cached_models() {
        !error && entry != end;
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name.rfind(kPrefix, 0) == 0 && newest_snapshot(entry->path())) {
-      const std::string id = name.substr(std::string_view(kPrefix).size());
-      const size_t dashes = id.find("--");
-      ids.push_back(
-          dashes == id.npos
-              ? id
-              : concat(id.substr(0, dashes), '/', id.substr(dashes + 2)));
+    std::string id = hub_id(name);
+    if (!id.empty() && newest_snapshot(entry->path())) {
+      ids.push_back(std::move(id));
     }
   }
   std::sort(ids.begin(), ids.end());

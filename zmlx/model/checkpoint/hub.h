@@ -19,6 +19,9 @@ std::string resolve_model(const std::string& name_or_path);
 /// $XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub.
 std::string hub_cache_folder();
 
+/// "org/name" of the cache's folder "models--org--name"; "" of any other name.
+std::string hub_id(const std::string& folder_name);
+
 /// Ids of the models in the cache that hold a config.json, sorted.
 std::vector<std::string> cached_models();
 
