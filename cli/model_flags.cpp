@@ -1,31 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "cli/model_flags.h"
 
-#include <algorithm>
-
 #include "cli/progress.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
 
 namespace zmlx::cli {
 namespace {
-
-void check_patterns(const std::vector<std::string>& names) {
-  const auto known = list_patterns();
-  for (const auto& name : names) {
-    if (std::find(known.begin(), known.end(), name) == known.end()) {
-      invalid(
-          "patch",
-          "no pattern '",
-          name,
-          "'.",
-          did_you_mean(name, known),
-          " Patterns are ",
-          join(known, ", "),
-          '.');
-    }
-  }
-}
 
 LoadOptions load_options(const ModelFlags& flags) {
   LoadOptions options;
@@ -68,8 +49,7 @@ PatchOptions patch_options(const ModelFlags& flags) {
   if (flags.no_patch && !(flags.patterns + flags.exclude).empty()) {
     invalid("patch", "--no-patch goes without --patterns and --exclude.");
   }
-  check_patterns(patches.patterns);
-  check_patterns(patches.exclude);
+  check_patterns(patches);
   return patches;
 }
 

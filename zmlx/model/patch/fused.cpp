@@ -73,6 +73,24 @@ Packed take(const LayerSlot& layer) {
   return take(linear->weight);
 }
 
+/// Gate, up and down of a block, or why they cannot be taken.
+struct PackedExperts {
+  std::optional<moe::ExpertArrays> arrays;
+  std::string reason;
+};
+
+template <class Weight>
+PackedExperts
+take(const Weight& gate_proj, const Weight& up_proj, const Weight& down_proj) {
+  const auto gate = take(gate_proj), up = take(up_proj), down = take(down_proj);
+  for (const auto* part : {&gate, &up, &down}) {
+    if (!part->arrays) {
+      return {{}, part->reason};
+    }
+  }
+  return {moe::ExpertArrays{*gate.arrays, *up.arrays, *down.arrays}, ""};
+}
+
 Fusion left_stock(std::string reason) {
   Fusion fusion;
   fusion.reason = std::move(reason);
@@ -93,14 +111,15 @@ Fusion fuse_moe_mlp(const LayerSlot& module) {
   if (!stock) {
     return {};
   }
-  const auto gate = take(stock->switch_mlp->gate_proj.weight);
-  const auto up = take(stock->switch_mlp->up_proj.weight);
-  const auto down = take(stock->switch_mlp->down_proj.weight);
   const auto router = take(stock->gate);
-  for (const auto* part : {&router, &gate, &up, &down}) {
-    if (!part->arrays) {
-      return left_stock(part->reason);
-    }
+  if (!router.arrays) {
+    return left_stock(router.reason);
+  }
+  const auto& mlp = *stock->switch_mlp;
+  const auto experts =
+      take(mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight);
+  if (!experts.arrays) {
+    return left_stock(experts.reason);
   }
   return install(
       fused(
@@ -108,8 +127,7 @@ Fusion fuse_moe_mlp(const LayerSlot& module) {
           [spec = stock->router,
            router = *router.arrays,
            bias = stock->expert_bias,
-           experts = moe::ExpertArrays{*gate.arrays, *up.arrays, *down.arrays}](
-              const mx::array& x) {
+           experts = *experts.arrays](const mx::array& x) {
             return moe::moe_mlp(x, spec, router, bias, experts);
           }),
       std::get<PackedWeight>(stock->switch_mlp->gate_proj.weight).cols());
@@ -120,18 +138,16 @@ Fusion fuse_swiglu_mlp(const LayerSlot& module) {
   if (!stock) {
     return {};
   }
-  const auto gate = take(stock->gate_proj), up = take(stock->up_proj),
-             down = take(stock->down_proj);
-  for (const auto* part : {&gate, &up, &down}) {
-    if (!part->arrays) {
-      return left_stock(part->reason);
-    }
+  const auto weights = take(stock->gate_proj, stock->up_proj, stock->down_proj);
+  if (!weights.arrays) {
+    return left_stock(weights.reason);
   }
   return install(
       fused(
           module,
-          [weights = moe::ExpertArrays{*gate.arrays, *up.arrays, *down.arrays}](
-              const mx::array& x) { return moe::swiglu_mlp(x, weights); }),
+          [weights = *weights.arrays](const mx::array& x) {
+            return moe::swiglu_mlp(x, weights);
+          }),
       dynamic_cast<const QuantizedLinear&>(*stock->gate_proj).weight.cols());
 }
 
@@ -296,7 +312,6 @@ Fusion fuse_short_conv(const MixerSlot& module, mx::Dtype dtype) {
   Fusion fusion;
   fusion.reason = why_not_float32(dtype);
   if (fusion.reason.empty()) {
-    fusion.width = stock->conv_weight.stored().shape(0);
     fusion.mixer = std::make_shared<FusedShortConv>(module, *stock);
   }
   return fusion;

@@ -45,7 +45,7 @@ class FusedMixer : public Mixer {
 struct Fusion {
   LayerSlot layer;
   MixerSlot mixer;
-  int width = 0; // of the last axis of the input, for the probe
+  int width = 0; // of the last axis of a layer's input, for the probe
   std::string reason; // not empty: left stock
 };
 

@@ -30,22 +30,6 @@ constexpr Pattern kPatterns[] = {
     {"rmsnorm", fuse_rmsnorm, nullptr},
 };
 
-void check_names(const std::vector<std::string>& names) {
-  const auto known = list_patterns();
-  for (const auto& name : names) {
-    if (std::find(known.begin(), known.end(), name) == known.end()) {
-      invalid(
-          "patch",
-          "patterns must be of ",
-          join(known, ", "),
-          "; got '",
-          name,
-          "'.",
-          did_you_mean(name, known));
-    }
-  }
-}
-
 bool wanted(const PatchOptions& options, const std::string& name) {
   auto holds = [&](const std::vector<std::string>& names) {
     return std::find(names.begin(), names.end(), name) != names.end();
@@ -166,9 +150,27 @@ std::string PatchResult::summary() const {
   return text;
 }
 
+void check_patterns(const PatchOptions& options) {
+  const auto known = list_patterns();
+  for (const auto* names : {&options.patterns, &options.exclude}) {
+    for (const auto& name : *names) {
+      if (std::find(known.begin(), known.end(), name) == known.end()) {
+        invalid(
+            "patch",
+            "no pattern '",
+            name,
+            "'.",
+            did_you_mean(name, known),
+            " Patterns are ",
+            join(known, ", "),
+            '.');
+      }
+    }
+  }
+}
+
 PatchResult patch(Model& model, const PatchOptions& options) {
-  check_names(options.patterns);
-  check_names(options.exclude);
+  check_patterns(options);
   PatchResult result;
   if (mx::default_device() != mx::Device(mx::Device::cpu)) {
     result.skipped.push_back(

@@ -44,6 +44,10 @@ struct PatchResult {
   std::string summary() const;
 };
 
+/// Throws std::invalid_argument for a pattern name that is not known; patch()
+/// does so too, but only after a model is loaded.
+void check_patterns(const PatchOptions& options);
+
 /// Replaces what matches the patterns, in place. Patching twice is the same as
 /// once. Throws std::invalid_argument for an unknown pattern name.
 PatchResult patch(Model& model, const PatchOptions& options = {});
