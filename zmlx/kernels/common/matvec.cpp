@@ -70,13 +70,12 @@ HWY_EXPORT(Matvec);
 HWY_EXPORT(TargetName);
 
 void PreparedVector::reserve(int64_t cols, int bits, int group_size) {
-  cols_ = cols;
   group_size_ = group_size;
   nibbles_ = bits == 4;
-  const int64_t columns = nibbles_ ? 128 : 64; // a chunk
-  const auto chunks = static_cast<size_t>((cols + columns - 1) / columns);
+  const auto chunks =
+      static_cast<size_t>((cols + chunk_columns() - 1) / chunk_columns());
   values_.resize(static_cast<size_t>(cols));
-  digits_.resize(chunks * (nibbles_ ? 384 : 192));
+  digits_.resize(chunks * static_cast<size_t>(chunk_digits()));
   lane_scales_.resize(chunks * 16);
   group_sums_.resize(static_cast<size_t>(cols / group_size));
   needs_float_.resize(chunks);
@@ -84,7 +83,7 @@ void PreparedVector::reserve(int64_t cols, int bits, int group_size) {
 
 void PreparedVector::prepare_part(const float* x, int64_t begin, int64_t end) {
   std::copy(x + begin, x + end, values_.begin() + begin);
-  const int64_t columns = nibbles_ ? 128 : 64;
+  const int64_t columns = chunk_columns();
   const int blocks_per_group = group_size_ / 32;
   float block_sums[4];
   for (int64_t first = begin; first < end; first += columns) {
@@ -94,7 +93,7 @@ void PreparedVector::prepare_part(const float* x, int64_t begin, int64_t end) {
         x + first,
         here,
         nibbles_,
-        digits_.data() + chunk * (nibbles_ ? 384 : 192),
+        digits_.data() + chunk * chunk_digits(),
         lane_scales_.data() + chunk * 16,
         block_sums);
     for (int64_t b = 0; b < here / 32; ++b) {

@@ -50,18 +50,19 @@ class PreparedVector {
   /// Whether some value is NaN, infinite, or in a block of tiny ones (all below
   /// 1e-30), so that the product must be taken in floats.
   bool needs_float() const;
-  int64_t cols() const {
-    return cols_;
-  }
-  bool nibbles() const {
-    return nibbles_;
-  }
 
  private:
+  /// Columns and bytes of digits of a chunk.
+  int64_t chunk_columns() const {
+    return nibbles_ ? 128 : 64;
+  }
+  int64_t chunk_digits() const {
+    return 3 * chunk_columns();
+  }
+
   AlignedVector<float> values_, lane_scales_, group_sums_;
   AlignedVector<uint8_t> needs_float_; // one flag a chunk
   AlignedVector<int8_t> digits_;
-  int64_t cols_ = 0;
   int group_size_ = 0;
   bool nibbles_ = false;
 };

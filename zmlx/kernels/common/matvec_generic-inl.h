@@ -67,7 +67,7 @@ unpack(const uint32_t* words, int bits, int64_t count, uint8_t* out) {
   }
 }
 
-/// sum of q * x over one row, a float at a time in 16 partial sums.
+/// The dot product of one row with x in floats, in 16 partial sums.
 inline float
 float_row(const PackedMatrix& w, int64_t row, const float* x, uint8_t* quants) {
   unpack(w.row_words(row), w.bits, w.cols, quants);
@@ -89,13 +89,13 @@ float_row(const PackedMatrix& w, int64_t row, const float* x, uint8_t* quants) {
   return sum;
 }
 
-/// Digits, scales and sums of 32 columns. digit_of(d, j) is where digit d of
-/// column j goes. Returns false where integers will not do.
+/// 32 columns: their digits, most significant first, scale and sum.
 struct Block {
   int8_t digits[3][32];
   float scale, sum;
 };
 
+/// Returns false where integers will not do.
 inline bool prepare_block(const float* x, Block& block) {
   uint32_t largest = 0;
   for (int j = 0; j < 32; ++j) {

@@ -88,6 +88,26 @@ void store_row(mx::array& out, int64_t r, const float* values, int64_t width) {
   }
 }
 
+RowsInOut::RowsInOut(const mx::array& in, mx::array& out) : out_(out) {
+  const RowReader reader(in);
+  const auto count = static_cast<size_t>(reader.rows());
+  const auto width = static_cast<size_t>(out.shape(-1));
+  const bool direct = out.dtype() == mx::float32;
+  scratch_.resize(count);
+  results_.resize(direct ? 0 : count * width);
+  float* const results = direct ? out.data<float>() : results_.data();
+  for (size_t i = 0; i < count; ++i) {
+    x.push_back(reader.row(static_cast<int64_t>(i), scratch_[i]));
+    y.push_back(results + i * width);
+  }
+}
+
+void RowsInOut::store() {
+  for (size_t i = 0; !results_.empty() && i < y.size(); ++i) {
+    store_row(out_, static_cast<int64_t>(i), y[i], out_.shape(-1));
+  }
+}
+
 void to_float(const void* values, mx::Dtype dtype, int64_t count, float* out) {
   convert_any(static_cast<const char*>(values), dtype, 1, count, out);
 }

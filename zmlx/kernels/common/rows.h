@@ -39,6 +39,24 @@ class RowReader {
 /// Stores row r of a row-contiguous output of any of those types.
 void store_row(mx::array& out, int64_t r, const float* values, int64_t width);
 
+/// The rows of x, and of a row-contiguous output, as float32: in place where
+/// they are float32 already, else in buffers that store() converts back. Both
+/// arrays are evaluated and outlive it.
+class RowsInOut {
+ public:
+  RowsInOut(const mx::array& x, mx::array& out);
+  /// Puts y into the output; needed once all of it is computed.
+  void store();
+
+  std::vector<const float*> x;
+  std::vector<float*> y;
+
+ private:
+  mx::array& out_;
+  std::vector<std::vector<float>> scratch_;
+  std::vector<float> results_; // empty when y is the output itself
+};
+
 /// Converts count values of dtype float32, float16 or bfloat16.
 void to_float(const void* values, mx::Dtype dtype, int64_t count, float* out);
 

@@ -2,8 +2,7 @@
 #include "zmlx/kernels/moe/moe_mlp.h"
 
 #include "zmlx/base/error.h"
-#include "zmlx/kernels/common/gemm.h"
-#include "zmlx/kernels/common/matvec.h"
+#include "zmlx/kernels/common/multiply_rows.h"
 #include "zmlx/kernels/common/rows.h"
 #include "zmlx/kernels/moe/gated_experts.h"
 #include "zmlx/runtime/cpu_op.h"
@@ -74,38 +73,6 @@ void check(
   }
 }
 
-/// Rows of x and of the output as float32.
-struct RowsInOut {
-  RowsInOut(const mx::array& x, mx::array& out) : out_(out) {
-    const RowReader reader(x);
-    width_ = reader.width();
-    const auto count = static_cast<size_t>(reader.rows());
-    scratch_.resize(count);
-    const bool direct = out.dtype() == mx::float32;
-    results_.resize(direct ? 0 : count * static_cast<size_t>(width_));
-    for (size_t i = 0; i < count; ++i) {
-      const auto row = static_cast<int64_t>(i);
-      x_rows.push_back(reader.row(row, scratch_[i]));
-      y_rows.push_back(
-          (direct ? out.data<float>() : results_.data()) + row * width_);
-    }
-  }
-  void store() {
-    for (size_t i = 0; !results_.empty() && i < y_rows.size(); ++i) {
-      store_row(out_, static_cast<int64_t>(i), y_rows[i], width_);
-    }
-  }
-
-  std::vector<const float*> x_rows;
-  std::vector<float*> y_rows;
-
- private:
-  mx::array& out_;
-  int64_t width_;
-  std::vector<std::vector<float>> scratch_;
-  std::vector<float> results_;
-};
-
 /// Router logits of every token, (tokens, experts).
 std::vector<float> router_logits(
     ThreadTeam& team,
@@ -116,25 +83,7 @@ std::vector<float> router_logits(
   for (size_t i = 0; i < x.size(); ++i) {
     out.push_back(logits.data() + i * static_cast<size_t>(w.rows));
   }
-  if (static_cast<int64_t>(x.size()) < cpu::kGemmVectors) {
-    static thread_local cpu::PreparedVector prepared;
-    for (size_t i = 0; i < x.size(); ++i) {
-      prepared.prepare(x[i], w.cols, w.bits, w.group_size);
-      cpu::matvec(w, prepared, 0, w.rows, out[i]);
-    }
-    return logits;
-  }
-  team.run([&](int thread) {
-    const auto mine =
-        share(static_cast<int64_t>(x.size()), 6, thread, team.size());
-    cpu::gemm(
-        w,
-        0,
-        w.rows,
-        x.data() + mine.begin,
-        mine.end - mine.begin,
-        out.data() + mine.begin);
-  });
+  cpu::multiply_rows(team, w, x, out);
   return logits;
 }
 
@@ -182,18 +131,18 @@ mx::array moe_mlp(
            Format(experts.up),
            Format(experts.down)}](const auto& in, auto& out) {
         RowsInOut rows(in[0], out[0]);
-        if (rows.x_rows.empty()) {
+        if (rows.x.empty()) {
           return;
         }
         const auto team = thread_team();
         const auto logits =
-            router_logits(*team, view(in, 1, formats[0]), rows.x_rows);
+            router_logits(*team, view(in, 1, formats[0]), rows.x);
         const float* bias =
             in.size() > 13 ? in[13].template data<float>() : nullptr;
-        const size_t pairs = rows.x_rows.size() * router.top_k;
+        const size_t pairs = rows.x.size() * router.top_k;
         std::vector<int> ids(pairs);
         std::vector<float> weights(pairs);
-        for (size_t t = 0; t < rows.x_rows.size(); ++t) {
+        for (size_t t = 0; t < rows.x.size(); ++t) {
           route(
               router,
               logits.data() + t * count,
@@ -208,7 +157,7 @@ mx::array moe_mlp(
             view(in, 10, formats[3])};
         const cpu::Routes routes{
             ids.data(), weights.data(), router.top_k, count};
-        cpu::gated_experts(*team, experts, routes, rows.x_rows, rows.y_rows);
+        cpu::gated_experts(*team, experts, routes, rows.x, rows.y);
         rows.store();
       })[0];
 }
@@ -228,7 +177,7 @@ mx::array swiglu_mlp(const mx::array& x, const ExpertArrays& weights) {
                Format(weights.gate), Format(weights.up), Format(weights.down)}](
           const auto& in, auto& out) {
         RowsInOut rows(in[0], out[0]);
-        const size_t count = rows.x_rows.size();
+        const size_t count = rows.x.size();
         const std::vector<int> ids(count, 0);
         const std::vector<float> ones(count, 1.0f);
         const cpu::GatedExperts layer{
@@ -239,8 +188,8 @@ mx::array swiglu_mlp(const mx::array& x, const ExpertArrays& weights) {
             *thread_team(),
             layer,
             {ids.data(), ones.data(), 1, 1},
-            rows.x_rows,
-            rows.y_rows);
+            rows.x,
+            rows.y);
         rows.store();
       })[0];
 }

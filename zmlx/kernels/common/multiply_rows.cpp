@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/kernels/common/multiply_rows.h"
+
+#include <algorithm>
+
+#include "zmlx/kernels/common/gemm.h"
+#include "zmlx/kernels/common/matvec.h"
+
+namespace zmlx::cpu {
+namespace {
+
+// Rows of a matrix that stay in a core's L2 while few vectors pass over them,
+// and that one task of many vectors takes.
+constexpr int64_t kRows = 64;
+
+void few_vectors(
+    ThreadTeam& team,
+    const PackedMatrix& w,
+    const std::vector<const float*>& x,
+    const std::vector<float*>& y) {
+  static thread_local std::vector<PreparedVector> own;
+  auto& prepared = own; // the caller's, on every thread
+  prepared.resize(std::max(prepared.size(), x.size()));
+  for (size_t i = 0; i < x.size(); ++i) {
+    prepared[i].prepare(x[i], w.cols, w.bits, w.group_size);
+  }
+  team.run([&](int thread) {
+    const auto [begin, end] = share(w.rows, 4, thread, team.size());
+    const int64_t step = x.size() == 1 ? w.rows : kRows;
+    for (int64_t row = begin; row < end; row += step) {
+      for (size_t i = 0; i < x.size(); ++i) {
+        matvec(w, prepared[i], row, std::min(end, row + step), y[i] + row);
+      }
+    }
+  });
+}
+
+void many_vectors(
+    ThreadTeam& team,
+    const PackedMatrix& w,
+    const std::vector<const float*>& x,
+    const std::vector<float*>& y) {
+  std::atomic<int64_t> next{0};
+  team.run([&](int) {
+    std::vector<float*> out(y.size());
+    for (int64_t row; (row = next.fetch_add(kRows)) < w.rows;) {
+      for (size_t i = 0; i < out.size(); ++i) {
+        out[i] = y[i] + row;
+      }
+      gemm(
+          w,
+          row,
+          std::min(w.rows, row + kRows),
+          x.data(),
+          static_cast<int64_t>(x.size()),
+          out.data());
+    }
+  });
+}
+
+} // namespace
+
+void multiply_rows(
+    ThreadTeam& team,
+    const PackedMatrix& w,
+    const std::vector<const float*>& x,
+    const std::vector<float*>& y) {
+  if (x.empty()) {
+    return;
+  }
+  if (static_cast<int64_t>(x.size()) < kGemmVectors) {
+    few_vectors(team, w, x, y);
+  } else {
+    many_vectors(team, w, x, y);
+  }
+}
+
+} // namespace zmlx::cpu
