@@ -5,10 +5,6 @@
 
 namespace zmlx {
 
-mx::array swiglu(const mx::array& gate, const mx::array& up) {
-  return mx::multiply(mx::multiply(gate, mx::sigmoid(gate)), up);
-}
-
 mx::array SwitchGlu::forward(const mx::array& x, const mx::array& indices)
     const {
   auto run = [&](const mx::array& rows, const mx::array& ids, bool sorted) {
