@@ -24,9 +24,9 @@ const std::vector<EnvVariable>& env_variables() {
       {"ZMLX_CACHE_DIR", "where compiled kernels are kept"},
       {"HF_HUB_CACHE", "where Hugging Face keeps models"},
       {"HF_HOME", "the same: hub below it"},
-      {"LLAMA_BENCH", "llama.cpp's benchmark (default: llama-bench in PATH)"},
       {"XDG_CACHE_HOME", "the same: huggingface/hub below it"},
       {"HOME", "for the defaults below .cache"},
+      {"LLAMA_BENCH", "llama.cpp's benchmark (default: llama-bench in PATH)"},
   };
   return variables;
 }
