@@ -311,6 +311,18 @@ TEST(Attention, LeavesACacheThatOthersHoldAsItWas) {
       std::invalid_argument);
 }
 
+TEST(Attention, TakesCachesThatAreStrided) {
+  const attention::Spec spec{2, 2, 32, 10000, 1e-5f};
+  const auto x = normal({1, 1, 64}, 1), w = normal({32}, 2);
+  const auto base = normal({1, 4, 2, 32}, 3);
+  const auto strided = mx::transpose(base, {0, 2, 1, 3});
+  const auto plain = mx::contiguous(strided);
+  const auto a = attention::attend({x, x, x, w, w, strided, strided}, spec, 3);
+  const auto b = attention::attend({x, x, x, w, w, plain, plain}, spec, 3);
+  EXPECT_TRUE(same_bits(a.y, b.y));
+  EXPECT_TRUE(same_bits(a.cached_keys, b.cached_keys));
+}
+
 TEST(ShortConv, MatchesMlxOverAPromptAndSteps) {
   const int dim = 48, taps = 3;
   const auto weight = normal({dim, taps, 1}, 1), bias = normal({dim}, 2);

@@ -9,6 +9,27 @@
 namespace zmlx {
 namespace {
 
+// Copies an array of any strides to a row-contiguous one of its shape.
+void copy_rows(const mx::array& from, mx::array& to) {
+  char* out = to.data<char>();
+  if (from.flags().row_contiguous) {
+    std::memcpy(out, from.data<char>(), to.nbytes());
+    return;
+  }
+  const size_t itemsize = from.itemsize();
+  for (size_t i = 0; i < from.size(); ++i) {
+    int64_t offset = 0, rest = static_cast<int64_t>(i);
+    for (int axis = static_cast<int>(from.ndim()) - 1; axis >= 0; --axis) {
+      offset += rest % from.shape(axis) * from.strides()[axis];
+      rest /= from.shape(axis);
+    }
+    std::memcpy(
+        out + i * itemsize,
+        from.data<char>() + offset * static_cast<int64_t>(itemsize),
+        itemsize);
+  }
+}
+
 class CpuPrimitive : public mx::Primitive {
  public:
   CpuPrimitive(
@@ -60,8 +81,7 @@ class CpuPrimitive : public mx::Primitive {
                       in = std::move(in),
                       out = std::move(out)]() mutable {
       for (auto [to, from] : copies) {
-        std::memcpy(
-            out[to].data<char>(), in[from].data<char>(), out[to].nbytes());
+        copy_rows(in[from], out[to]);
       }
       (*task)(in, out);
     });
