@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+// The decode program: one token's way through a model as a flat list of stages
+// over weights as they are stored.
+#pragma once
+
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "mlx/mlx.h"
+#include "zmlx/kernels/attention/attention.h"
+#include "zmlx/kernels/common/quantized_arrays.h"
+#include "zmlx/kernels/moe/router.h"
+
+namespace zmlx::decode {
+
+namespace mx = mlx::core;
+
+/// x / sqrt(mean(x^2) + eps) * weight; weight (dim) float32.
+struct Norm {
+  mx::array weight;
+  float eps;
+};
+
+/// y = W x + bias; bias (rows) float32.
+struct Projection {
+  quant::QuantizedArrays weight;
+  std::optional<mx::array> bias = std::nullopt;
+
+  int rows() const {
+    return weight.words.shape(-2);
+  }
+  int cols() const {
+    return static_cast<int>(int64_t{weight.words.shape(-1)} * 32 / weight.bits);
+  }
+};
+
+// Every stage works on a few vectors a token: the residual stream h (dim), and
+// m, what a mixer hands on. `layer` is the entry of the model's cache.
+
+/// h = row of the table.
+struct EmbedStage {
+  quant::QuantizedArrays table;
+};
+
+/// m = C * conv(B * x) with B, C, x the thirds of in(norm(h)), as LFM2's gated
+/// short convolution; updates the layer's ConvCache.
+struct ConvStage {
+  Norm norm;
+  Projection in; // (3 dim, dim)
+  mx::array taps; // (taps, dim) float32, oldest first
+  std::optional<mx::array> bias; // (dim) float32
+  int layer;
+};
+
+/// Queries, keys and values of norm(h).
+struct QkvStage {
+  Norm norm;
+  Projection q, k, v;
+};
+
+/// m = attention of the queries over the layer's KVCache, with the new key and
+/// value appended. Norms are over head_dim.
+struct AttendStage {
+  attention::Spec spec;
+  mx::array query_norm, key_norm; // (head_dim) float32
+  int layer;
+};
+
+/// h += W m.
+struct MixStage {
+  Projection out;
+};
+
+/// Chooses experts by a router over norm(h), and computes silu(gate) * up of
+/// each chosen one; without a router the stack of one is always chosen.
+struct ExpertsStage {
+  struct Router {
+    moe::RouterSpec spec;
+    quant::QuantizedArrays weight; // (experts, dim)
+    std::optional<mx::array> bias; // (experts) float32, for the selection
+  };
+  Norm norm;
+  std::optional<Router> router;
+  quant::QuantizedArrays gate, up; // (experts, hidden, dim)
+};
+
+/// h += sum over the chosen experts of weight * down(hidden).
+struct CombineStage {
+  quant::QuantizedArrays down; // (experts, dim, hidden)
+};
+
+/// logits = W norm(h).
+struct HeadStage {
+  Norm norm;
+  Projection out; // (vocab, dim)
+};
+
+using Stage = std::variant<
+    EmbedStage,
+    ConvStage,
+    QkvStage,
+    AttendStage,
+    MixStage,
+    ExpertsStage,
+    CombineStage,
+    HeadStage>;
+
+/// Ends with a HeadStage; each CombineStage follows its ExpertsStage.
+struct Program {
+  int dim = 0;
+  int vocab = 0;
+  std::vector<Stage> stages;
+};
+
+/// The name of a stage in tables: "embed", "conv", "qkv", ...
+const char* name_of(const Stage& stage);
+
+} // namespace zmlx::decode
