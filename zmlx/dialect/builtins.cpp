@@ -65,8 +65,7 @@ Id gelu_tanh(Graph& g, const Id* a) {
   const Id x = a[0];
   const Id cube = g.mul(g.mul(x, x), x);
   const Id inner = g.mul(
-      g.constant(0.7978845608f),
-      g.add(x, g.mul(g.constant(0.044715f), cube)));
+      g.constant(0.7978845608f), g.add(x, g.mul(g.constant(0.044715f), cube)));
   return g.mul(
       g.mul(g.constant(0.5f), x),
       g.add(g.constant(1.0f), g.make(Op::Tanh, inner)));
@@ -110,16 +109,20 @@ constexpr Builtin kBuiltins[] = {
     {"exp2", 1, false, one<Op::Exp2>},
     {"expm1", 1, false, one<Op::Expm1>},
     {"fabs", 1, false, one<Op::Abs>},
-    {"fdim", 2, false, [](Graph& g, const Id* a) {
+    {"fdim",
+     2,
+     false,
+     [](Graph& g, const Id* a) {
        return g.select(
            g.make(Op::LessEqual, a[0], a[1]),
            g.constant(0.0f),
            g.sub(a[0], a[1]));
      }},
     {"floor", 1, false, one<Op::Floor>},
-    {"fma", 3, false, [](Graph& g, const Id* a) {
-       return g.make(Op::Fma, a[0], a[1], a[2]);
-     }},
+    {"fma",
+     3,
+     false,
+     [](Graph& g, const Id* a) { return g.make(Op::Fma, a[0], a[1], a[2]); }},
     {"fmax", 2, false, two<Op::Max>},
     {"fmax3", 3, false, three<Op::Max>},
     {"fmedian3", 3, false, median},
@@ -129,56 +132,78 @@ constexpr Builtin kBuiltins[] = {
     {"fract", 1, false, one<Op::Fract>},
     {"gelu", 1, false, gelu},
     {"gelu_tanh", 1, false, gelu_tanh},
-    {"isfinite", 1, false, [](Graph& g, const Id* a) {
-       return compare_infinity(g, Op::Less, a[0]);
-     }},
-    {"isinf", 1, false, [](Graph& g, const Id* a) {
+    {"isfinite",
+     1,
+     false,
+     [](Graph& g, const Id* a) { return compare_infinity(g, Op::Less, a[0]); }},
+    {"isinf",
+     1,
+     false,
+     [](Graph& g, const Id* a) {
        return compare_infinity(g, Op::Equal, a[0]);
      }},
-    {"isnan", 1, false, [](Graph& g, const Id* a) {
-       return g.make(Op::NotEqual, a[0], a[0]);
-     }},
+    {"isnan",
+     1,
+     false,
+     [](Graph& g, const Id* a) { return g.make(Op::NotEqual, a[0], a[0]); }},
     {"ldexp", 2, false, ldexp},
     {"log", 1, false, one<Op::Log>},
     {"log10", 1, false, one<Op::Log10>},
     {"log1p", 1, false, one<Op::Log1p>},
     {"log2", 1, false, one<Op::Log2>},
-    {"mad", 3, false, [](Graph& g, const Id* a) {
-       return g.add(g.mul(a[0], a[1]), a[2]);
-     }},
+    {"mad",
+     3,
+     false,
+     [](Graph& g, const Id* a) { return g.add(g.mul(a[0], a[1]), a[2]); }},
     {"max", 2, true, two<Op::Max>},
     {"max3", 3, true, three<Op::Max>},
     {"median3", 3, true, median},
     {"min", 2, true, two<Op::Min>},
     {"min3", 3, true, three<Op::Min>},
-    {"mix", 3, false, [](Graph& g, const Id* a) {
+    {"mix",
+     3,
+     false,
+     [](Graph& g, const Id* a) {
        return g.add(a[0], g.mul(g.sub(a[1], a[0]), a[2]));
      }},
     {"pow", 2, false, two<Op::Pow>},
-    {"powr", 2, false, [](Graph& g, const Id* a) {
+    {"powr",
+     2,
+     false,
+     [](Graph& g, const Id* a) {
        return g.select(
            g.make(Op::Less, a[0], g.constant(0.0f)),
            g.constant(std::numeric_limits<float>::quiet_NaN()),
            g.make(Op::Pow, a[0], a[1]));
      }},
-    {"relu", 1, false, [](Graph& g, const Id* a) {
+    {"relu",
+     1,
+     false,
+     [](Graph& g, const Id* a) {
        return g.make(Op::Max, a[0], g.constant(0.0f));
      }},
     {"rint", 1, false, one<Op::Rint>},
     {"round", 1, false, one<Op::Round>},
     {"rsqrt", 1, false, one<Op::Rsqrt>},
-    {"saturate", 1, false, [](Graph& g, const Id* a) {
-       return saturate(g, a[0]);
-     }},
+    {"saturate",
+     1,
+     false,
+     [](Graph& g, const Id* a) { return saturate(g, a[0]); }},
     {"sigmoid", 1, false, one<Op::Sigmoid>},
     {"sign", 1, false, one<Op::Sign>},
-    {"signbit", 1, false, [](Graph& g, const Id* a) {
+    {"signbit",
+     1,
+     false,
+     [](Graph& g, const Id* a) {
        return g.make(
            Op::Less,
            g.make(Op::CopySign, g.constant(1.0f), a[0]),
            g.constant(0.0f));
      }},
-    {"silu", 1, false, [](Graph& g, const Id* a) {
+    {"silu",
+     1,
+     false,
+     [](Graph& g, const Id* a) {
        return g.mul(a[0], g.make(Op::Sigmoid, a[0]));
      }},
     {"sin", 1, false, one<Op::Sin>},
@@ -187,7 +212,10 @@ constexpr Builtin kBuiltins[] = {
     {"smoothstep", 3, false, smoothstep},
     {"softplus", 1, false, softplus},
     {"sqrt", 1, false, one<Op::Sqrt>},
-    {"step", 2, false, [](Graph& g, const Id* a) {
+    {"step",
+     2,
+     false,
+     [](Graph& g, const Id* a) {
        return g.select(
            g.make(Op::Less, a[1], a[0]), g.constant(0.0f), g.constant(1.0f));
      }},

@@ -32,8 +32,8 @@ bool is_power_of_two(float value) {
 } // namespace
 
 size_t Graph::Hash::operator()(const Instruction& node) const {
-  uint64_t hash = static_cast<uint64_t>(node.op) * 4 +
-      static_cast<uint64_t>(node.type);
+  uint64_t hash =
+      static_cast<uint64_t>(node.op) * 4 + static_cast<uint64_t>(node.type);
   for (const int arg : node.args) {
     hash = hash * 0x9e3779b97f4a7c15u + static_cast<uint32_t>(arg);
     hash ^= hash >> 29;
@@ -90,9 +90,7 @@ Id Graph::make(Op op, Id a, Id b, Id c) {
                              : operands;
   if (op == Op::Select && operands == Type::Bool) {
     return make(
-        Op::Or,
-        make(Op::And, a, b),
-        make(Op::And, make(Op::Not, a), c));
+        Op::Or, make(Op::And, a, b), make(Op::And, make(Op::Not, a), c));
   }
   if (commutes(op) && b < a) {
     std::swap(made.args[0], made.args[1]);
@@ -100,8 +98,8 @@ Id Graph::make(Op op, Id a, Id b, Id c) {
   if (const auto folded = fold(made)) {
     return *folded;
   }
-  const auto simpler = made.type == Type::Float ? simplify_float(made)
-                                                : simplify_logic(made);
+  const auto simpler =
+      made.type == Type::Float ? simplify_float(made) : simplify_logic(made);
   return simpler ? *simpler : node(made);
 }
 
@@ -129,9 +127,8 @@ std::optional<Id> Graph::simplify_float(const Instruction& made) {
       return inner == Op::Neg ? std::optional(nodes_[a].args[0]) : std::nullopt;
     case Op::Abs:
       return inner == Op::Abs ? std::optional(a)
-          : inner == Op::Neg
-          ? std::optional(make(Op::Abs, nodes_[a].args[0]))
-          : std::nullopt;
+          : inner == Op::Neg  ? std::optional(make(Op::Abs, nodes_[a].args[0]))
+                              : std::nullopt;
     case Op::Add:
     case Op::Sub:
       return simplify_sum(made);
@@ -320,9 +317,7 @@ Id Graph::convert(Id a, Type to) {
     return make(Op::ToInt, a);
   }
   return make(
-      Op::NotEqual,
-      a,
-      from == Type::Float ? constant(0.0f) : constant_int(0));
+      Op::NotEqual, a, from == Type::Float ? constant(0.0f) : constant_int(0));
 }
 
 std::vector<Id> Graph::append(

@@ -32,8 +32,8 @@ size_t skip_blank(std::string_view text, size_t at) {
     return at + 1;
   }
   const auto here = text.substr(at);
-  const bool line_start = text.substr(0, at).find_last_not_of(" \t") ==
-          std::string_view::npos ||
+  const bool line_start =
+      text.substr(0, at).find_last_not_of(" \t") == std::string_view::npos ||
       text[text.substr(0, at).find_last_not_of(" \t")] == '\n';
   if (here.starts_with("//") || (here[0] == '#' && line_start)) {
     return std::min(text.find('\n', at), text.size());
@@ -47,14 +47,14 @@ size_t skip_blank(std::string_view text, size_t at) {
 
 // A number takes letters, digits, points, and a sign after its exponent.
 size_t number_end(std::string_view text, size_t at) {
-  const bool hex = text.substr(at).starts_with("0x") ||
-      text.substr(at).starts_with("0X");
+  const bool hex =
+      text.substr(at).starts_with("0x") || text.substr(at).starts_with("0X");
   size_t end = at;
   while (end < text.size()) {
     const char c = text[end];
     const char before = end > at ? text[end - 1] : ' ';
-    const bool exponent = hex ? before == 'p' || before == 'P'
-                              : before == 'e' || before == 'E';
+    const bool exponent =
+        hex ? before == 'p' || before == 'P' : before == 'e' || before == 'E';
     if (!in_name(c) && c != '.' && !((c == '+' || c == '-') && exponent)) {
       break;
     }
@@ -117,8 +117,8 @@ void fail_at(
     std::string_view hint) {
   const std::string_view text = source.text;
   const size_t at = std::min(token.begin, text.size());
-  const size_t before = at == 0 ? std::string_view::npos
-                                : text.rfind('\n', at - 1);
+  const size_t before =
+      at == 0 ? std::string_view::npos : text.rfind('\n', at - 1);
   const size_t start = before == std::string_view::npos ? 0 : before + 1;
   const size_t end = std::min(text.find('\n', start), text.size());
   const auto line = 1 + std::count(text.begin(), text.begin() + start, '\n');

@@ -175,14 +175,14 @@ float on_floats(Op op, float a, float b, float c) {
 }
 
 bool compare(Op op, float a, float b) {
-  return op == Op::Less    ? a < b
+  return op == Op::Less     ? a < b
       : op == Op::LessEqual ? a <= b
       : op == Op::Equal     ? a == b
                             : a != b;
 }
 
 bool compare(Op op, int32_t a, int32_t b) {
-  return op == Op::Less    ? a < b
+  return op == Op::Less     ? a < b
       : op == Op::LessEqual ? a <= b
       : op == Op::Equal     ? a == b
                             : a != b;
@@ -238,15 +238,15 @@ uint32_t to_int(Type from, uint32_t a) {
   constexpr auto lowest = std::numeric_limits<int32_t>::min();
   constexpr auto highest = std::numeric_limits<int32_t>::max();
   return static_cast<uint32_t>(
-      x >= 0x1p31f       ? highest
+      x >= 0x1p31f        ? highest
           : x <= -0x1p31f ? lowest
                           : static_cast<int32_t>(x));
 }
 
 uint32_t to_float(Type from, uint32_t a) {
-  const float value = from == Type::Float ? std::bit_cast<float>(a)
-                                          : static_cast<float>(
-                                                static_cast<int32_t>(a));
+  const float value = from == Type::Float
+      ? std::bit_cast<float>(a)
+      : static_cast<float>(static_cast<int32_t>(a));
   return std::bit_cast<uint32_t>(value);
 }
 
