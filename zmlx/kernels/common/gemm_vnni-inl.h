@@ -311,6 +311,21 @@ HWY_INLINE void dispatch_tile(
   }
 }
 
+/// Asks for the next panel's fields, one part of `parts`, while this one is
+/// multiplied: reading them when they are needed took a tenth of the time.
+HWY_INLINE void
+prefetch_part(const PackedMatrix& w, int64_t row, int64_t part, int64_t parts) {
+  const int64_t rows = std::min(kPanelVectors * kLanes, w.rows - row);
+  if (rows > 0) {
+    const auto* bytes = reinterpret_cast<const char*>(w.row_words(row));
+    const int64_t lines = rows * w.words_per_row() / 16;
+    for (int64_t i = lines * part / parts; i < lines * (part + 1) / parts;
+         ++i) {
+      _mm_prefetch(bytes + 64 * i, _MM_HINT_T1);
+    }
+  }
+}
+
 void integer_gemm(
     const PackedMatrix& w,
     int64_t begin,
@@ -328,6 +343,7 @@ void integer_gemm(
     }
     for (int64_t tile = 0; tile < x.tiles(); ++tile) {
       const int64_t first = x.first_row(tile);
+      prefetch_part(w, row + kRows, tile, x.tiles());
       dispatch_tile<kIntegerTile>(
           x.first_row(tile + 1) - first,
           panel,
