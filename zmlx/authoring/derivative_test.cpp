@@ -26,10 +26,11 @@ double evaluate(const FlatExpression& flat, const std::vector<double>& inputs) {
     switch (step.op) {
       case Op::Constant:
         lanes.push_back(
-            step.type == Type::Float ? double{step.as_float()}
-                                     : double{step.type == Type::Int
-                                                  ? 1.0 * step.as_int()
-                                                  : 1.0 * step.bits});
+            step.type == Type::Float
+                ? double{step.as_float()}
+                : double{
+                      step.type == Type::Int ? 1.0 * step.as_int()
+                                             : 1.0 * step.bits});
         break;
       case Op::Input:
         lanes.push_back(inputs[step.bits]);
@@ -127,11 +128,11 @@ const Points kUnit = {{-0.83, 0.2}, {-0.12, 0.3}, {0.35, -0.6}, {0.71, 0.9}};
 
 TEST(Derivative, MatchesDifferencesForEveryFunction) {
   for (const std::string name :
-       {"abs",    "exp",   "exp2",  "exp10",   "expm1",   "sin",      "cos",
-        "sinpi",  "cospi", "atan",  "sinh",    "cosh",    "tanh",     "asinh",
-        "floor",  "ceil",  "round", "rint",    "trunc",   "fract",    "sign",
-        "erf",    "erfc",  "half",  "bfloat",  "sigmoid", "silu",     "gelu",
-        "tan",    "relu",  "int",   "softplus", "gelu_tanh", "saturate"}) {
+       {"abs",   "exp",   "exp2",  "exp10",    "expm1",     "sin",     "cos",
+        "sinpi", "cospi", "atan",  "sinh",     "cosh",      "tanh",    "asinh",
+        "floor", "ceil",  "round", "rint",     "trunc",     "fract",   "sign",
+        "erf",   "erfc",  "half",  "bfloat",   "sigmoid",   "silu",    "gelu",
+        "tan",   "relu",  "int",   "softplus", "gelu_tanh", "saturate"}) {
     expect_slopes(name + "(x)", kAnywhere);
   }
   for (const std::string name :
@@ -171,8 +172,7 @@ TEST(Derivative, MatchesDifferencesForEveryOperator) {
 float at(const std::string& text, float x, float y = 0, int input = 0) {
   const float inputs[] = {x, y, 1.0f};
   const auto slope = slope_of(parse(text), input);
-  return std::bit_cast<float>(
-      oracle::run(slope, inputs)[slope.outputs[0]]);
+  return std::bit_cast<float>(oracle::run(slope, inputs)[slope.outputs[0]]);
 }
 
 TEST(Derivative, TakesTheSideOfTiesThatMlxTakes) {

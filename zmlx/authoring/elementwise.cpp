@@ -80,8 +80,7 @@ std::vector<FlatExpression> given_gradients(
     const std::string source = options.grad_prelude.empty()
         ? text
         : options.grad_prelude + '\n' + text;
-    const auto id =
-        dialect::parse(graph, {op, source}, bindings, helpers);
+    const auto id = dialect::parse(graph, {op, source}, bindings, helpers);
     gradients.push_back(
         graph.flatten({&id, 1}, static_cast<int>(num_inputs) + 1));
   }
@@ -181,9 +180,7 @@ Elementwise map(
   return Elementwise::make(name, expr, input_names, false, options);
 }
 
-Elementwise jit(
-    std::string_view function,
-    const ElementwiseOptions& options) {
+Elementwise jit(std::string_view function, const ElementwiseOptions& options) {
   std::string op = options.name.empty() ? "jit" : options.name;
   const Functions functions(
       {op,
@@ -204,8 +201,8 @@ Elementwise jit(
     names.push_back(parameter.name);
   }
   Graph graph;
-  const auto id = dialect::parse_call(
-      graph, functions, input_nodes(graph, names.size()));
+  const auto id =
+      dialect::parse_call(graph, functions, input_nodes(graph, names.size()));
   auto value = graph.flatten({&id, 1}, static_cast<int>(names.size()));
   auto gradients = given_gradients(op, value, {names}, functions, options);
   return Elementwise(

@@ -49,10 +49,8 @@ class Elementwise {
   mx::array operator()(const mx::array& a, const mx::array& b) const {
     return (*this)(std::vector<mx::array>{a, b});
   }
-  mx::array operator()(
-      const mx::array& a,
-      const mx::array& b,
-      const mx::array& c) const {
+  mx::array
+  operator()(const mx::array& a, const mx::array& b, const mx::array& c) const {
     return (*this)(std::vector<mx::array>{a, b, c});
   }
 

@@ -56,8 +56,12 @@ mx::array grad(
 TEST(Elementwise, MatchesComposedOperations) {
   const auto mish = elementwise(kMish);
   for (const auto& shape :
-       {mx::Shape{}, mx::Shape{1}, mx::Shape{17}, mx::Shape{3, 5, 7},
-        mx::Shape{2, 1, 1, 1, 3}, mx::Shape{100'003}}) {
+       {mx::Shape{},
+        mx::Shape{1},
+        mx::Shape{17},
+        mx::Shape{3, 5, 7},
+        mx::Shape{2, 1, 1, 1, 3},
+        mx::Shape{100'003}}) {
     const auto x = sample(shape);
     expect_close(mish(x), composed_mish(x), 4e-6f);
   }
@@ -92,8 +96,14 @@ TEST(Elementwise, KeepsTheFloatTypeOfItsInputs) {
 TEST(Elementwise, ReadsIntegersAsFloats) {
   const auto half = elementwise("x / 2");
   for (const auto dtype :
-       {mx::int8, mx::uint8, mx::int16, mx::uint16, mx::int32, mx::uint32,
-        mx::int64, mx::uint64}) {
+       {mx::int8,
+        mx::uint8,
+        mx::int16,
+        mx::uint16,
+        mx::int32,
+        mx::uint32,
+        mx::int64,
+        mx::uint64}) {
     expect_close(
         half(mx::array({1, 2, 7}, dtype)), mx::array({0.5f, 1.0f, 3.5f}));
   }
@@ -153,8 +163,8 @@ TEST(Elementwise, SumsGradientsOverBroadcastAxes) {
     return mx::sum(in[0] * mx::tanh(in[1]) + in[2] * in[2]);
   };
   const Arrays in = {sample({4, 1, 3}), sample({2, 1}), sample({})};
-  const auto ours = mx::grad(
-      [&](const Arrays& v) { return mx::sum(f(v)); }, {0, 1, 2})(in);
+  const auto ours =
+      mx::grad([&](const Arrays& v) { return mx::sum(f(v)); }, {0, 1, 2})(in);
   const auto theirs = mx::grad(
       std::function<mx::array(const Arrays&)>(composed), {0, 1, 2})(in);
   for (int i = 0; i < 3; ++i) {
@@ -186,13 +196,12 @@ TEST(Elementwise, VectorizesOverAnyAxis) {
   const auto f = binary("f", "a - 2 * b");
   const auto b = sample({5, 3, 4});
   const auto two = mx::array(2.0f);
-  const auto g = mx::vmap(
-      [&](const Arrays& in) { return Arrays{f(in)}; }, {0, 2}, {1});
+  const auto g =
+      mx::vmap([&](const Arrays& in) { return Arrays{f(in)}; }, {0, 2}, {1});
   expect_close(
       g({sample({4, 3}), b})[0],
       mx::moveaxis(
-          mx::expand_dims(sample({4, 3}), 1) -
-              two * mx::moveaxis(b, 2, 0),
+          mx::expand_dims(sample({4, 3}), 1) - two * mx::moveaxis(b, 2, 0),
           0,
           1));
 }
@@ -200,13 +209,14 @@ TEST(Elementwise, VectorizesOverAnyAxis) {
 TEST(Elementwise, VectorizesWithAnInputHeldFixed) {
   const auto f = binary("f", "a * b");
   const auto a = sample({4, 3}), b = sample({3});
-  const auto g = mx::vmap(
-      [&](const Arrays& in) { return Arrays{f(in)}; }, {0, -1}, {0});
+  const auto g =
+      mx::vmap([&](const Arrays& in) { return Arrays{f(in)}; }, {0, -1}, {0});
   expect_close(g({a, b})[0], a * b);
   const auto slope = mx::vmap(
-      [&](const Arrays& in) { return Arrays{grad([&](const mx::array& v) {
-        return f(v, in[1]);
-      }, in[0])}; },
+      [&](const Arrays& in) {
+        return Arrays{
+            grad([&](const mx::array& v) { return f(v, in[1]); }, in[0])};
+      },
       {0, -1},
       {0});
   expect_close(slope({a, b})[0], mx::broadcast_to(b, {4, 3}));
@@ -214,8 +224,8 @@ TEST(Elementwise, VectorizesWithAnInputHeldFixed) {
 
 TEST(Elementwise, WorksInsideCompile) {
   const auto mish = elementwise(kMish);
-  const auto twice = mx::compile(
-      std::function<Arrays(const Arrays&)>([&](const Arrays& in) {
+  const auto twice =
+      mx::compile(std::function<Arrays(const Arrays&)>([&](const Arrays& in) {
         return Arrays{mish(in[0]) + mish(in[0]), grad(mish, in[0])};
       }));
   for (const int size : {3, 3, 50}) {
@@ -244,16 +254,15 @@ TEST(Elementwise, TakesGivenGradients) {
   const auto y = mx::tanh(x);
   expect_close(grad(tripled, x), three * (one - y * y), 1e-5f);
   const auto slope = [&](const mx::array& v) { return grad(tripled, v); };
-  expect_close(
-      grad(slope, x), mx::array(-6.0f) * y * (one - y * y), 1e-5f);
+  expect_close(grad(slope, x), mx::array(-6.0f) * y * (one - y * y), 1e-5f);
   const auto tangent = mx::jvp(tripled, x, mx::full({20}, 2.0f)).second;
   expect_close(tangent, mx::array(6.0f) * (one - y * y), 1e-5f);
 
   const auto product =
       binary("product", "a * b", {.grad_expr = {"g * b", "2 * g * a"}});
-  const auto got = mx::grad(
-      [&](const Arrays& in) { return mx::sum(product(in)); },
-      {0, 1})(Arrays{x, y});
+  const auto got =
+      mx::grad([&](const Arrays& in) { return mx::sum(product(in)); }, {0, 1})(
+          Arrays{x, y});
   expect_close(got[0], y);
   expect_close(got[1], mx::array(2.0f) * x);
 }
@@ -268,13 +277,13 @@ TEST(Elementwise, TakesHelpersFromAHeader) {
 }
 
 TEST(Jit, CompilesAFunction) {
-  const auto f = jit(
-      "float poly(float x, float y) {\n"
-      "  float s = 0;\n"
-      "  for (int i = 0; i < 3; ++i) { s = s * x + y; }\n"
-      "  if (x < 0) { s = -s; }\n"
-      "  return s;\n"
-      "}");
+  const auto f =
+      jit("float poly(float x, float y) {\n"
+          "  float s = 0;\n"
+          "  for (int i = 0; i < 3; ++i) { s = s * x + y; }\n"
+          "  if (x < 0) { s = -s; }\n"
+          "  return s;\n"
+          "}");
   EXPECT_EQ(f.input_names(), (std::vector<std::string>{"x", "y"}));
   const auto x = sample({50}), y = sample({50}, 1, 2);
   const auto s = (y * x + y) * x + y;
@@ -283,7 +292,8 @@ TEST(Jit, CompilesAFunction) {
       error([] { jit("float f() { return 1; }"); }),
       "[jit] a function must have at least 1 parameter, got 0.");
   EXPECT_EQ(
-      error([] { jit(""); }), "[jit] the text must define a function, got none.");
+      error([] { jit(""); }),
+      "[jit] the text must define a function, got none.");
 }
 
 TEST(Elementwise, PrintsItselfAndItsGradient) {

@@ -73,11 +73,10 @@ class ProgramPrimitive : public mx::Primitive {
       encoder.set_output_array(array);
       out.push_back(mx::array::unsafe_weak_copy(array));
     }
-    encoder.dispatch([program = program_,
-                      in = std::move(in),
-                      out = std::move(out)]() mutable {
-      program->cpu().run(in, out);
-    });
+    encoder.dispatch(
+        [program = program_,
+         in = std::move(in),
+         out = std::move(out)]() mutable { program->cpu().run(in, out); });
   }
 
   void eval_gpu(
