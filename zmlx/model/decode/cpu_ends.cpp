@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The first and the last stage: a row of the embedding, and the output head.
+#include <cmath>
+
 #include "zmlx/model/decode/cpu_workspace.h"
 
 namespace zmlx::decode {
@@ -20,7 +22,15 @@ class Embed : public CpuStage {
   void run(Lane& lane) const override {
     const auto mine = lane.share_of(lane.batch(), 1);
     for (int64_t b = mine.begin; b < mine.end; ++b) {
-      cpu::dequantize_row(table_, lane.work.step.tokens[b], lane.work.h[b]);
+      // Negative ids count from the end, as in mx::take; what is outside gives
+      // NaN logits rather than another token's.
+      int64_t id = lane.work.step.tokens[b];
+      id += id < 0 ? table_.rows : 0;
+      if (id >= 0 && id < table_.rows) {
+        cpu::dequantize_row(table_, id, lane.work.h[b]);
+      } else {
+        std::fill_n(lane.work.h[b], table_.cols, NAN);
+      }
     }
   }
 

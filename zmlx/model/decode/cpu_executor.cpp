@@ -84,8 +84,8 @@ void evaluate(const Program& program) {
 void rotate_to(int position, Rotation& rotation) {
   const auto half = static_cast<float>(rotation.head_dim / 2);
   for (size_t i = 0; i < rotation.cosines.size(); ++i) {
-    const float frequency = std::exp(
-        -static_cast<float>(i) * (std::log(rotation.theta) / half));
+    const float frequency =
+        std::exp(-static_cast<float>(i) * (std::log(rotation.theta) / half));
     const float angle = static_cast<float>(position) * frequency;
     rotation.cosines[i] = std::cos(angle);
     rotation.sines[i] = std::sin(angle);
@@ -141,9 +141,8 @@ class CpuExecutor::Impl {
     std::vector<StageTime> rows;
     for (size_t i = 0; i < stages_.size() && i < seconds_.size(); ++i) {
       const std::string name = name_of(program->stages[i]);
-      auto row = std::find_if(rows.begin(), rows.end(), [&](auto& r) {
-        return r.name == name;
-      });
+      auto row = std::find_if(
+          rows.begin(), rows.end(), [&](auto& r) { return r.name == name; });
       if (row == rows.end()) {
         row = rows.insert(rows.end(), StageTime{name});
       }

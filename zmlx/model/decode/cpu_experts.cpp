@@ -84,8 +84,7 @@ class Experts : public CpuStage {
       top_k_ = stage.router->spec.top_k;
       preparation_.emplace(
           &stage.norm,
-          std::initializer_list<const Matrix*>{
-              &gate_, &up_, &router_->matrix});
+          std::initializer_list<const Matrix*>{&gate_, &up_, &router_->matrix});
     } else {
       preparation_.emplace(
           &stage.norm, std::initializer_list<const Matrix*>{&gate_, &up_});

@@ -191,8 +191,9 @@ class Attend : public CpuStage {
         query_norm_(stage.query_norm.data<float>()),
         key_norm_(stage.key_norm.data<float>()),
         layer_(static_cast<size_t>(stage.layer)),
-        rotation_(static_cast<size_t>(
-            work.add_rotation(spec_.rope_theta, spec_.head_dim))),
+        rotation_(
+            static_cast<size_t>(
+                work.add_rotation(spec_.rope_theta, spec_.head_dim))),
         phase_(work.add_phase()) {}
 
   void reserve(Workspace& work, int batch) const override {
@@ -206,9 +207,7 @@ class Attend : public CpuStage {
     const int heads = spec_.kv_heads;
     lane.tasks(phase_, int64_t{lane.batch()} * heads, [&](int64_t task) {
       one_head(
-          lane,
-          static_cast<int>(task / heads),
-          static_cast<int>(task % heads));
+          lane, static_cast<int>(task / heads), static_cast<int>(task % heads));
     });
   }
 
@@ -234,8 +233,8 @@ class Attend : public CpuStage {
     const int dim = spec_.head_dim, group = spec_.heads / spec_.kv_heads;
     const LayerState& state = lane.work.step.layers[layer_];
     const Rotation& rotation = lane.work.rotations[rotation_];
-    const int64_t first = (int64_t{b} * spec_.kv_heads + kv_head) *
-        state.capacity * dim;
+    const int64_t first =
+        (int64_t{b} * spec_.kv_heads + kv_head) * state.capacity * dim;
     float* keys = state.keys + first;
     float* values = state.values + first;
     const int64_t position = lane.work.step.position;
@@ -253,7 +252,13 @@ class Attend : public CpuStage {
     for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
       norm_and_rotate(
           rotation, lane.work.queries[b] + head * dim, query_norm_, query);
-      attend(query, keys, values, seen, query + dim, lane.work.mixed[b] + head * dim);
+      attend(
+          query,
+          keys,
+          values,
+          seen,
+          query + dim,
+          lane.work.mixed[b] + head * dim);
     }
   }
 

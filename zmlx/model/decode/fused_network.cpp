@@ -7,7 +7,10 @@
 namespace zmlx::decode {
 namespace {
 
-void check_step(const mx::array& tokens, const Cache& cache, int max_positions) {
+void check_step(
+    const mx::array& tokens,
+    const Cache& cache,
+    int max_positions) {
   const int batch = tokens.shape(0);
   for (const auto& layer : cache) {
     if (const auto* kv = dynamic_cast<const KVCache*>(layer.get());

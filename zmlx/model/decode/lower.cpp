@@ -74,57 +74,61 @@ class Builder {
       if (conv->conv_bias) {
         bias = as_float(conv->conv_bias->stored());
       }
-      push(ConvStage{
-          norm(before),
-          projection(conv->in_proj),
-          as_float(mx::transpose(mx::squeeze(weight, 2))),
-          bias,
-          layer});
+      push(
+          ConvStage{
+              norm(before),
+              projection(conv->in_proj),
+              as_float(mx::transpose(mx::squeeze(weight, 2))),
+              bias,
+              layer});
       push(MixStage{projection(conv->out_proj)});
       return;
     }
-    const auto& attention =
-        stock<Attention>(slot, "ShortConv or Attention");
+    const auto& attention = stock<Attention>(slot, "ShortConv or Attention");
     const auto& parts = attention.parts;
-    push(QkvStage{
-        norm(before),
-        projection(parts.q_proj),
-        projection(parts.k_proj),
-        projection(parts.v_proj)});
+    push(
+        QkvStage{
+            norm(before),
+            projection(parts.q_proj),
+            projection(parts.k_proj),
+            projection(parts.v_proj)});
     const Norm query_norm = norm(parts.q_layernorm);
     const Norm key_norm = norm(parts.k_layernorm);
     const auto& shape = attention.shape;
-    push(AttendStage{
-        {shape.heads,
-         shape.kv_heads,
-         shape.head_dim,
-         shape.rope_theta,
-         query_norm.eps},
-        query_norm.weight,
-        key_norm.weight,
-        layer});
+    push(
+        AttendStage{
+            {shape.heads,
+             shape.kv_heads,
+             shape.head_dim,
+             shape.rope_theta,
+             query_norm.eps},
+            query_norm.weight,
+            key_norm.weight,
+            layer});
     push(MixStage{projection(parts.out_proj)});
   }
 
   void feed_forward(const LayerSlot& before, const LayerSlot& slot) {
     if (const auto* mlp =
             dynamic_cast<const SwigluMlp*>(&slot->stock_module())) {
-      push(ExpertsStage{
-          norm(before),
-          std::nullopt,
-          without_bias(mlp->gate_proj),
-          without_bias(mlp->up_proj)});
+      push(
+          ExpertsStage{
+              norm(before),
+              std::nullopt,
+              without_bias(mlp->gate_proj),
+              without_bias(mlp->up_proj)});
       push(CombineStage{without_bias(mlp->down_proj)});
       return;
     }
     const auto& moe = stock<SparseMoe>(slot, "MLP or a mixture of experts");
     const auto& experts = *moe.switch_mlp;
-    push(ExpertsStage{
-        norm(before),
-        ExpertsStage::Router{
-            moe.router, without_bias(moe.gate), as_float(moe.expert_bias)},
-        arrays_of(experts.gate_proj.weight),
-        arrays_of(experts.up_proj.weight)});
+    push(
+        ExpertsStage{
+            norm(before),
+            ExpertsStage::Router{
+                moe.router, without_bias(moe.gate), as_float(moe.expert_bias)},
+            arrays_of(experts.gate_proj.weight),
+            arrays_of(experts.up_proj.weight)});
     push(CombineStage{arrays_of(experts.down_proj.weight)});
   }
 

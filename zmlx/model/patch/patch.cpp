@@ -225,8 +225,7 @@ PatchResult patch(Model& model, const PatchOptions& options) {
 }
 
 void unpatch(Model& model) {
-  if (auto* fused =
-          dynamic_cast<decode::FusedNetwork*>(model.network.get())) {
+  if (auto* fused = dynamic_cast<decode::FusedNetwork*>(model.network.get())) {
     model.network = std::unique_ptr<Network>(std::move(fused->stock));
   }
   walk(*model.network, [](const std::string&, Child& child) {
