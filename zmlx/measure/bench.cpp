@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "zmlx/base/error.h"
-#include "zmlx/measure/clock.h"
+#include "zmlx/base/clock.h"
 #include "zmlx/measure/memory.h"
 #include "zmlx/measure/prompts.h"
 #include "zmlx/measure/side_switch.h"

@@ -10,7 +10,7 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
-#include "zmlx/measure/statistics.h"
+#include "zmlx/base/statistics.h"
 #include "zmlx/version.h"
 
 namespace zmlx::measure {

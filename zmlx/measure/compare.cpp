@@ -8,7 +8,7 @@
 
 #include "zmlx/measure/capsule.h"
 #include "zmlx/measure/json_fields.h"
-#include "zmlx/measure/statistics.h"
+#include "zmlx/base/statistics.h"
 
 namespace zmlx::measure {
 namespace {

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "zmlx/base/error.h"
-#include "zmlx/measure/clock.h"
+#include "zmlx/base/clock.h"
 #include "zmlx/measure/stepper.h"
 
 namespace zmlx::measure {

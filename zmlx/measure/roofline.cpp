@@ -15,7 +15,7 @@
 
 #include "mlx/mlx.h"
 #include "zmlx/base/error.h"
-#include "zmlx/measure/clock.h"
+#include "zmlx/base/clock.h"
 #include "zmlx/model/checkpoint/memory.h"
 
 namespace zmlx::measure {

@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 
 #include "zmlx/base/text.h"
-#include "zmlx/measure/statistics.h"
+#include "zmlx/base/statistics.h"
 #include "zmlx/measure/verdict.h"
 
 namespace zmlx::measure {
