@@ -26,13 +26,8 @@ make_inputs(const KernelSpec& spec, const KernelCase& one, uint64_t seed) {
     return spec.make_inputs(one, seed);
   }
   Arrays inputs;
-  auto keys = mx::random::split(
-      mx::random::key(seed), static_cast<int>(one.shapes.size()));
-  for (size_t i = 0; i < one.shapes.size(); ++i) {
-    const auto key = mx::take(keys, static_cast<int>(i), 0);
-    inputs.push_back(
-        mx::astype(
-            mx::random::normal(one.shapes[i], mx::float32, key), one.dtype));
+  for (const auto& shape : one.shapes) {
+    inputs.push_back(normal_values(shape, one.dtype, seed++));
   }
   return inputs;
 }

@@ -9,13 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "mlx/mlx.h"
+#include "zmlx/authoring/arrays.h"
 
 namespace zmlx {
 
-namespace mx = mlx::core;
-
-using Arrays = std::vector<mx::array>;
 /// What a kernel takes besides arrays, by name: {"eps", 1e-5}.
 using Params = std::map<std::string, double>;
 using KernelFunction =
@@ -52,6 +49,9 @@ struct Traffic {
   double bytes = 0, flops = 0;
 };
 
+/// Which special values a kernel passes on as its reference does.
+enum class Specials { kAll, kNan, kNone };
+
 struct KernelSpec {
   std::string family; // its folder
   std::string name, summary;
@@ -81,8 +81,9 @@ struct KernelSpec {
   std::function<int64_t(const KernelCase& one)> terms = nullptr;
   /// Float32 rounding errors allowed, besides those that terms make.
   double ulps = 8;
-  /// NaN and infinities come out as from the reference.
-  bool specials = true;
+  /// What comes out where the reference gives it: NaN and infinities, or only
+  /// NaN, or neither for sure.
+  Specials specials = Specials::kAll;
 };
 
 /// Inputs of a case as the spec makes them.

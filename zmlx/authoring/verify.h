@@ -32,12 +32,14 @@ std::vector<Check>
 verify(const KernelSpec& spec, const KernelCase& one, const mx::Device& device);
 
 /// The first of those alone, on inputs that are there already: "" or what is
-/// wrong with outputs.
+/// wrong with outputs. oracle: the type that the reference is computed in; in
+/// float32 it has errors of its own, and four times as much is allowed.
 std::string values_difference(
     const KernelSpec& spec,
     const KernelCase& one,
     const Arrays& inputs,
-    const Arrays& outputs);
+    const Arrays& outputs,
+    mx::Dtype oracle = mx::float64);
 
 /// The devices that are present and that the kernel can run on.
 std::vector<mx::Device> devices_of(const KernelSpec& spec);

@@ -30,8 +30,12 @@ std::vector<Place> places() {
   return places;
 }
 
+void PrintTo(const Place& place, std::ostream* out) {
+  *out << place.spec->name << ' ' << to_text(*place.one);
+}
+
 // GoogleTest takes letters, digits and underscores only.
-std::string name_of(const testing::TestParamInfo<Place>& info) {
+std::string name_of(const ::testing::TestParamInfo<Place>& info) {
   std::string name = info.param.spec->name +
       (info.param.device == mx::Device::cpu ? "_cpu_" : "_gpu_") +
       to_text(*info.param.one);
@@ -41,7 +45,7 @@ std::string name_of(const testing::TestParamInfo<Place>& info) {
   return name + '_' + std::to_string(info.index);
 }
 
-class Catalog : public testing::TestWithParam<Place> {};
+class Catalog : public ::testing::TestWithParam<Place> {};
 
 TEST_P(Catalog, HoldsWhatItsSpecSays) {
   const auto& [spec, one, device] = GetParam();
@@ -55,7 +59,7 @@ TEST_P(Catalog, HoldsWhatItsSpecSays) {
 INSTANTIATE_TEST_SUITE_P(
     Kernels,
     Catalog,
-    testing::ValuesIn(places()),
+    ::testing::ValuesIn(places()),
     name_of);
 
 } // namespace

@@ -166,9 +166,9 @@ KernelSpec attention_kernel() {
           },
       // Angles of the last position are off by a float32 epsilon of theirs.
       .ulps = 64,
-      // A cache keeps what it is given, but a score of NaN or infinity spoils
-      // a row in ways that depend on the order of its sums.
-      .specials = false,
+      // What lies behind the causal mask is not read here, but is multiplied by
+      // zero in the reference.
+      .specials = Specials::kNone,
   };
 }
 

@@ -119,10 +119,11 @@ Arrays composed_moe(const Arrays& in, const Params& params) {
 Arrays inputs_of(const KernelCase& one, size_t matrices, uint64_t seed) {
   Arrays inputs;
   for (size_t i = 0; i < one.shapes.size(); ++i) {
-    const mx::array values = mx::random::normal(
-        one.shapes[i], mx::float32, mx::random::key(seed + i));
-    if (i == 0 || i > matrices) {
-      inputs.push_back(mx::astype(values, i == 0 ? one.dtype : mx::float32));
+    const bool packed = i > 0 && i <= matrices;
+    const mx::array values = normal_values(
+        one.shapes[i], i == 0 ? one.dtype : mx::float32, seed + i);
+    if (!packed) {
+      inputs.push_back(values);
       continue;
     }
     for (auto& part : mx::quantize(
@@ -196,9 +197,8 @@ KernelSpec swiglu_spec() {
           [](const KernelCase& one) {
             return int64_t{one.shapes[1][0]} + one.shapes[1][1];
           },
-      // An infinity times quantised weights is NaN or infinite with the sign
-      // of a sum, whose order differs.
-      .specials = false,
+      // An infinity times a weight of zero, which may be a rounding error here.
+      .specials = Specials::kNan,
   };
 }
 
@@ -264,8 +264,7 @@ KernelSpec moe_spec() {
           [](const KernelCase& one) {
             return int64_t{one.shapes[2][1]} + one.shapes[2][2];
           },
-      // As in swiglu_mlp; and NaN scores choose experts by their place.
-      .specials = false,
+      .specials = Specials::kNan, // as in swiglu_mlp
   };
 }
 
