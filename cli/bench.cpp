@@ -152,8 +152,7 @@ int run(const Flags& flags) {
 void add_bench(CLI::App& app, int* exit_code) {
   auto flags = std::make_shared<Flags>();
   auto& command = *app.add_subcommand(
-      "bench",
-      "Time a model as llama-bench does, or kernels");
+      "bench", "Time a model as llama-bench does, or kernels");
   command
       .add_option(
           "KERNEL", flags->kernels, "Kernels to time against composed MLX")

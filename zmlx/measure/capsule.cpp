@@ -4,9 +4,9 @@
 #include <cmath>
 
 #include "zmlx/base/clock.h"
+#include "zmlx/base/statistics.h"
 #include "zmlx/measure/json_fields.h"
 #include "zmlx/measure/machine.h"
-#include "zmlx/base/statistics.h"
 #include "zmlx/version.h"
 
 namespace zmlx::measure {
