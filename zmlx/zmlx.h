@@ -12,7 +12,10 @@
 #include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/thread_team.h"
 
-// Writing kernels: check them, time them, tune them, list them.
+// Kernels from text.
+#include "zmlx/authoring/elementwise.h"
+
+// Checking, timing, tuning and listing kernels.
 #include "zmlx/authoring/autotune.h"
 #include "zmlx/authoring/bench.h"
 #include "zmlx/authoring/registry.h"
