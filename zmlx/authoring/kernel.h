@@ -53,10 +53,10 @@ class FromInputs {
 /// mentions them) and Metal's thread attributes, and fills the outputs.
 /// docs/dialect.md says which Metal runs everywhere.
 struct KernelSource {
-  std::string name;
-  std::vector<std::string> inputs;
+  std::string name = "";
+  std::vector<std::string> inputs = {};
   std::vector<std::string> outputs = {"out"};
-  std::string body;
+  std::string body = "";
   /// Functions, constants and structs in front of the kernel.
   std::string header = "";
   /// Copy strided inputs; else the body must use elem_to_loc.

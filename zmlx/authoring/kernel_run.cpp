@@ -3,9 +3,8 @@
 
 #include <cstring>
 
-#include "mlx/backend/cuda/cuda.h"
-#include "mlx/backend/metal/metal.h"
 #include "zmlx/base/error.h"
+#include "zmlx/base/text.h"
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx {
@@ -79,6 +78,23 @@ mx::array allocated(const mx::Shape& shape, mx::Dtype dtype) {
 
 std::tuple<int, int, int> tuple_of(KernelSize size) {
   return {size.x, size.y, size.z};
+}
+
+// The first element that holds both patterns, or -1.
+int64_t first_unwritten(const mx::array& a, const mx::array& b) {
+  const size_t size = a.itemsize();
+  const auto* first = a.data<unsigned char>();
+  const auto* second = b.data<unsigned char>();
+  for (size_t i = 0; i < a.size(); ++i) {
+    bool untouched = true;
+    for (size_t k = i * size; k < (i + 1) * size; ++k) {
+      untouched &= first[k] == kPatterns[0] && second[k] == kPatterns[1];
+    }
+    if (untouched) {
+      return static_cast<int64_t>(i);
+    }
+  }
+  return -1;
 }
 
 bool on_cuda() {
