@@ -12,6 +12,9 @@
 #include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/thread_team.h"
 
+// Writing kernels.
+#include "zmlx/authoring/elementwise.h"
+
 // Kernels.
 #include "zmlx/kernels/attention/attention.h"
 #include "zmlx/kernels/conv/short_conv.h"

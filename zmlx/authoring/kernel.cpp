@@ -9,6 +9,7 @@
 #include "zmlx/authoring/kernel_run.h"
 #include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
+#include "zmlx/runtime/transformed_op.h"
 
 namespace zmlx {
 namespace {
@@ -290,25 +291,29 @@ std::vector<mx::array> Kernel::operator()(
     const KernelLaunch& launch) const {
   const auto state = state_;
   const auto call = state->resolve(inputs, launch);
-  const auto forward = [state, call](const Arrays& in) {
-    return state->run(in, call);
+  const auto outputs = state->run(inputs, call);
+  if (!outputs[0].has_primitive() || call.empty) {
+    return outputs; // of a checked or an empty call
+  }
+  OpTransforms transforms;
+  transforms.vjp = [state](
+                       const Arrays& in,
+                       const Arrays& cotangents,
+                       const Arrays& out) {
+    return state->gradient(in, cotangents, out);
   };
-  const auto jvp = [state](const Arrays&, const Arrays&, const std::vector<int>&)
-      -> Arrays {
+  transforms.jvp = [state](
+                       const Arrays&,
+                       const Arrays&,
+                       const std::vector<int>&) -> Arrays {
     invalid(state->op(), "only reverse-mode gradients are possible, got jvp.");
   };
-  const auto vmap = [self = *this, launch](
+  transforms.vmap = [self = *this, launch](
                         const Arrays& in, const std::vector<int>& axes) {
     return run_mapped(
         in, axes, [&](const Arrays& slices) { return self(slices, launch); });
   };
-  const auto vjp = [state](
-                       const Arrays& in,
-                       const Arrays& cotangents,
-                       const Arrays& outputs) {
-    return state->gradient(in, cotangents, outputs);
-  };
-  return mx::custom_function(forward, vjp, jvp, vmap)(inputs);
+  return transformed_op(outputs, inputs.size(), std::move(transforms));
 }
 
 Kernel Kernel::custom_vjp(Vjp vjp) const {

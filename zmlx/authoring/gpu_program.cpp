@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/authoring/gpu_program.h"
+
+#include "zmlx/authoring/program.h"
+#include "zmlx/base/error.h"
+
+namespace zmlx {
+
+void run_on_gpu(
+    const Program& program,
+    const std::vector<mx::array>&,
+    std::vector<mx::array>&,
+    const mx::Stream&) {
+  throw BackendError(concat("[", program.name(), "] runs on the CPU only."));
+}
+
+} // namespace zmlx
