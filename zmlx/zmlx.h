@@ -14,6 +14,7 @@
 
 // Writing kernels.
 #include "zmlx/authoring/elementwise.h"
+#include "zmlx/authoring/kernel.h"
 
 // Kernels.
 #include "zmlx/kernels/attention/attention.h"

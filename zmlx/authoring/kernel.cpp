@@ -83,15 +83,21 @@ std::vector<T> of_outputs(
     T (*of_first)(const mx::array&)) {
   if (!given) {
     if (inputs.empty()) {
-      invalid(op, what, " must be given for a kernel without inputs, got none.");
+      invalid(
+          op, what, " must be given for a kernel without inputs, got none.");
     }
     return std::vector<T>(count, of_first(inputs[0]));
   }
   auto values = given.of(inputs);
   if (values.size() != count) {
     invalid(
-        op, what, " must have one entry for each of ", count,
-        " outputs, got ", values.size(), '.');
+        op,
+        what,
+        " must have one entry for each of ",
+        count,
+        " outputs, got ",
+        values.size(),
+        '.');
   }
   return values;
 }
@@ -107,25 +113,39 @@ void check_sizes(
     KernelSize threadgroup) {
   if (grid.x < 1 || grid.y < 1 || grid.z < 1) {
     invalid(
-        op, "grid must have at least one thread along each axis, got ",
-        text_of(grid), '.');
+        op,
+        "grid must have at least one thread along each axis, got ",
+        text_of(grid),
+        '.');
   }
   if (threadgroup.x < 1 || threadgroup.y < 1 || threadgroup.z < 1) {
     invalid(
-        op, "threadgroup must have at least one thread along each axis, got ",
-        text_of(threadgroup), '.');
+        op,
+        "threadgroup must have at least one thread along each axis, got ",
+        text_of(threadgroup),
+        '.');
   }
   const int64_t threads =
       int64_t{threadgroup.x} * threadgroup.y * threadgroup.z;
   if (threads > kMaxThreads) {
     invalid(
-        op, "threadgroup must have at most ", kMaxThreads, " threads, got ",
-        text_of(threadgroup), " = ", threads, '.');
+        op,
+        "threadgroup must have at most ",
+        kMaxThreads,
+        " threads, got ",
+        text_of(threadgroup),
+        " = ",
+        threads,
+        '.');
   }
   if (threadgroup.z > kMaxThreadsAlongZ) {
     invalid(
-        op, "threadgroup must have at most ", kMaxThreadsAlongZ,
-        " threads along z, got ", text_of(threadgroup), '.');
+        op,
+        "threadgroup must have at most ",
+        kMaxThreadsAlongZ,
+        " threads along z, got ",
+        text_of(threadgroup),
+        '.');
   }
 }
 
@@ -156,18 +176,28 @@ KernelCall Kernel::State::resolve(
     const KernelLaunch& given) const {
   if (inputs.size() != source.inputs.size()) {
     invalid(
-        op(), "inputs must be ", source.inputs.size(), " arrays, got ",
-        inputs.size(), '.');
+        op(),
+        "inputs must be ",
+        source.inputs.size(),
+        " arrays, got ",
+        inputs.size(),
+        '.');
   }
   const size_t count = source.outputs.size();
   KernelCall call;
   call.output_shapes = of_outputs<mx::Shape>(
-      op(), first_set(given.output_shapes, launch.output_shapes), inputs,
-      count, "output_shapes",
+      op(),
+      first_set(given.output_shapes, launch.output_shapes),
+      inputs,
+      count,
+      "output_shapes",
       [](const mx::array& x) { return x.shape(); });
   call.output_dtypes = of_outputs<mx::Dtype>(
-      op(), first_set(given.output_dtypes, launch.output_dtypes), inputs,
-      count, "output_dtypes",
+      op(),
+      first_set(given.output_dtypes, launch.output_dtypes),
+      inputs,
+      count,
+      "output_dtypes",
       [](const mx::array& x) { return x.dtype(); });
   if (const auto& t = first_set(given.templates, launch.templates)) {
     call.templates = t.of(inputs);
@@ -180,8 +210,12 @@ KernelCall Kernel::State::resolve(
     for (const auto length : call.output_shapes[i]) {
       if (length < 0) {
         invalid(
-            op(), "lengths of '", source.outputs[i],
-            "' must not be negative, got ", length, '.');
+            op(),
+            "lengths of '",
+            source.outputs[i],
+            "' must not be negative, got ",
+            length,
+            '.');
       }
       size *= length;
     }
@@ -194,8 +228,11 @@ KernelCall Kernel::State::resolve(
   if (const auto& g = first_set(given.grid, launch.grid)) {
     call.grid = g.of(inputs);
   } else if (elements > INT32_MAX) {
-    invalid(op(), "grid must be given for more than 2^31 - 1 elements, got ",
-            elements, '.');
+    invalid(
+        op(),
+        "grid must be given for more than 2^31 - 1 elements, got ",
+        elements,
+        '.');
   } else {
     call.grid = {static_cast<int>(elements), 1, 1};
   }
@@ -210,21 +247,29 @@ Arrays Kernel::State::gradient(
     const Arrays& cotangents,
     const Arrays& outputs) const {
   if (!vjp) {
-    invalid(
-        op(), "a gradient must be given through custom_vjp, got none.");
+    invalid(op(), "a gradient must be given through custom_vjp, got none.");
   }
   auto gradients = vjp(inputs, cotangents, outputs);
   if (gradients.size() != inputs.size()) {
     invalid(
-        op(), "custom_vjp must return one gradient for each of ",
-        inputs.size(), " inputs, got ", gradients.size(), '.');
+        op(),
+        "custom_vjp must return one gradient for each of ",
+        inputs.size(),
+        " inputs, got ",
+        gradients.size(),
+        '.');
   }
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (gradients[i].shape() != inputs[i].shape()) {
       invalid(
-          op(), "custom_vjp must return a gradient of the shape of '",
-          source.inputs[i], "', ", inputs[i].shape(), ", got ",
-          gradients[i].shape(), '.');
+          op(),
+          "custom_vjp must return a gradient of the shape of '",
+          source.inputs[i],
+          "', ",
+          inputs[i].shape(),
+          ", got ",
+          gradients[i].shape(),
+          '.');
     }
   }
   return gradients;
@@ -246,11 +291,13 @@ std::pair<Arrays, std::vector<int>> run_mapped(
     Arrays slices;
     for (size_t i = 0; i < inputs.size(); ++i) {
       slices.push_back(
-          axes[i] < 0   ? inputs[i]
-              : length > 0 ? mx::take(inputs[i], at, axes[i])
-                           : mx::zeros(
-                                 mx::squeeze(mx::sum(inputs[i], axes[i], true), axes[i]).shape(),
-                                 inputs[i].dtype()));
+          axes[i] < 0 ? inputs[i]
+              : length > 0
+              ? mx::take(inputs[i], at, axes[i])
+              : mx::zeros(
+                    mx::squeeze(mx::sum(inputs[i], axes[i], true), axes[i])
+                        .shape(),
+                    inputs[i].dtype()));
     }
     return call(slices);
   };
@@ -296,16 +343,12 @@ std::vector<mx::array> Kernel::operator()(
     return outputs; // of a checked or an empty call
   }
   OpTransforms transforms;
-  transforms.vjp = [state](
-                       const Arrays& in,
-                       const Arrays& cotangents,
-                       const Arrays& out) {
-    return state->gradient(in, cotangents, out);
-  };
-  transforms.jvp = [state](
-                       const Arrays&,
-                       const Arrays&,
-                       const std::vector<int>&) -> Arrays {
+  transforms.vjp =
+      [state](const Arrays& in, const Arrays& cotangents, const Arrays& out) {
+        return state->gradient(in, cotangents, out);
+      };
+  transforms.jvp =
+      [state](const Arrays&, const Arrays&, const std::vector<int>&) -> Arrays {
     invalid(state->op(), "only reverse-mode gradients are possible, got jvp.");
   };
   transforms.vmap = [self = *this, launch](

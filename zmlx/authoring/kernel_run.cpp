@@ -29,8 +29,9 @@ std::string key_of(const dialect::KernelText& text) {
   return key;
 }
 
-dialect::KernelTemplate
-template_of(const std::string& op, const KernelTemplateArgument& argument) {
+dialect::KernelTemplate template_of(
+    const std::string& op,
+    const KernelTemplateArgument& argument) {
   const auto& [name, value] = argument;
   if (const auto* number = std::get_if<int>(&value)) {
     return {name, "int", concat(*number)};
@@ -149,10 +150,8 @@ std::shared_ptr<const HostKernel> KernelRunner::host_kernel(
   return kernel;
 }
 
-std::vector<mx::array> KernelRunner::run(
-    const Arrays& inputs,
-    const KernelCall& call,
-    bool checked) {
+std::vector<mx::array>
+KernelRunner::run(const Arrays& inputs, const KernelCall& call, bool checked) {
   if (call.empty) {
     Arrays outputs;
     for (size_t i = 0; i < call.output_shapes.size(); ++i) {
@@ -238,8 +237,12 @@ std::vector<mx::array> KernelRunner::run_cuda(
     const int groups = (size + unit - 1) / unit;
     if (groups > kMaxGroups) {
       invalid(
-          op_, "grid must have at most ", kMaxGroups,
-          " threadgroups along y and z on CUDA, got ", groups, '.');
+          op_,
+          "grid must have at most ",
+          kMaxGroups,
+          " threadgroups along y and z on CUDA, got ",
+          groups,
+          '.');
     }
   }
   const bool whole_groups = whole(grid.x, group.x) && whole(grid.y, group.y) &&
@@ -290,7 +293,9 @@ std::vector<mx::array> KernelRunner::run_checked(
   for (const auto& input : inputs) {
     if (input.is_tracer()) {
       throw BackendError(concat(
-          '[', op_, "] checked mode runs a kernel at once, which is not "
+          '[',
+          op_,
+          "] checked mode runs a kernel at once, which is not "
           "possible inside mx::compile. Try: set_checked_kernels(false)."));
     }
     ready.push_back(
@@ -317,8 +322,13 @@ std::vector<mx::array> KernelRunner::run_checked(
     const auto unwritten = first_unwritten(runs[0][i], runs[1][i]);
     if (unwritten >= 0) {
       found.push_back(concat(
-          '[', op_, "] every element of ", source_.outputs[i],
-          " must be written, got element ", unwritten, " unwritten."));
+          '[',
+          op_,
+          "] every element of ",
+          source_.outputs[i],
+          " must be written, got element ",
+          unwritten,
+          " unwritten."));
     }
   }
   if (!found.empty()) {

@@ -63,8 +63,7 @@ Kernel exp_kernel() {
                "out[elem] = metal::exp(tmp);\n"},
       {.templates = FromInputs<std::vector<KernelTemplateArgument>>(
            [](const Arrays& in) {
-             return std::vector<KernelTemplateArgument>{
-                 {"T", in[0].dtype()}};
+             return std::vector<KernelTemplateArgument>{{"T", in[0].dtype()}};
            })});
 }
 
@@ -112,8 +111,10 @@ TEST(Kernel, TakesEmptyInputsAndScalars) {
       {.name = "scale",
        .inputs = {"x", "factor"},
        .body = "uint i = thread_position_in_grid.x; out[i] = x[i] * factor;"});
-  expect_near(scale({ramp(5), mx::array(2.0f)})[0],
-              values(mx::multiply(ramp(5), mx::array(2.0f))), 0);
+  expect_near(
+      scale({ramp(5), mx::array(2.0f)})[0],
+      values(mx::multiply(ramp(5), mx::array(2.0f))),
+      0);
 }
 
 // One threadgroup a row: simd_sum, threadgroup memory, a barrier.
@@ -143,12 +144,12 @@ TEST(Kernel, SumsRowsInGroupsOfAnySize) {
   const Kernel sum({.name = "row_sum", .inputs = {"x"}, .body = kRowSum});
   for (const int group : {1, 3, 32, 33, 100, 256, 1000, 1024}) {
     const auto x = mx::reshape(ramp(5 * 777), {5, 777});
-    const auto out = sum(
-        {x},
-        {.grid = KernelSize{5 * group},
-         .threadgroup = KernelSize{group},
-         .output_shapes = std::vector<mx::Shape>{{5}},
-         .output_dtypes = std::vector<mx::Dtype>{mx::float32}})[0];
+    const auto out =
+        sum({x},
+            {.grid = KernelSize{5 * group},
+             .threadgroup = KernelSize{group},
+             .output_shapes = std::vector<mx::Shape>{{5}},
+             .output_dtypes = std::vector<mx::Dtype>{mx::float32}})[0];
     std::vector<float> want(5);
     const auto v = values(x);
     for (int row = 0; row < 5; ++row) {
@@ -178,9 +179,7 @@ TEST(Kernel, UsesTheTeamForManyGroups) {
 
 TEST(Kernel, GivesEveryAttributeItsMeaning) {
   const Kernel ids(
-      {.name = "ids",
-       .inputs = {"x"},
-       .body = R"(
+      {.name = "ids", .inputs = {"x"}, .body = R"(
     uint3 p = thread_position_in_grid, n = threads_per_grid;
     uint at = (p.z * n.y + p.y) * n.x + p.x;
     uint3 t = thread_position_in_threadgroup, g = threadgroup_position_in_grid;
@@ -260,13 +259,15 @@ TEST(Kernel, DifferentiatesThroughCustomVjp) {
   };
   const auto x = ramp(9);
   expect_near(
-      mx::grad(loss)(x), values(mx::multiply(mx::exp(x), mx::array(2.0f))),
+      mx::grad(loss)(x),
+      values(mx::multiply(mx::exp(x), mx::array(2.0f))),
       1e-6f);
   const auto slope = [&](const mx::array& v) {
     return mx::sum(mx::grad(loss)(v));
   };
   expect_near(
-      mx::grad(slope)(x), values(mx::multiply(mx::exp(x), mx::array(2.0f))),
+      mx::grad(slope)(x),
+      values(mx::multiply(mx::exp(x), mx::array(2.0f))),
       1e-6f);
 }
 
@@ -280,8 +281,7 @@ TEST(Kernel, WorksUnderCompileAndVmap) {
       compiled({x})[0], values(mx::add(mx::exp(mx::add(x, x)), x)), 1e-6f);
   const auto one = [&](const mx::array& v) { return k({v})[0]; };
   expect_near(mx::vmap(one)(x), values(mx::exp(x)), 1e-6f);
-  expect_near(
-      mx::vmap(one, 1)(x), values(mx::transpose(mx::exp(x))), 1e-6f);
+  expect_near(mx::vmap(one, 1)(x), values(mx::transpose(mx::exp(x))), 1e-6f);
   EXPECT_EQ(mx::vmap(one)(mx::zeros({0, 4})).shape(), (mx::Shape{0, 4}));
 }
 
@@ -296,8 +296,9 @@ TEST(Kernel, ReportsTheLineThatDoesNotCompile) {
   };
   const auto body =
       compile("", "uint i = 0;\n/* two\nlines */\nout[i] = nothing(x[i]);");
-  EXPECT_NE(body.find("[kernel broken] CPU compile failed at body:4: "),
-            std::string::npos)
+  EXPECT_NE(
+      body.find("[kernel broken] CPU compile failed at body:4: "),
+      std::string::npos)
       << body;
   EXPECT_NE(body.find("nothing"), std::string::npos) << body;
   EXPECT_NE(body.find("Source kept at "), std::string::npos) << body;
@@ -320,9 +321,7 @@ TEST(Kernel, RejectsWhatCannotBeLaunched) {
     EXPECT_THROW(action(), std::invalid_argument) << want;
     EXPECT_EQ(message_of(action), want);
   };
-  says(
-      [&] { k({x, x}); },
-      "[kernel myexp] inputs must be 1 arrays, got 2.");
+  says([&] { k({x, x}); }, "[kernel myexp] inputs must be 1 arrays, got 2.");
   says(
       [&] { k({x}, {.grid = KernelSize{0}}); },
       "[kernel myexp] grid must have at least one thread along each axis, got "

@@ -125,10 +125,8 @@ KernelRewriter::text_of(const Tokens& tokens, size_t begin, size_t end) {
 }
 
 // Rewrites what begins at `at` and returns the index of what follows.
-size_t KernelRewriter::rewrite_one(
-    const Tokens& tokens,
-    size_t at,
-    std::string& out) {
+size_t
+KernelRewriter::rewrite_one(const Tokens& tokens, size_t at, std::string& out) {
   const KernelToken& token = tokens[at];
   if (token.kind == TokenKind::Word) {
     Declaration found;
@@ -212,8 +210,7 @@ std::string KernelRewriter::directive(const KernelToken& token) {
     return text;
   }
   const size_t body = name + std::string_view("define").size();
-  return text.substr(0, body) +
-      rewrite(kernel_tokens(text.substr(body), op_));
+  return text.substr(0, body) + rewrite(kernel_tokens(text.substr(body), op_));
 }
 
 bool KernelRewriter::declaration_at(
@@ -255,8 +252,7 @@ bool KernelRewriter::declaration_at(
       // `unsigned x` and `long x`: the next word is the name.
       if (!complete && i + 2 < tokens.size() &&
           tokens[i + 1].kind == TokenKind::Word &&
-          !is_one_of(
-              tokens[i + 1].text, {"int", "char", "short", "long"}) &&
+          !is_one_of(tokens[i + 1].text, {"int", "char", "short", "long"}) &&
           is_one_of(token.text, {"unsigned", "signed"})) {
         complete = true;
       }
@@ -317,8 +313,8 @@ size_t KernelRewriter::emit_declaration(
     return closing(tokens, found.next + 1) + 1;
   }
   if (found.space == "constant" && variable && braces_ == 0) {
-    const bool array = found.next + 1 < tokens.size() &&
-        tokens[found.next + 1].is("[");
+    const bool array =
+        found.next + 1 < tokens.size() && tokens[found.next + 1].is("[");
     out += target_ == KernelTarget::Cuda && array ? "static __constant__ const "
                                                   : "static constexpr ";
     out += type;
@@ -359,16 +355,31 @@ size_t KernelRewriter::emit_threadgroup(
       out += concat("__shared__ ", type, gap, name, dimensions, ";");
     } else if (target_ == KernelTarget::Host) {
       out += concat(
-          "auto&", gap, name, " = metal::zm_threadgroup<", type, dimensions,
-          ">(", threadgroup_variables_ - 1, ");");
+          "auto&",
+          gap,
+          name,
+          " = metal::zm_threadgroup<",
+          type,
+          dimensions,
+          ">(",
+          threadgroup_variables_ - 1,
+          ");");
     } else {
       if (dimensions.empty()) {
         shared_scalars_.insert(name);
       }
       out += concat(
-          "const auto", gap, name, " = metal::zm_checked_threadgroup<", type,
-          dimensions.empty() ? "[(1)]" : dimensions, ">(",
-          threadgroup_variables_ - 1, ", \"", name, "\");");
+          "const auto",
+          gap,
+          name,
+          " = metal::zm_checked_threadgroup<",
+          type,
+          dimensions.empty() ? "[(1)]" : dimensions,
+          ">(",
+          threadgroup_variables_ - 1,
+          ", \"",
+          name,
+          "\");");
     }
     more = end < tokens.size() && tokens[end].is(",");
     i = end + 1;
@@ -385,8 +396,8 @@ bool KernelRewriter::swizzle_at(const Tokens& tokens, size_t at) const {
       (at + 2 < tokens.size() && tokens[at + 2].is("("))) {
     return false;
   }
-  const bool color = std::string_view("rgba").find(name[0]) !=
-      std::string_view::npos;
+  const bool color =
+      std::string_view("rgba").find(name[0]) != std::string_view::npos;
   if (name.size() == 1 && !color) {
     return false; // .x is a member
   }
@@ -396,24 +407,22 @@ bool KernelRewriter::swizzle_at(const Tokens& tokens, size_t at) const {
   });
 }
 
-size_t KernelRewriter::emit_member(
-    const Tokens& tokens,
-    size_t at,
-    std::string& out) {
+size_t
+KernelRewriter::emit_member(const Tokens& tokens, size_t at, std::string& out) {
   const std::string& name = tokens[at + 1].text;
   out += tokens[at].space + tokens[at].text;
   if (name.size() == 1) {
     out += "xyzw"[component(name[0])];
     return at + 2;
   }
-  const bool target = at + 2 < tokens.size() &&
-      is_any_assignment(tokens[at + 2].text);
+  const bool target =
+      at + 2 < tokens.size() && is_any_assignment(tokens[at + 2].text);
   std::string indices;
   for (const char c : name) {
     indices += concat(indices.empty() ? "" : ", ", component(c));
   }
-  out += concat(
-      target ? "zm_ref" : "zm", "(metal::zm_swizzle<", indices, ">())");
+  out +=
+      concat(target ? "zm_ref" : "zm", "(metal::zm_swizzle<", indices, ">())");
   return at + 2;
 }
 
@@ -471,8 +480,12 @@ size_t KernelRewriter::emit_address(
     return at;
   }
   out += concat(
-      tokens[at].space, "(", name, " + (",
-      text_of(tokens, at + 3, std::min(close, tokens.size())), "))");
+      tokens[at].space,
+      "(",
+      name,
+      " + (",
+      text_of(tokens, at + 3, std::min(close, tokens.size())),
+      "))");
   return std::min(close + 1, tokens.size());
 }
 
@@ -486,7 +499,8 @@ size_t KernelRewriter::emit_shared_scalar(
   }
   const bool written = end < tokens.size() && is_assignment(tokens[end].text);
   out += concat(
-      tokens[at].space, tokens[at].text,
+      tokens[at].space,
+      tokens[at].text,
       written ? "[metal::zm_to(0)]" : "[metal::zm_at(0)]");
   return at + 1;
 }

@@ -44,10 +44,7 @@ constexpr std::array<Attribute, 20> kAttributes = {{
     {"threads_per_grid", "uint3", "zm.grid", "zm_grid"},
     {"grid_size", "uint3", "zm.grid", "zm_grid"},
     {"grid_origin", "uint3", "metal::uint3(0u)", "metal::uint3(0u)"},
-    {"threadgroups_per_grid",
-     "uint3",
-     "zm.groups",
-     "metal::zm_uint3(gridDim)"},
+    {"threadgroups_per_grid", "uint3", "zm.groups", "metal::zm_uint3(gridDim)"},
     {"thread_index_in_threadgroup",
      "uint",
      "zm.index",
@@ -163,7 +160,8 @@ std::string template_values(const KernelText& text) {
 }
 
 // "const float* inp" and "metal::zm_pointer<const float> inp".
-std::string pointer(std::string_view type, std::string_view name, bool checked) {
+std::string
+pointer(std::string_view type, std::string_view name, bool checked) {
   return checked ? concat("zm_pointer<", type, "> ", name)
                  : concat(type, "* ", name);
 }
@@ -211,8 +209,7 @@ std::string body_function(
   }
   for (const auto& output : text.outputs) {
     parameters.add(pointer(
-        text.atomic_outputs ? concat("atomic<", output.type, ">")
-                            : output.type,
+        text.atomic_outputs ? concat("atomic<", output.type, ">") : output.type,
         output.name,
         checked));
   }
@@ -244,19 +241,30 @@ host_arguments(const KernelText& text, const Parts& parts, bool checked) {
   int number = 0;
   const auto data = [&](const std::string& type, const std::string& name) {
     return checked ? concat(
-                         "metal::zm_buffer_pointer<", type, ">(zm_b[", number,
-                         "], \"", name, "\")")
+                         "metal::zm_buffer_pointer<",
+                         type,
+                         ">(zm_b[",
+                         number,
+                         "], \"",
+                         name,
+                         "\")")
                    : concat("(", type, "*)zm_b[", number, "].data");
   };
-  const auto extents = [&](const char* type,
-                           const std::string& name,
-                           const char* member) {
-    const auto field = concat("zm_b[", number, "].", member);
-    return checked ? concat(
-                         "metal::zm_extent_pointer<", type, ">(", field,
-                         ", zm_b[", number, "].ndim, \"", name, "\")")
-                   : field;
-  };
+  const auto extents =
+      [&](const char* type, const std::string& name, const char* member) {
+        const auto field = concat("zm_b[", number, "].", member);
+        return checked ? concat(
+                             "metal::zm_extent_pointer<",
+                             type,
+                             ">(",
+                             field,
+                             ", zm_b[",
+                             number,
+                             "].ndim, \"",
+                             name,
+                             "\")")
+                       : field;
+      };
   for (const auto& input : text.inputs) {
     const std::string type = concat("const ", qualified(input.type));
     if (input.scalar) {
@@ -328,6 +336,7 @@ std::string host_kernel_text(const KernelText& text, bool checked) {
   return concat(
       checked ? "#define ZM_CHECKED 1\n" : "",
       prelude_types,
+      prelude_vectors,
       prelude_math,
       prelude_ops,
       prelude_host,
@@ -359,6 +368,7 @@ CudaKernelText cuda_kernel_text(const KernelText& text, bool whole_groups) {
   CudaKernelText result;
   result.header = concat(
       prelude_types,
+      prelude_vectors,
       prelude_math,
       prelude_ops,
       prelude_cuda,

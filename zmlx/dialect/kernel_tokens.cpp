@@ -76,8 +76,8 @@ class Lexer {
           invalid(op_, "line ", line_, ": a comment must end with */.");
         }
         const auto comment = text_.substr(at_, end - at_);
-        line_ += static_cast<int>(
-            std::count(comment.begin(), comment.end(), '\n'));
+        line_ +=
+            static_cast<int>(std::count(comment.begin(), comment.end(), '\n'));
         at_ = end + 2;
       } else {
         return new_line;

@@ -55,7 +55,8 @@ std::string first_error(const std::string& output) {
                          : concat(" at ", place, ": ", message, '.');
   }
   return concat(
-      ": ", lines.empty() ? std::string("it printed nothing") : lines.back(),
+      ": ",
+      lines.empty() ? std::string("it printed nothing") : lines.back(),
       '.');
 }
 

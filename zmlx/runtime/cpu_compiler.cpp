@@ -190,8 +190,13 @@ void* build(
     const std::string kept = (folder / "failed.cpp").string();
     fs::rename(source, kept, error);
     throw CompileError(concat(
-        '[', op, "] CPU compile failed", first_error(result.output),
-        " Source kept at ", error ? source : kept, '.'));
+        '[',
+        op,
+        "] CPU compile failed",
+        first_error(result.output),
+        " Source kept at ",
+        error ? source : kept,
+        '.'));
   }
   fs::remove(source, error);
   const std::string final_name =
@@ -201,7 +206,10 @@ void* build(
   if (!function) {
     const char* why = dlerror();
     throw BackendError(concat(
-        '[', op, "] a compiled kernel must load, got ", why ? why : "no symbol",
+        '[',
+        op,
+        "] a compiled kernel must load, got ",
+        why ? why : "no symbol",
         '.'));
   }
   return function;
@@ -231,7 +239,9 @@ void* compiled_function(
   static std::map<std::string, std::shared_ptr<Slot>> slots;
   if (compiler().program.empty()) {
     throw BackendError(concat(
-        '[', op, "] a raw kernel on the CPU needs a C++ compiler, and none of ",
+        '[',
+        op,
+        "] a raw kernel on the CPU needs a C++ compiler, and none of ",
         compiler().version,
         " runs. Try: apt-get install g++, or set CXX."));
   }

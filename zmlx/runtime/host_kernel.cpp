@@ -64,9 +64,10 @@ long extent(const mx::array& x) {
 // An aligned copy of an array's bytes.
 struct Copy {
   explicit Copy(const mx::array& x)
-      : data(::operator new(
-            x.data_size() * x.itemsize() + kAlignment,
-            std::align_val_t(kAlignment))) {
+      : data(
+            ::operator new(
+                x.data_size() * x.itemsize() + kAlignment,
+                std::align_val_t(kAlignment))) {
     std::memcpy(data, x.data<char>(), x.data_size() * x.itemsize());
   }
   Copy(const Copy&) = delete;
@@ -98,37 +99,70 @@ std::string sentence(const std::string& name, const Finding& finding) {
       ? concat("header:", finding.line - dialect::kHeaderLine)
       : concat("body:", finding.line);
   const std::string where = concat(
-      " in thread (", finding.thread[0], ", ", finding.thread[1], ", ",
-      finding.thread[2], ") at ", line, '.');
+      " in thread (",
+      finding.thread[0],
+      ", ",
+      finding.thread[1],
+      ", ",
+      finding.thread[2],
+      ") at ",
+      line,
+      '.');
   const std::string op = concat("[kernel ", name, "] ");
   switch (finding.kind) {
     case 1:
       return concat(
-          op, "an index of ", finding.name, " must be 0 to ",
-          finding.limit - 1, ", got ", finding.index, where);
+          op,
+          "an index of ",
+          finding.name,
+          " must be 0 to ",
+          finding.limit - 1,
+          ", got ",
+          finding.index,
+          where);
     case 2:
       return concat(
-          op, "an element of ", finding.name,
-          " must be written before it is read, got index ", finding.index,
-          " unwritten", where);
+          op,
+          "an element of ",
+          finding.name,
+          " must be written before it is read, got index ",
+          finding.index,
+          " unwritten",
+          where);
     case 3:
       return concat(
-          op, "all ", finding.limit,
+          op,
+          "all ",
+          finding.limit,
           " threads of a threadgroup must reach the same barrier, got ",
-          finding.index, where);
+          finding.index,
+          where);
     case 4:
       return concat(
-          op, "all ", finding.limit,
+          op,
+          "all ",
+          finding.limit,
           " threads of a SIMD-group must reach the same function, got ",
-          finding.index, where);
+          finding.index,
+          where);
     case 5:
       return concat(
-          op, "threadgroup variables must fit into ", finding.limit,
-          " bytes, got ", finding.index, '.');
+          op,
+          "threadgroup variables must fit into ",
+          finding.limit,
+          " bytes, got ",
+          finding.index,
+          '.');
     default:
       return concat(
-          op, "an access to ", finding.name, " must be aligned to ",
-          finding.limit, " bytes, got byte ", finding.index, where);
+          op,
+          "an access to ",
+          finding.name,
+          " must be aligned to ",
+          finding.limit,
+          " bytes, got byte ",
+          finding.index,
+          where);
   }
 }
 
@@ -171,10 +205,11 @@ HostKernel::HostKernel(const dialect::KernelText& text, bool checked)
     : name_(text.name),
       checked_(checked),
       sees_threadgroups_(dialect::kernel_use(text).sees_threadgroups),
-      entry_(reinterpret_cast<int (*)(const void*)>(compiled_function(
-          concat("kernel ", text.name),
-          dialect::host_kernel_text(text, checked),
-          "zm_run"))) {}
+      entry_(
+          reinterpret_cast<int (*)(const void*)>(compiled_function(
+              concat("kernel ", text.name),
+              dialect::host_kernel_text(text, checked),
+              "zm_run"))) {}
 
 std::vector<std::string> HostKernel::run(
     const std::vector<mx::array>& inputs,
@@ -234,8 +269,12 @@ std::vector<std::string> HostKernel::run(
   }
   if (status != 0) {
     throw BackendError(concat(
-        "[kernel ", name_, "] memory for the stacks of its threads must be "
-        "available, got none (status ", status.load(), ")."));
+        "[kernel ",
+        name_,
+        "] memory for the stacks of its threads must be "
+        "available, got none (status ",
+        status.load(),
+        ")."));
   }
   std::vector<std::string> sentences;
   for (int i = 0; i < std::min(num_findings, kMaxFindings); ++i) {

@@ -54,7 +54,8 @@ static zm_region zm_region_of(const void* address) {
 }
 
 template <class T>
-ZM_INLINE bool zm_allowed(const T* at, zm_index index, const zm_region& region) {
+ZM_INLINE bool
+zm_allowed(const T* at, zm_index index, const zm_region& region) {
   zm_me.line = index.line;
   if (region.bytes < 0)
     return true;
@@ -62,9 +63,11 @@ ZM_INLINE bool zm_allowed(const T* at, zm_index index, const zm_region& region) 
   if (offset < 0 || offset + long(sizeof(T)) > region.bytes) {
     const long size = sizeof(T);
     zm_report(
-        zm_out_of_bounds, index.line,
+        zm_out_of_bounds,
+        index.line,
         offset >= 0 ? offset / size : -((-offset + size - 1) / size),
-        region.bytes / size, region.name);
+        region.bytes / size,
+        region.name);
     return false;
   }
   if (offset % alignof(T))
@@ -78,8 +81,11 @@ ZM_INLINE bool zm_allowed(const T* at, zm_index index, const zm_region& region) 
     }
     if (!whole && !index.written) {
       zm_report(
-          zm_unwritten_read, index.line, offset / long(sizeof(T)),
-          region.bytes / long(sizeof(T)), region.name);
+          zm_unwritten_read,
+          index.line,
+          offset / long(sizeof(T)),
+          region.bytes / long(sizeof(T)),
+          region.name);
       memset(flags, 1, sizeof(T)); // once is enough
     }
   }
@@ -188,8 +194,8 @@ struct zm_pointer<U[N]> {
     Row* p = (Row*)((char*)at + index.value * long(sizeof(Row)));
     const bool good = zm_allowed(p, row, whole);
     p = good ? p : at;
-    char* flags = region.written
-        ? region.written + ((char*)p - region.begin) : nullptr;
+    char* flags =
+        region.written ? region.written + ((char*)p - region.begin) : nullptr;
     return zm_pointer<U>(
         &(*p)[0], {(char*)p, long(sizeof(Row)), region.name, flags});
   }
@@ -218,7 +224,9 @@ ZM_INLINE P zm_pointer_cast(uintptr_t p) {
 }
 
 template <class T>
-ZM_INLINE zm_pointer<T> zm_buffer_pointer(const zm_buffer& b, const char* name) {
+ZM_INLINE zm_pointer<T> zm_buffer_pointer(
+    const zm_buffer& b,
+    const char* name) {
   return {(T*)b.data, {(char*)b.data, b.bytes, name, nullptr}};
 }
 template <class T>

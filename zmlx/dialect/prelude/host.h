@@ -129,7 +129,8 @@ ZM_INLINE void zm_wait(zm_status status, int line) {
   zm_switch_fibers(&self->stack_pointer, zm_me.scheduler);
 }
 
-static void zm_report(int kind, int line, long index, long limit, const char* name) {
+static void
+zm_report(int kind, int line, long index, long limit, const char* name) {
   const zm_launch* launch = zm_me.launch;
   if (!launch->findings)
     return;
@@ -139,7 +140,8 @@ static void zm_report(int kind, int line, long index, long limit, const char* na
   zm_finding& finding = launch->findings[at];
   finding = {kind, line, {}, index, limit, name};
   if (zm_me.self) {
-    const uint3 at = zm_me.group * uint3(launch->group[0], launch->group[1], launch->group[2]) +
+    const uint3 at = zm_me.group *
+            uint3(launch->group[0], launch->group[1], launch->group[2]) +
         zm_me.self->position;
     for (int i = 0; i < 3; ++i)
       finding.thread[i] = at[i];
@@ -173,7 +175,8 @@ static void zm_run_simdgroup(zm_fiber* first, int count) {
       return;
     if (diverged) {
       zm_me.self = first + leader;
-      zm_report(zm_divergent_simd, first[leader].line, popcount(mask), count, "");
+      zm_report(
+          zm_divergent_simd, first[leader].line, popcount(mask), count, "");
     }
     first[leader].meet(first, count, mask);
     for (int lane = 0; lane < count; ++lane)
@@ -263,7 +266,9 @@ ZM_INLINE void zm_prepare(int i, void (*entry)()) {
 // Threadgroup memory: one array for each declaration of the kernel.
 template <class T>
 ZM_INLINE T& zm_threadgroup(int number) {
-  static_assert(sizeof(T) <= zm_metal_group_bytes, "a threadgroup variable must fit into 32768 bytes");
+  static_assert(
+      sizeof(T) <= zm_metal_group_bytes,
+      "a threadgroup variable must fit into 32768 bytes");
   zm_group_array& array = zm_me.arrays[number];
   if (!array.data) {
     const long bytes = (sizeof(T) + 63) / 64 * 64;
@@ -271,7 +276,8 @@ ZM_INLINE T& zm_threadgroup(int number) {
     array.bytes = sizeof(T);
     zm_me.memory_used += bytes;
     if (zm_me.memory_used > long(zm_metal_group_bytes))
-      zm_report(zm_group_memory, 0, zm_me.memory_used, zm_metal_group_bytes, "");
+      zm_report(
+          zm_group_memory, 0, zm_me.memory_used, zm_metal_group_bytes, "");
   }
   return *(T*)array.data;
 }
@@ -329,7 +335,8 @@ struct zm_fiber_call {
     zm_ids mine = *ids;
     mine.position_in_group = self->position;
     mine.index = self->position.x +
-        mine.group_size.x * (self->position.y + mine.group_size.y * self->position.z);
+        mine.group_size.x *
+            (self->position.y + mine.group_size.y * self->position.z);
     (*body)(mine);
     zm_wait(zm_done, 0);
     __builtin_trap();

@@ -7,17 +7,17 @@ namespace metal {
 // Without an argument for its line each function records the author's.
 #define ZM_LINE int line = __builtin_LINE()
 
-ZM_INLINE void threadgroup_barrier(
-    mem_flags = mem_flags::mem_none,
-    int = 0,
-    ZM_LINE) {
+ZM_INLINE void
+threadgroup_barrier(mem_flags = mem_flags::mem_none, int = 0, ZM_LINE) {
   zm_wait(zm_at_barrier, line);
 }
 
 // The lanes of `mask` exchange values that lie in their slots.
 template <class T>
 ZM_INLINE T& zm_slot(zm_fiber& fiber, int i = 0) {
-  static_assert(2 * sizeof(T) <= sizeof fiber.slot, "too large for a SIMD-group function");
+  static_assert(
+      2 * sizeof(T) <= sizeof fiber.slot,
+      "too large for a SIMD-group function");
   return *(T*)(fiber.slot + i * sizeof(T));
 }
 
@@ -33,8 +33,8 @@ ZM_INLINE T zm_meet(T value, int arg, zm_meeting meeting, int line) {
   return zm_slot<T>(*zm_me.self);
 }
 
-#define ZM_EACH_LANE                         \
-  for (int lane = 0; lane < count; ++lane)   \
+#define ZM_EACH_LANE                       \
+  for (int lane = 0; lane < count; ++lane) \
     if (mask >> lane & 1)
 
 static void zm_meet_only(zm_fiber*, int, uint) {}
@@ -112,7 +112,9 @@ static void zm_meet_shuffle(zm_fiber* first, int count, uint mask) {
       // Past the end: the filling of the lane that a rotation would read.
       const int other = zm_source(
           Move == zm_up ? zm_rotate_up : zm_rotate_down,
-          lane, first[lane].arg, Width);
+          lane,
+          first[lane].arg,
+          Width);
       v[lane] = zm_slot<T>(
           first[other < count && mask >> other & 1 ? other : lane], 1);
     }
@@ -143,14 +145,14 @@ static void zm_meet_first(zm_fiber* first, int count, uint mask) {
 }
 #undef ZM_EACH_LANE
 
-#define ZM_REDUCTION(name, Op)                                              \
-  template <class T>                                                        \
-  ZM_INLINE T simd_##name(T value, ZM_LINE) {                               \
-    return zm_meet(value, 0, zm_meet_reduce<Op, T, 32>, line);              \
-  }                                                                         \
-  template <class T>                                                        \
-  ZM_INLINE T quad_##name(T value, ZM_LINE) {                               \
-    return zm_meet(value, 0, zm_meet_reduce<Op, T, 4>, line);               \
+#define ZM_REDUCTION(name, Op)                                 \
+  template <class T>                                           \
+  ZM_INLINE T simd_##name(T value, ZM_LINE) {                  \
+    return zm_meet(value, 0, zm_meet_reduce<Op, T, 32>, line); \
+  }                                                            \
+  template <class T>                                           \
+  ZM_INLINE T quad_##name(T value, ZM_LINE) {                  \
+    return zm_meet(value, 0, zm_meet_reduce<Op, T, 4>, line);  \
   }
 ZM_REDUCTION(sum, zm_add)
 ZM_REDUCTION(product, zm_multiply)
@@ -161,10 +163,10 @@ ZM_REDUCTION(or, zm_bit_or)
 ZM_REDUCTION(xor, zm_bit_xor)
 #undef ZM_REDUCTION
 
-#define ZM_PREFIX(name, Op, Inclusive)                                       \
-  template <class T>                                                         \
-  ZM_INLINE T simd_prefix_##name(T value, ZM_LINE) {                         \
-    return zm_meet(value, 0, zm_meet_prefix<Op, T, Inclusive>, line);        \
+#define ZM_PREFIX(name, Op, Inclusive)                                \
+  template <class T>                                                  \
+  ZM_INLINE T simd_prefix_##name(T value, ZM_LINE) {                  \
+    return zm_meet(value, 0, zm_meet_prefix<Op, T, Inclusive>, line); \
   }
 ZM_PREFIX(inclusive_sum, zm_add, true)
 ZM_PREFIX(exclusive_sum, zm_add, false)
@@ -172,14 +174,14 @@ ZM_PREFIX(inclusive_product, zm_multiply, true)
 ZM_PREFIX(exclusive_product, zm_multiply, false)
 #undef ZM_PREFIX
 
-#define ZM_SHUFFLE(name, move)                                                \
-  template <class T>                                                          \
-  ZM_INLINE T simd_##name(T value, ushort arg, ZM_LINE) {                     \
-    return zm_meet(value, arg, zm_meet_shuffle<T, move, 32, false>, line);    \
-  }                                                                           \
-  template <class T>                                                          \
-  ZM_INLINE T quad_##name(T value, ushort arg, ZM_LINE) {                     \
-    return zm_meet(value, arg, zm_meet_shuffle<T, move, 4, false>, line);     \
+#define ZM_SHUFFLE(name, move)                                             \
+  template <class T>                                                       \
+  ZM_INLINE T simd_##name(T value, ushort arg, ZM_LINE) {                  \
+    return zm_meet(value, arg, zm_meet_shuffle<T, move, 32, false>, line); \
+  }                                                                        \
+  template <class T>                                                       \
+  ZM_INLINE T quad_##name(T value, ushort arg, ZM_LINE) {                  \
+    return zm_meet(value, arg, zm_meet_shuffle<T, move, 4, false>, line);  \
   }
 ZM_SHUFFLE(shuffle, zm_to_lane)
 ZM_SHUFFLE(broadcast, zm_to_lane)
@@ -262,8 +264,12 @@ ZM_INLINE T zm_atomic_update(volatile atomic<T>* p, F f) {
   using Bits = zm_bits_of<T>;
   Bits old = __atomic_load_n((Bits*)p, __ATOMIC_RELAXED);
   while (!__atomic_compare_exchange_n(
-      (Bits*)p, &old, as_type<Bits>(T(f(as_type<T>(old)))), true,
-      __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+      (Bits*)p,
+      &old,
+      as_type<Bits>(T(f(as_type<T>(old)))),
+      true,
+      __ATOMIC_SEQ_CST,
+      __ATOMIC_RELAXED)) {
   }
   return as_type<T>(old);
 }
@@ -279,15 +285,14 @@ ZM_INLINE zm_atomic_value<P> atomic_load_explicit(P p, ZM_ORDER) {
   return zm_atomic_load(zm_checked_atomic(p, line));
 }
 template <class P>
-ZM_INLINE void
-atomic_store_explicit(P p, zm_atomic_value<P> value, ZM_ORDER) {
+ZM_INLINE void atomic_store_explicit(P p, zm_atomic_value<P> value, ZM_ORDER) {
   zm_atomic_update(zm_checked_atomic(p, line), [=](auto) { return value; });
 }
-#define ZM_ATOMIC(name, expression)                                      \
-  template <class P>                                                     \
-  ZM_INLINE zm_atomic_value<P> atomic_##name##_explicit(                 \
-      P p, zm_atomic_value<P> value, ZM_ORDER) {                         \
-    return zm_atomic_update(                                             \
+#define ZM_ATOMIC(name, expression)                                        \
+  template <class P>                                                       \
+  ZM_INLINE zm_atomic_value<P> atomic_##name##_explicit(                   \
+      P p, zm_atomic_value<P> value, ZM_ORDER) {                           \
+    return zm_atomic_update(                                               \
         zm_checked_atomic(p, line), [=](auto old) { return expression; }); \
   }
 ZM_ATOMIC(exchange, value)
@@ -295,7 +300,7 @@ ZM_ATOMIC(fetch_add, old + value)
 ZM_ATOMIC(fetch_sub, old - value)
 ZM_ATOMIC(fetch_min, min(old, value))
 ZM_ATOMIC(fetch_max, max(old, value))
-ZM_ATOMIC(fetch_and, old & value)
+ZM_ATOMIC(fetch_and, old& value)
 ZM_ATOMIC(fetch_or, old | value)
 ZM_ATOMIC(fetch_xor, old ^ value)
 #undef ZM_ATOMIC
@@ -310,8 +315,12 @@ ZM_INLINE bool atomic_compare_exchange_weak_explicit(
   using Bits = zm_bits_of<T>;
   Bits old = as_type<Bits>(*expected);
   const bool done = __atomic_compare_exchange_n(
-      (Bits*)zm_checked_atomic(p, line), &old, as_type<Bits>(desired), false,
-      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+      (Bits*)zm_checked_atomic(p, line),
+      &old,
+      as_type<Bits>(desired),
+      false,
+      __ATOMIC_SEQ_CST,
+      __ATOMIC_SEQ_CST);
   *expected = as_type<T>(old);
   return done;
 }

@@ -41,32 +41,32 @@
 namespace metal {
 
 // A function of floats, for float, half and bfloat and for vectors of them.
-#define ZM_FUNCTION_1(name, ...)                                   \
-  ZM_INLINE float name(float x) {                                  \
-    return __VA_ARGS__;                                            \
-  }                                                                \
-  template <class H, class = enable_if_t<zm_is_small<H>>>          \
-  ZM_INLINE H name(H x) {                                          \
-    return H(name(float(x)));                                      \
-  }                                                                \
-  template <class T, int N>                                        \
-  ZM_INLINE vec<T, N> name(vec<T, N> x) {                          \
-    return zm_each([](T v) { return T(name(v)); }, x);             \
+#define ZM_FUNCTION_1(name, ...)                          \
+  ZM_INLINE float name(float x) {                         \
+    return __VA_ARGS__;                                   \
+  }                                                       \
+  template <class H, class = enable_if_t<zm_is_small<H>>> \
+  ZM_INLINE H name(H x) {                                 \
+    return H(name(float(x)));                             \
+  }                                                       \
+  template <class T, int N>                               \
+  ZM_INLINE vec<T, N> name(vec<T, N> x) {                 \
+    return zm_each([](T v) { return T(name(v)); }, x);    \
   }
-#define ZM_FUNCTION_2(name, ...)                                   \
-  ZM_INLINE float name(float x, float y) {                         \
-    return __VA_ARGS__;                                            \
-  }                                                                \
-  template <class H, class = enable_if_t<zm_is_small<H>>>          \
-  ZM_INLINE H name(H x, H y) {                                     \
-    return H(name(float(x), float(y)));                            \
-  }                                                                \
-  template <class T, int N>                                        \
-  ZM_INLINE vec<T, N> name(vec<T, N> x, vec<T, N> y) {             \
-    vec<T, N> r(T(0));                                             \
-    for (int i = 0; i < N; ++i)                                    \
-      r[i] = name(x[i], y[i]);                                     \
-    return r;                                                      \
+#define ZM_FUNCTION_2(name, ...)                          \
+  ZM_INLINE float name(float x, float y) {                \
+    return __VA_ARGS__;                                   \
+  }                                                       \
+  template <class H, class = enable_if_t<zm_is_small<H>>> \
+  ZM_INLINE H name(H x, H y) {                            \
+    return H(name(float(x), float(y)));                   \
+  }                                                       \
+  template <class T, int N>                               \
+  ZM_INLINE vec<T, N> name(vec<T, N> x, vec<T, N> y) {    \
+    vec<T, N> r(T(0));                                    \
+    for (int i = 0; i < N; ++i)                           \
+      r[i] = name(x[i], y[i]);                            \
+    return r;                                             \
   }
 
 ZM_FUNCTION_1(exp, ZM_BUILTIN(expf)(x))
@@ -101,8 +101,8 @@ ZM_FUNCTION_1(round, ZM_BUILTIN(roundf)(x))
 ZM_FUNCTION_1(rint, ZM_BUILTIN(rintf)(x))
 ZM_FUNCTION_1(trunc, ZM_BUILTIN(truncf)(x))
 ZM_FUNCTION_1(fabs, ZM_BUILTIN(fabsf)(x))
-ZM_FUNCTION_1(sinpi, ZM_BUILTIN(sinf)(M_PI_F * (x - 2 * floor(x * 0.5f))))
-ZM_FUNCTION_1(cospi, ZM_BUILTIN(cosf)(M_PI_F * (x - 2 * floor(x * 0.5f))))
+ZM_FUNCTION_1(sinpi, ZM_BUILTIN(sinf)(M_PI_F*(x - 2 * floor(x * 0.5f))))
+ZM_FUNCTION_1(cospi, ZM_BUILTIN(cosf)(M_PI_F*(x - 2 * floor(x * 0.5f))))
 ZM_FUNCTION_1(tanpi, sinpi(x) / cospi(x))
 // NaN does not win a comparison, so fmin and fmax ignore it as in C.
 ZM_FUNCTION_2(fmin, y < x || x != x ? y : x)
@@ -115,7 +115,9 @@ ZM_FUNCTION_2(copysign, ZM_BUILTIN(copysignf)(x, y))
 ZM_FUNCTION_2(fdim, x > y ? x - y : (x != x || y != y ? x + y : 0.0f))
 ZM_FUNCTION_2(step, y < x ? 0.0f : 1.0f) // step(edge, x)
 ZM_FUNCTION_2(nextafter, ZM_BUILTIN(nextafterf)(x, y))
-ZM_FUNCTION_1(fract, x == INFINITY || x == -INFINITY ? 0.0f : fmin(x - floor(x), 0x1.fffffep-1f))
+ZM_FUNCTION_1(
+    fract,
+    x == INFINITY || x == -INFINITY ? 0.0f : fmin(x - floor(x), 0x1.fffffep-1f))
 ZM_FUNCTION_1(saturate, fmin(fmax(x, 0.0f), 1.0f))
 ZM_FUNCTION_1(sign, x > 0 ? 1.0f : (x < 0 ? -1.0f : (x == 0 ? x : 0.0f)))
 #undef ZM_FUNCTION_1
@@ -145,15 +147,15 @@ ZM_INLINE T mad(T a, T b, zm_same<T> c) {
   }
 }
 
-#define ZM_TEST(name, expression)                                   \
-  template <class T, class = enable_if_t<is_floating_point_v<T>>>   \
-  ZM_INLINE bool name(T value) {                                    \
-    const float x = float(value);                                   \
-    return expression;                                              \
-  }                                                                 \
-  template <class T, int N>                                         \
-  ZM_INLINE vec<bool, N> name(vec<T, N> x) {                        \
-    return zm_each([](T v) { return name(v); }, x);                 \
+#define ZM_TEST(name, expression)                                 \
+  template <class T, class = enable_if_t<is_floating_point_v<T>>> \
+  ZM_INLINE bool name(T value) {                                  \
+    const float x = float(value);                                 \
+    return expression;                                            \
+  }                                                               \
+  template <class T, int N>                                       \
+  ZM_INLINE vec<bool, N> name(vec<T, N> x) {                      \
+    return zm_each([](T v) { return name(v); }, x);               \
   }
 ZM_TEST(isnan, x != x)
 ZM_TEST(isinf, x == INFINITY || x == -INFINITY)
@@ -171,21 +173,21 @@ template <class T, class = enable_if_t<is_arithmetic_v<T>>>
 ZM_INLINE constexpr T max(T a, T b) {
   return b > a || a != a ? b : a;
 }
-#define ZM_MIN_MAX(name)                                             \
-  template <class T, int N>                                          \
-  ZM_INLINE vec<T, N> name(vec<T, N> a, vec<T, N> b) {               \
-    vec<T, N> r(T(0));                                               \
-    for (int i = 0; i < N; ++i)                                      \
-      r[i] = name(a[i], b[i]);                                       \
-    return r;                                                        \
-  }                                                                  \
-  template <class T, int N>                                          \
-  ZM_INLINE vec<T, N> name(vec<T, N> a, zm_same<T> b) {              \
-    return name(a, vec<T, N>(b));                                    \
-  }                                                                  \
-  template <class T>                                                 \
-  ZM_INLINE T name##3(T a, T b, T c) {                               \
-    return name(name(a, b), c);                                      \
+#define ZM_MIN_MAX(name)                                \
+  template <class T, int N>                             \
+  ZM_INLINE vec<T, N> name(vec<T, N> a, vec<T, N> b) {  \
+    vec<T, N> r(T(0));                                  \
+    for (int i = 0; i < N; ++i)                         \
+      r[i] = name(a[i], b[i]);                          \
+    return r;                                           \
+  }                                                     \
+  template <class T, int N>                             \
+  ZM_INLINE vec<T, N> name(vec<T, N> a, zm_same<T> b) { \
+    return name(a, vec<T, N>(b));                       \
+  }                                                     \
+  template <class T>                                    \
+  ZM_INLINE T name##3(T a, T b, T c) {                  \
+    return name(name(a, b), c);                         \
   }
 ZM_MIN_MAX(min)
 ZM_MIN_MAX(max)
@@ -422,8 +424,7 @@ elem_to_loc(zm_same<IdxT> elem, Shape shape, Strides strides, int ndim) {
   return loc;
 }
 template <class IdxT = int64_t, class Shape, class Strides>
-ZM_INLINE IdxT
-elem_to_loc(uint3 elem, Shape shape, Strides strides, int ndim) {
+ZM_INLINE IdxT elem_to_loc(uint3 elem, Shape shape, Strides strides, int ndim) {
   IdxT loc =
       elem.x * IdxT(strides[ndim - 1]) + elem.y * IdxT(strides[ndim - 2]);
   for (int d = ndim - 3; d >= 0; --d) {
@@ -446,19 +447,19 @@ ZM_INLINE IdxT elem_to_loc_3(uint3 elem, Strides strides) {
       elem.z * IdxT(strides[0]);
 }
 
-#define ZM_SAME_IN(space)                                                     \
-  namespace space {                                                           \
-  using metal::abs, metal::acos, metal::acosh, metal::asin, metal::asinh;     \
-  using metal::atan, metal::atan2, metal::atanh, metal::ceil, metal::clamp;   \
-  using metal::copysign, metal::cosh, metal::cospi, metal::fabs, metal::fdim; \
-  using metal::floor, metal::fma, metal::fmax, metal::fmin, metal::fmod;      \
-  using metal::fract, metal::isfinite, metal::isinf, metal::isnan;            \
-  using metal::ldexp, metal::max, metal::min, metal::mix, metal::pow;         \
+#define ZM_SAME_IN(space)                                                      \
+  namespace space {                                                            \
+  using metal::abs, metal::acos, metal::acosh, metal::asin, metal::asinh;      \
+  using metal::atan, metal::atan2, metal::atanh, metal::ceil, metal::clamp;    \
+  using metal::copysign, metal::cosh, metal::cospi, metal::fabs, metal::fdim;  \
+  using metal::floor, metal::fma, metal::fmax, metal::fmin, metal::fmod;       \
+  using metal::fract, metal::isfinite, metal::isinf, metal::isnan;             \
+  using metal::ldexp, metal::max, metal::min, metal::mix, metal::pow;          \
   using metal::powr, metal::rint, metal::round, metal::rsqrt, metal::saturate; \
-  using metal::sign, metal::sinh, metal::sinpi, metal::smoothstep;            \
-  using metal::sqrt, metal::step, metal::tan, metal::tanh, metal::tanpi;      \
-  using metal::trunc, metal::normalize, metal::length, metal::distance;       \
-  using metal::exp10, metal::log10;                                           \
+  using metal::sign, metal::sinh, metal::sinpi, metal::smoothstep;             \
+  using metal::sqrt, metal::step, metal::tan, metal::tanh, metal::tanpi;       \
+  using metal::trunc, metal::normalize, metal::length, metal::distance;        \
+  using metal::exp10, metal::log10;                                            \
   }
 ZM_SAME_IN(precise)
 ZM_SAME_IN(fast)
@@ -471,17 +472,17 @@ namespace fast {
 using metal::cos, metal::exp, metal::exp2, metal::log, metal::log2, metal::sin;
 #else
 // Where CUDA has a faster one of Metal's tolerance.
-#define ZM_FAST(name, intrinsic)                             \
-  ZM_INLINE float name(float x) {                            \
-    return intrinsic(x);                                     \
-  }                                                          \
-  template <class H, class = enable_if_t<zm_is_small<H>>>    \
-  ZM_INLINE H name(H x) {                                    \
-    return H(intrinsic(float(x)));                           \
-  }                                                          \
-  template <class T, int N>                                  \
-  ZM_INLINE vec<T, N> name(vec<T, N> x) {                    \
-    return zm_each([](T v) { return fast::name(v); }, x);    \
+#define ZM_FAST(name, intrinsic)                          \
+  ZM_INLINE float name(float x) {                         \
+    return intrinsic(x);                                  \
+  }                                                       \
+  template <class H, class = enable_if_t<zm_is_small<H>>> \
+  ZM_INLINE H name(H x) {                                 \
+    return H(intrinsic(float(x)));                        \
+  }                                                       \
+  template <class T, int N>                               \
+  ZM_INLINE vec<T, N> name(vec<T, N> x) {                 \
+    return zm_each([](T v) { return fast::name(v); }, x); \
   }
 ZM_FAST(cos, ::__cosf)
 ZM_FAST(exp, ::__expf)
