@@ -14,6 +14,7 @@
 
 // Kernels from text.
 #include "zmlx/authoring/elementwise.h"
+#include "zmlx/authoring/reduce.h"
 
 // Checking, timing, tuning and listing kernels.
 #include "zmlx/authoring/autotune.h"

@@ -221,21 +221,7 @@ std::vector<mx::array> run_program(
     const std::vector<mx::array>& inputs,
     const std::vector<mx::Dtype>& dtypes,
     mx::StreamOrDevice s) {
-  const auto& name = program->name();
-  mx::Shape shape = inputs[0].shape();
-  for (const auto& input : inputs) {
-    try {
-      shape = mx::broadcast_shapes(shape, input.shape());
-    } catch (const std::invalid_argument&) {
-      invalid(
-          name,
-          "input shapes must broadcast together, got ",
-          shape,
-          " and ",
-          input.shape(),
-          ".");
-    }
-  }
+  const auto shape = broadcast_shape(program->name(), inputs);
   auto stream = mx::to_stream(s);
   auto whole = mx::broadcast_arrays(inputs, stream);
   auto primitive =
@@ -261,6 +247,26 @@ mx::Dtype result_dtype(
     }
   }
   return result.value_or(mx::float32);
+}
+
+mx::Shape broadcast_shape(
+    const std::string& op,
+    const std::vector<mx::array>& inputs) {
+  mx::Shape shape = inputs[0].shape();
+  for (const auto& input : inputs) {
+    try {
+      shape = mx::broadcast_shapes(shape, input.shape());
+    } catch (const std::invalid_argument&) {
+      invalid(
+          op,
+          "input shapes must broadcast together, got ",
+          shape,
+          " and ",
+          input.shape(),
+          ".");
+    }
+  }
+  return shape;
 }
 
 void check_differentiable(

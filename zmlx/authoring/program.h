@@ -71,6 +71,11 @@ mx::Dtype result_dtype(
     const std::string& op,
     const std::vector<mx::array>& inputs);
 
+/// The shape that all inputs broadcast to; throws std::invalid_argument.
+mx::Shape broadcast_shape(
+    const std::string& op,
+    const std::vector<mx::array>& inputs);
+
 /// Throws std::invalid_argument unless every input in argnums is floating.
 void check_differentiable(
     const std::string& op,
