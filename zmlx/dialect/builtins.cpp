@@ -60,8 +60,8 @@ Id ldexp(Graph& g, const Id* a) {
       g.make(Op::Exp2, g.sub(whole, half)));
 }
 
-// 0.5 * x * (1 + tanh(u)) = x * sigmoid(2 u), which does not cancel for negative
-// x; u = sqrt(2 / pi) * (x + 0.044715 * x^3).
+// 0.5 * x * (1 + tanh(u)) with u = sqrt(2 / pi) * (x + 0.044715 * x^3), as
+// x * sigmoid(2 u), which does not cancel for negative x.
 Id gelu_tanh(Graph& g, const Id* a) {
   const Id x = a[0];
   const Id cube = g.mul(g.mul(x, x), x);
