@@ -25,6 +25,7 @@
 #include "zmlx/authoring/verify.h"
 
 // Kernels.
+#include "zmlx/kernels/activations/activations.h"
 #include "zmlx/kernels/attention/attention.h"
 #include "zmlx/kernels/catalog.h"
 #include "zmlx/kernels/conv/conv.h"
