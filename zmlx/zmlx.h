@@ -14,6 +14,7 @@
 
 // Kernels from text.
 #include "zmlx/authoring/elementwise.h"
+#include "zmlx/authoring/kernel.h"
 #include "zmlx/authoring/reduce.h"
 
 // Checking, timing, tuning and listing kernels.
@@ -24,6 +25,7 @@
 #include "zmlx/authoring/verify.h"
 
 // Kernels.
+#include "zmlx/kernels/activations/activations.h"
 #include "zmlx/kernels/attention/attention.h"
 #include "zmlx/kernels/catalog.h"
 #include "zmlx/kernels/conv/conv.h"
