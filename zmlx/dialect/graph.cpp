@@ -92,8 +92,12 @@ Id Graph::make(Op op, Id a, Id b, Id c) {
     return make(
         Op::Or, make(Op::And, a, b), make(Op::And, make(Op::Not, a), c));
   }
-  if (commutes(op) && b < a) {
-    std::swap(made.args[0], made.args[1]);
+  if (commutes(op)) { // the order in which it was first written stays
+    auto turned = made;
+    std::swap(turned.args[0], turned.args[1]);
+    if (const auto found = known_.find(turned); found != known_.end()) {
+      return found->second;
+    }
   }
   if (const auto folded = fold(made)) {
     return *folded;
@@ -192,8 +196,8 @@ std::optional<Id> Graph::simplify_product(const Instruction& made) {
   return std::nullopt;
 }
 
-// Sigmoid for top / bottom = exp(z) / (1 + exp(z)) or 1 / (1 + exp(z)), the
-// first also with a factor in top: what derivatives of softplus look like.
+// top / bottom with bottom = 1 + exp(z), whose derivative would overflow: a
+// Sigmoid times what top has besides 1 or exp(z).
 std::optional<Id> Graph::logistic(Id top, Id bottom) {
   if (nodes_[bottom].op != Op::Add) {
     return std::nullopt;
@@ -209,16 +213,13 @@ std::optional<Id> Graph::logistic(Id top, Id bottom) {
   if (top == power) {
     return make(Op::Sigmoid, z);
   }
-  if (is(top, 1.0f)) {
-    return make(Op::Sigmoid, neg(z));
-  }
   if (nodes_[top].op == Op::Mul) {
     const auto [x, y, none] = nodes_[top].args;
     if (x == power || y == power) {
       return mul(make(Op::Sigmoid, z), x == power ? y : x);
     }
   }
-  return std::nullopt;
+  return mul(top, make(Op::Sigmoid, neg(z)));
 }
 
 std::optional<Id> Graph::simplify_quotient(const Instruction& made) {

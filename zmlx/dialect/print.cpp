@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/dialect/print.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -183,6 +184,19 @@ std::string_view type_name(Type type) {
   return type == Type::Float ? "float" : type == Type::Int ? "int" : "bool";
 }
 
+// The prefix, longer where an input starts with it.
+std::string unlike(
+    std::string_view prefix,
+    std::span<const std::string> inputs) {
+  std::string made(prefix);
+  while (std::ranges::any_of(inputs, [&](const std::string& input) {
+    return input.starts_with(made);
+  })) {
+    made += '_';
+  }
+  return made;
+}
+
 class Printer {
  public:
   Printer(
@@ -195,7 +209,7 @@ class Printer {
         inputs_(inputs),
         cuda_(target == Target::Cuda),
         reparse_(reparse),
-        prefix_(prefix),
+        prefix_(unlike(prefix, inputs)),
         uses_(code_.size(), 0),
         texts_(code_.size()) {
     for (const auto& step : code_) {
@@ -211,7 +225,7 @@ class Printer {
       const bool leaf = arity(code_[i].op) == 0;
       // Long values get a name too, so that no line grows without end.
       if (!leaf && (uses_[i] > 1 || texts_[i].text.size() > 400)) {
-        const std::string name = concat(prefix_, i);
+        const std::string name = concat(prefix_, ++num_names_);
         declarations_ += concat(
             "const ",
             type_name(code_[i].type),
@@ -347,7 +361,8 @@ class Printer {
   const std::vector<Instruction>& code_;
   std::span<const std::string> inputs_;
   bool cuda_, reparse_;
-  std::string_view prefix_;
+  std::string prefix_;
+  int num_names_ = 0;
   std::vector<int> uses_;
   std::vector<Text> texts_;
   std::string declarations_;
