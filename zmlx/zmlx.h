@@ -14,15 +14,15 @@
 
 // Kernels from text.
 #include "zmlx/authoring/elementwise.h"
-
-#include "zmlx/authoring/autotune.h"
-#include "zmlx/authoring/bench.h"
 #include "zmlx/authoring/kernel.h"
 #include "zmlx/authoring/reduce.h"
+
+// Checking, timing, tuning and listing kernels.
+#include "zmlx/authoring/autotune.h"
+#include "zmlx/authoring/bench.h"
 #include "zmlx/authoring/registry.h"
 #include "zmlx/authoring/testing.h"
 #include "zmlx/authoring/verify.h"
-// Checking, timing, tuning and listing kernels.
 
 // Kernels.
 #include "zmlx/kernels/activations/activations.h"
