@@ -114,20 +114,19 @@ class ElementwiseText {
     if (layouts_[input] == Layout::Single) {
       return concat("float(", x, "[0])");
     }
-    return layouts_[input] == Layout::Flat
-        ? concat("float(", x, "[", at, "])")
-        : concat(
-              "float(",
-              x,
-              "[elem_to_loc<int64_t>(",
-              at,
-              ", ",
-              x,
-              "_shape, ",
-              x,
-              "_strides, ",
-              x,
-              "_ndim)])");
+    return layouts_[input] == Layout::Flat ? concat("float(", x, "[", at, "])")
+                                           : concat(
+                                                 "float(",
+                                                 x,
+                                                 "[elem_to_loc<int64_t>(",
+                                                 at,
+                                                 ", ",
+                                                 x,
+                                                 "_shape, ",
+                                                 x,
+                                                 "_strides, ",
+                                                 x,
+                                                 "_ndim)])");
   }
 
   const FlatExpression& expression_;
@@ -137,10 +136,8 @@ class ElementwiseText {
 };
 
 // The operation of a Combine on two texts.
-std::string combined(
-    Combine combine,
-    const std::string& a,
-    const std::string& b) {
+std::string
+combined(Combine combine, const std::string& a, const std::string& b) {
   switch (combine) {
     case Combine::Sum:
       return concat(a, " + ", b);
@@ -278,8 +275,7 @@ class RowsText {
   }
 
   std::vector<std::string> element_names() const {
-    auto names =
-        numbered("e", static_cast<size_t>(program_.num_elements));
+    auto names = numbered("e", static_cast<size_t>(program_.num_elements));
     names.insert(names.end(), row_names_.begin(), row_names_.end());
     return names;
   }
@@ -307,8 +303,8 @@ class RowsText {
       declares += concat("float ", values[i], ";\n");
       adds += concat(
           totals[i], " = ", combined(combine, totals[i], values[i]), ";\n");
-      const std::string folded = concat(
-          fold.name, "(", totals[i], ", scratch, lane, threads)");
+      const std::string folded =
+          concat(fold.name, "(", totals[i], ", scratch, lane, threads)");
       ends += concat(
           totals[i],
           " = ",
@@ -400,10 +396,8 @@ class RowsText {
     return text;
   }
 
-  std::string store(
-      size_t output,
-      const std::string& value,
-      std::string_view at) const {
+  std::string
+  store(size_t output, const std::string& value, std::string_view at) const {
     return concat(
         "y",
         output,
@@ -434,7 +428,9 @@ KernelBody elementwise_kernel(
   KernelBody made{text.header(), {}};
   if (scalar) {
     made.body = concat(
-        "if (thread_position_in_grid.x == 0) {\n", text.steps({"0"}, true), "}\n");
+        "if (thread_position_in_grid.x == 0) {\n",
+        text.steps({"0"}, true),
+        "}\n");
     return made;
   }
   const auto at = numbered("at", kElementsPerThread);

@@ -35,9 +35,9 @@ KernelBody elementwise_kernel(
     std::span<const std::string> types,
     bool scalar);
 
-/// A threadgroup for each row along the axis that is `axis_from_end` axes before
-/// the end (1: the last). Inputs are read by their strides; outputs lie in
-/// row-major order. A threadgroup has whole SIMD-groups, 32 at most.
+/// A threadgroup for each row along the axis that is `axis_from_end` axes
+/// before the end (1: the last). Inputs are read by their strides; outputs lie
+/// in row-major order. A threadgroup has whole SIMD-groups, 32 at most.
 KernelBody rows_kernel(
     const RowProgram& program,
     std::span<const std::string> types,

@@ -371,8 +371,8 @@ std::string print_statements(
   const Printer printer(expression, inputs, false);
   std::string text = printer.declarations();
   for (size_t i = 0; i < results.size(); ++i) {
-    text += concat(
-        results[i], " = ", printer.value(expression.outputs[i]), ";\n");
+    text +=
+        concat(results[i], " = ", printer.value(expression.outputs[i]), ";\n");
   }
   return text;
 }
