@@ -32,6 +32,7 @@
 #include "zmlx/kernels/moe/moe.h"
 #include "zmlx/kernels/norms/norms.h"
 #include "zmlx/kernels/quant/quant.h"
+#include "zmlx/kernels/softmax/softmax.h"
 
 // Models: load, patch, generate.
 #include "zmlx/model/cache.h"
