@@ -14,6 +14,7 @@
 
 // Kernels from text.
 #include "zmlx/authoring/elementwise.h"
+#include "zmlx/authoring/kernel.h"
 #include "zmlx/authoring/reduce.h"
 
 // Checking, timing, tuning and listing kernels.
@@ -24,12 +25,14 @@
 #include "zmlx/authoring/verify.h"
 
 // Kernels.
+#include "zmlx/kernels/activations/activations.h"
 #include "zmlx/kernels/attention/attention.h"
 #include "zmlx/kernels/catalog.h"
 #include "zmlx/kernels/conv/conv.h"
 #include "zmlx/kernels/moe/moe.h"
 #include "zmlx/kernels/norms/norms.h"
 #include "zmlx/kernels/quant/quant.h"
+#include "zmlx/kernels/softmax/softmax.h"
 
 // Models: load, patch, generate.
 #include "zmlx/model/cache.h"

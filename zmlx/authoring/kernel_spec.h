@@ -59,9 +59,9 @@ struct KernelSpec {
   std::string call;
   std::vector<KernelArray> inputs, outputs;
   std::vector<KernelParam> params = {};
-  KernelFunction run;
+  KernelFunction run = nullptr;
   /// The same of composed MLX operations; checked in float64, timed as it is.
-  KernelFunction reference;
+  KernelFunction reference = nullptr;
   /// Places of the inputs in which run is differentiable, as checked against
   /// MLX's differentiation of the reference.
   std::vector<int> gradient = {};

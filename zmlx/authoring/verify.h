@@ -33,7 +33,8 @@ verify(const KernelSpec& spec, const KernelCase& one, const mx::Device& device);
 
 /// The first of those alone, on inputs that are there already: "" or what is
 /// wrong with outputs. oracle: the type that the reference is computed in; in
-/// float32 it has errors of its own, and four times as much is allowed.
+/// float32 it has errors of its own, so four times as much is allowed, and of
+/// the largest value.
 std::string values_difference(
     const KernelSpec& spec,
     const KernelCase& one,

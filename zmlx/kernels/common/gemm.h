@@ -127,6 +127,6 @@ void gemm(
 inline constexpr int64_t kGemmVectors = 4;
 
 /// A good number of rows for one call of gemm().
-inline constexpr int64_t kGemmRows = 64;
+inline constexpr int64_t kGemmRows = 128;
 
 } // namespace zmlx::cpu

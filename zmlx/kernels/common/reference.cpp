@@ -14,12 +14,13 @@ mx::array exp(const mx::array& x) {
   if (x.dtype() != mx::float64) {
     return mx::exp(x);
   }
-  const mx::array one = constant(1, x);
   // expm1(x) + 1 cancels below zero, where 1 / exp(-x) does not. Each branch
   // sees values that it can take, or its gradient would be 0 * inf.
-  const mx::array negative = x < constant(0, x);
-  const mx::array size = mx::expm1(mx::abs(x)) + one;
-  return mx::where(negative, one / size, size);
+  const mx::array zero = constant(0, x), one = constant(1, x);
+  const mx::array negative = x < zero;
+  const mx::array above = mx::expm1(mx::where(negative, zero, x)) + one;
+  const mx::array below = mx::expm1(mx::where(negative, -x, zero)) + one;
+  return mx::where(negative, one / below, above);
 }
 
 mx::array sigmoid(const mx::array& x) {
@@ -32,6 +33,11 @@ mx::array sigmoid(const mx::array& x) {
 
 mx::array silu(const mx::array& x) {
   return x * reference::sigmoid(x);
+}
+
+mx::array softplus(const mx::array& x) {
+  return x.dtype() == mx::float64 ? mx::log1p(reference::exp(x))
+                                  : mx::logaddexp(x, constant(0, x));
 }
 
 mx::array softmax(const mx::array& x) {

@@ -16,6 +16,9 @@ mx::array sigmoid(const mx::array& x);
 /// x * sigmoid(x).
 mx::array silu(const mx::array& x);
 
+/// log(1 + exp(x)).
+mx::array softplus(const mx::array& x);
+
 /// Over the last axis, in x's type.
 mx::array softmax(const mx::array& x);
 
