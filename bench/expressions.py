@@ -87,7 +87,7 @@ def cell(seconds):
     if not seconds:
         return ""
     low, middle, high = statistics.quantiles(seconds, n=4)
-    return f"{middle:.1f} ± {(high - low) / 2:.1f}"
+    return f"{middle:.1f} +- {(high - low) / 2:.1f}"
 
 
 def main():
