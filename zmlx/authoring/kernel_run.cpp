@@ -77,6 +77,24 @@ mx::array allocated(const mx::Shape& shape, mx::Dtype dtype) {
   return mx::array(mx::allocator::malloc(bytes), shape, dtype);
 }
 
+// CUDA's limit, and so the limit of what runs everywhere.
+void check_groups(const std::string& op, const KernelCall& call) {
+  for (const auto& [size, unit] :
+       {std::pair(call.grid.y, call.threadgroup.y),
+        std::pair(call.grid.z, call.threadgroup.z)}) {
+    const int groups = static_cast<int>((int64_t{size} + unit - 1) / unit);
+    if (groups > kMaxGroups) {
+      invalid(
+          op,
+          "grid must have at most ",
+          kMaxGroups,
+          " threadgroups along y and z, got ",
+          groups,
+          '.');
+    }
+  }
+}
+
 std::tuple<int, int, int> tuple_of(KernelSize size) {
   return {size.x, size.y, size.z};
 }
@@ -228,23 +246,11 @@ std::vector<mx::array> KernelRunner::run_metal(
 std::vector<mx::array> KernelRunner::run_cuda(
     const Arrays& inputs,
     const KernelCall& call) {
+  check_groups(op_, call);
   const KernelSize grid = call.grid, group = call.threadgroup;
   const auto whole = [](int size, int unit) {
     return size % std::min(size, unit) == 0;
   };
-  for (const auto& [size, unit] :
-       {std::pair(grid.y, group.y), std::pair(grid.z, group.z)}) {
-    const int groups = (size + unit - 1) / unit;
-    if (groups > kMaxGroups) {
-      invalid(
-          op_,
-          "grid must have at most ",
-          kMaxGroups,
-          " threadgroups along y and z on CUDA, got ",
-          groups,
-          '.');
-    }
-  }
   const bool whole_groups = whole(grid.x, group.x) && whole(grid.y, group.y) &&
       whole(grid.z, group.z);
   const auto text = text_of(inputs, call);
@@ -288,6 +294,7 @@ std::vector<mx::array> KernelRunner::run_cuda(
 std::vector<mx::array> KernelRunner::run_checked(
     const Arrays& inputs,
     const KernelCall& call) {
+  check_groups(op_, call);
   const auto kernel = host_kernel(text_of(inputs, call), true);
   Arrays ready;
   for (const auto& input : inputs) {

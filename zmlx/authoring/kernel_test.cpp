@@ -3,53 +3,11 @@
 // operations, launch geometry, transformations and errors.
 #include "zmlx/authoring/kernel.h"
 
-#include <gtest/gtest.h>
-
-#include <cmath>
-#include <functional>
-#include <string>
-#include <vector>
-
+#include "zmlx/authoring/kernel_test_tools.h"
 #include "zmlx/base/error.h"
 
 namespace zmlx {
 namespace {
-
-using Arrays = std::vector<mx::array>;
-
-std::vector<float> values(mx::array x) {
-  x = mx::contiguous(mx::astype(x, mx::float32));
-  x.eval();
-  return {x.data<float>(), x.data<float>() + x.size()};
-}
-
-mx::array ramp(int count, float scale = 0.37f) {
-  return mx::subtract(
-      mx::multiply(
-          mx::remainder(mx::arange(0, count, mx::float32), mx::array(17.0f)),
-          mx::array(scale)),
-      mx::array(2.0f));
-}
-
-void expect_near(
-    const mx::array& got,
-    const std::vector<float>& want,
-    float tolerance) {
-  const auto have = values(got);
-  ASSERT_EQ(have.size(), want.size());
-  for (size_t i = 0; i < want.size(); ++i) {
-    ASSERT_NEAR(have[i], want[i], tolerance * (1 + std::abs(want[i]))) << i;
-  }
-}
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 const std::vector<mx::Dtype> kFloats = {mx::float32, mx::float16, mx::bfloat16};
 

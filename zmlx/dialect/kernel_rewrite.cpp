@@ -166,11 +166,12 @@ KernelRewriter::rewrite_one(const Tokens& tokens, size_t at, std::string& out) {
     }
     return at + 1;
   } else if (token.is("[")) {
-    const bool subscript = at > 0 && ends_operand(tokens[at - 1]);
-    if (!subscript && at + 1 < tokens.size() && tokens[at + 1].is("[")) {
+    if (at + 1 < tokens.size() && tokens[at + 1].is("[") &&
+        tokens[at + 1].space.empty()) {
       out += token.space; // an attribute
       return std::min(closing(tokens, at) + 1, tokens.size());
     }
+    const bool subscript = at > 0 && ends_operand(tokens[at - 1]);
     if (checked() && subscript) {
       return emit_subscript(tokens, at, out);
     }

@@ -35,8 +35,10 @@ std::string place_in(const std::string& line) {
 
 std::string first_error(const std::string& output) {
   const auto lines = split(output, '\n');
+  std::string last; // line that is not empty
   std::string before; // the last place that was named on the way
   for (size_t i = 0; i < lines.size(); ++i) {
+    last = lines[i].empty() ? last : lines[i];
     size_t at = lines[i].find("error: ");
     if (at == std::string::npos) {
       const std::string place = place_in(lines[i]);
@@ -55,9 +57,7 @@ std::string first_error(const std::string& output) {
                          : concat(" at ", place, ": ", message, '.');
   }
   return concat(
-      ": ",
-      lines.empty() ? std::string("it printed nothing") : lines.back(),
-      '.');
+      ": ", last.empty() ? std::string("it printed nothing") : last, '.');
 }
 
 } // namespace zmlx

@@ -38,6 +38,8 @@ constexpr const char* kFlags[] = {
 #endif
     "-fPIC",
     "-shared",
+    "-s", // without the name of a temporary file, the same text is the same
+          // file
     "-ffp-contract=off", // one rounding an operation, whatever the compiler
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -65,9 +67,16 @@ Compiler find_compiler() {
   return {"", join(names, ", ")};
 }
 
-const Compiler& compiler() {
-  static const Compiler found = find_compiler();
-  return found;
+// Looked for once for each value of CXX.
+Compiler compiler() {
+  static std::mutex mutex;
+  static std::map<std::string, Compiler> known;
+  std::lock_guard lock(mutex);
+  const auto [at, fresh] = known.try_emplace(env("CXX").value_or(""));
+  if (fresh) {
+    at->second = find_compiler();
+  }
+  return at->second;
 }
 
 // What -march=native depends on.
@@ -90,9 +99,10 @@ std::string processor() {
 
 std::string key_of(const std::string& text) {
   static const std::string machine = processor();
+  const Compiler used = compiler();
   Hash hash;
   hash.add(concat(dialect::kKernelDialectVersion, '\n'));
-  hash.add(compiler().program + '\n' + compiler().version + '\n');
+  hash.add(used.program + '\n' + used.version + '\n');
   for (const char* flag : kFlags) {
     hash.add(flag);
   }
@@ -222,9 +232,9 @@ std::string compiled_kernels_dir() {
 }
 
 std::string cpu_compiler_description() {
-  return compiler().program.empty()
-      ? concat("none of ", compiler().version, " runs")
-      : concat(compiler().program, ": ", compiler().version);
+  const Compiler found = compiler();
+  return found.program.empty() ? concat("none of ", found.version, " runs")
+                               : concat(found.program, ": ", found.version);
 }
 
 void* compiled_function(
@@ -237,12 +247,12 @@ void* compiled_function(
   };
   static std::mutex mutex;
   static std::map<std::string, std::shared_ptr<Slot>> slots;
-  if (compiler().program.empty()) {
+  if (const Compiler found = compiler(); found.program.empty()) {
     throw BackendError(concat(
         '[',
         op,
         "] a raw kernel on the CPU needs a C++ compiler, and none of ",
-        compiler().version,
+        found.version,
         " runs. Try: apt-get install g++, or set CXX."));
   }
   const std::string key = key_of(text);
