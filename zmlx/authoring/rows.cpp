@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "zmlx/authoring/gpu_program.h"
 #include "zmlx/authoring/program.h"
 #include "zmlx/base/error.h"
 #include "zmlx/dialect/row_derivative.h"
@@ -72,7 +71,15 @@ class RowsPrimitive : public mx::Primitive {
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    run_on_gpu(*rows_, axis_, inputs, outputs, stream());
+    // Rows without elements still have totals.
+    if (std::ranges::any_of(
+            outputs, [](const mx::array& made) { return made.size() > 0; })) {
+      rows_->gpu().run(rows_->program(), axis_, inputs, outputs, stream());
+      return;
+    }
+    for (auto& output : outputs) {
+      output.set_data(mx::allocator::malloc(0));
+    }
   }
 
   std::vector<mx::array> vjp(

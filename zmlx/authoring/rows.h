@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mlx/mlx.h"
+#include "zmlx/authoring/gpu_program.h"
 #include "zmlx/dialect/row_program.h"
 #include "zmlx/runtime/expression_cpu.h"
 
@@ -40,6 +41,9 @@ class Rows {
         program_.write.outputs.size() + program_.finish.outputs.size());
   }
   const CpuRowProgram& cpu() const;
+  GpuKernels& gpu() const {
+    return gpu_;
+  }
 
   /// As dialect::vjp_of() and jvp_of(). Throw std::invalid_argument where an
   /// update has no known derivative.
@@ -58,6 +62,7 @@ class Rows {
   std::string name_;
   dialect::RowProgram program_;
   std::string serial_text_;
+  mutable GpuKernels gpu_;
   mutable std::mutex mutex_;
   mutable std::unique_ptr<const CpuRowProgram> cpu_;
   mutable Derived vjps_, jvps_;
