@@ -8,6 +8,7 @@
 #include "zmlx/authoring/program.h"
 #include "zmlx/authoring/unrolled_rows.h"
 #include "zmlx/runtime/mlx_internals.h"
+#include "zmlx/runtime/output_buffer.h"
 
 namespace zmlx {
 namespace {
@@ -43,7 +44,7 @@ class RowsPrimitive : public mx::Primitive {
     for (auto& output : outputs) {
       size += output.size();
       if (!output.data_shared_ptr()) {
-        output.set_data(mx::allocator::malloc(output.nbytes()));
+        output.set_data(output_buffer(output.nbytes()));
       }
     }
     if (size == 0) {
