@@ -4,8 +4,8 @@
 # the catalog on every case, the words of the Metal dialect, and how near to
 # memory speed kernels run. Writes one JSON capsule and exits 1 if a check fails.
 #   tools/check_gpu.sh [OUT.json]
-# Wants the programs zmlx, kernel_test and gpu_figures in ZMLX_PROGRAMS, by
-# default where `make build` and a build of tests leave them.
+# Wants the programs zmlx, kernel_test, elementwise_test and gpu_figures in
+# ZMLX_PROGRAMS, by default where a build of everything leaves them.
 set -uo pipefail
 out=${1:-gpu_kernels.json}
 programs=${ZMLX_PROGRAMS:-}
@@ -20,19 +20,28 @@ find_program() {
 }
 zmlx=$(find_program zmlx) || exit
 kernel_test=$(find_program kernel_test) || exit
+elementwise_test=$(find_program elementwise_test) || exit
 gpu_figures=$(find_program gpu_figures) || exit
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$zmlx" doctor --json >"$work/doctor.json"
 
-# Each kernel in a process of its own: most of the time is MLX's compiler's.
+# run_tests NAME PROGRAM FILTER: GoogleTest in the background.
+run_tests() {
+  timeout 300 "$2" --gtest_output="json:$work/tests_$1.json" --gtest_filter="$3" \
+    >"$work/tests_$1.log" 2>&1 &
+}
+
+# Everything at once: most of the time is MLX's compiler's, on one core each.
 started=$(date +%s)
+run_tests dialect "$kernel_test" 'KernelDialect.*'
+run_tests kernels "$kernel_test" 'Kernel.*-*ThatDoesNotCompile*'
+run_tests printed "$elementwise_test" 'PrintedKernel.*'
 "$zmlx" kernels | awk 'NR > 1 && /CUDA|Metal/ { print $1 }' |
   xargs -P "$(nproc)" -I{} sh -c \
     "timeout 300 '$zmlx' kernels {} --check --device gpu --json >'$work/kernel_{}.json' 2>'$work/kernel_{}.err'"
-(cd "$work" && timeout 300 "$kernel_test" --gtest_output="json:$work/dialect.json" \
-  --gtest_filter='Kernel.*:KernelDialect.*-*ThatDoesNotCompile*' >"$work/dialect.log" 2>&1)
+wait
 checked=$(($(date +%s) - started))
 "$gpu_figures" >"$work/figures.json" 2>"$work/figures.err"
 
@@ -60,15 +69,22 @@ for path in sorted(work.glob("kernel_*.json")):
     kernels.append(
         {"name": name, "passed": result["passed"], "failed": result["failed"]}
     )
-tests = read("dialect.json") or {"tests": 0, "failures": 1, "testsuites": []}
-for suite in tests["testsuites"]:
-    for case in suite["testsuite"]:
-        for failure in case.get("failures", []):
-            failures.append(
-                {"test": case["name"], "detail": failure["failure"][:500]}
-            )
-if not tests["tests"]:
-    failures.append({"test": "dialect", "detail": (work / "dialect.log").read_text()[-500:]})
+suites = []
+for log in sorted(work.glob("tests_*.log")):
+    name, result = log.stem.removeprefix("tests_"), read(log.stem + ".json")
+    if result is None or not result["tests"]:
+        failures.append({"test": name, "detail": log.read_text()[-500:]})
+        result = {"tests": 0, "failures": 1, "testsuites": []}
+    for suite in result["testsuites"]:
+        for case in suite["testsuite"]:
+            for failure in case.get("failures", []):
+                failures.append(
+                    {"test": case["name"], "detail": failure["failure"][:500]}
+                )
+    failed = result["failures"]
+    suites.append(
+        {"name": name, "passed": result["tests"] - failed, "failed": failed}
+    )
 figures = read("figures.json")
 capsule = {
     "schema_version": 1,
@@ -79,18 +95,15 @@ capsule = {
         "failed": sum(k["failed"] for k in kernels),
         "kernels": kernels,
     },
-    "dialect": {
-        "passed": tests["tests"] - tests["failures"],
-        "failed": tests["failures"],
-    },
+    "tests": suites,
     "failures": failures,
     "seconds": seconds,
     "figures": figures or (work / "figures.err").read_text()[-500:],
 }
 capsule["machine"].pop("environment", None)
 pathlib.Path(out).write_text(json.dumps(capsule, indent=2) + "\n")
-for part in ("catalog", "dialect"):
-    print(f"{part}: {capsule[part]['passed']} passed, {capsule[part]['failed']} failed")
+for part in [{"name": "catalog", **capsule["catalog"]}, *suites]:
+    print(f"{part['name']}: {part['passed']} passed, {part['failed']} failed")
 for figure in figures or []:
     print(
         f"{figure['name']:36} {figure['median_us']:9.1f} us {figure['gb_per_s']:8.0f} GB/s"
