@@ -18,7 +18,7 @@
 #include "zmlx/authoring/reduce.h"
 
 // Checking, timing, tuning and listing kernels.
-#include "zmlx/authoring/autotune.h"
+#include "zmlx/authoring/autotune_kernel.h"
 #include "zmlx/authoring/bench.h"
 #include "zmlx/authoring/registry.h"
 #include "zmlx/authoring/testing.h"

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mlx/mlx.h"
+#include "zmlx/authoring/gpu_program.h"
 #include "zmlx/dialect/expression.h"
 #include "zmlx/runtime/expression_cpu.h"
 
@@ -34,6 +35,9 @@ class Program {
     return expression_;
   }
   const CpuExpression& cpu() const;
+  GpuKernels& gpu() const {
+    return gpu_;
+  }
 
   /// Inputs, then a cotangent for each output, to a gradient for each argnum.
   std::shared_ptr<const Program> vjp(const std::vector<int>& argnums) const;
@@ -52,6 +56,7 @@ class Program {
   std::string name_;
   dialect::FlatExpression expression_;
   std::vector<dialect::FlatExpression> gradients_;
+  mutable GpuKernels gpu_;
   mutable std::mutex mutex_;
   mutable std::unique_ptr<const CpuExpression> cpu_;
   mutable Derived vjps_, jvps_;

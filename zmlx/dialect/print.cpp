@@ -68,8 +68,7 @@ Infix infix(Op op, Type operands) {
   }
 }
 
-// Functions by their name in Metal, which parse() knows too; CUDA has them
-// with an f behind, but for those of the prelude.
+// Functions by their name in Metal or the prelude; parse() knows them too.
 std::string_view function_name(Op op) {
   switch (op) {
     case Op::Abs:
@@ -164,9 +163,9 @@ std::string_view function_name(Op op) {
 }
 
 // Shortest digits that read back to the same float.
-std::string float_literal(float value, bool reparse) {
+std::string float_literal(float value) {
   if (std::isnan(value)) {
-    return reparse ? "NAN" : "float(NAN)";
+    return "NAN";
   }
   if (std::isinf(value)) {
     return value < 0 ? "-INFINITY" : "INFINITY";
@@ -202,14 +201,11 @@ class Printer {
   Printer(
       const FlatExpression& expression,
       std::span<const std::string> inputs,
-      Target target,
-      bool reparse,
-      std::string_view prefix)
+      bool reparse)
       : code_(expression.code),
         inputs_(inputs),
-        cuda_(target == Target::Cuda),
         reparse_(reparse),
-        prefix_(unlike(prefix, inputs)),
+        prefix_(unlike("t", inputs)),
         uses_(code_.size(), 0),
         texts_(code_.size()) {
     for (const auto& step : code_) {
@@ -274,7 +270,7 @@ class Printer {
               : step.as_int() < 0  ? kPrefix
                                    : kAtom};
     }
-    const std::string text = float_literal(step.as_float(), reparse_);
+    const std::string text = float_literal(step.as_float());
     return {text, text[0] == '-' ? kPrefix : kAtom};
   }
 
@@ -353,14 +349,12 @@ class Printer {
     if (operands == Type::Int) {
       return int_function(step);
     }
-    const std::string_view name = function_name(step.op);
-    const bool suffix = cuda_ && !name.starts_with("kk_");
-    return call(concat(name, suffix ? "f" : ""), step);
+    return call(function_name(step.op), step);
   }
 
   const std::vector<Instruction>& code_;
   std::span<const std::string> inputs_;
-  bool cuda_, reparse_;
+  bool reparse_;
   std::string prefix_;
   int num_names_ = 0;
   std::vector<int> uses_;
@@ -373,10 +367,8 @@ class Printer {
 std::string print_statements(
     const FlatExpression& expression,
     std::span<const std::string> inputs,
-    std::span<const std::string> results,
-    Target target,
-    std::string_view prefix) {
-  const Printer printer(expression, inputs, target, false, prefix);
+    std::span<const std::string> results) {
+  const Printer printer(expression, inputs, false);
   std::string text = printer.declarations();
   for (size_t i = 0; i < results.size(); ++i) {
     text +=
@@ -388,7 +380,7 @@ std::string print_statements(
 std::string print(
     const FlatExpression& expression,
     std::span<const std::string> inputs) {
-  const Printer printer(expression, inputs, Target::Metal, true, "t");
+  const Printer printer(expression, inputs, true);
   const auto& value = printer.value(expression.outputs[0]);
   return printer.declarations().empty()
       ? value
