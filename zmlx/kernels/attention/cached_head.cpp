@@ -34,9 +34,8 @@ HWY_INLINE void scores_of(
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   FloatVector sums[kCount * kPositions];
   clear(sums);
-  unrolled<kPositions>([&](auto p) ZMLX_INLINE_LAMBDA {
-    rows.prefetch(first + p + kAhead);
-  });
+  unrolled<kPositions>(
+      [&](auto p) ZMLX_INLINE_LAMBDA { rows.prefetch(first + p + kAhead); });
   int64_t i = 0;
   for (; i + lanes <= dim; i += lanes) {
     FloatVector keys[kPositions];

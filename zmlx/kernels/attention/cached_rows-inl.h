@@ -18,8 +18,8 @@ HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Positions to ask for ahead of use, 4 kB of 64 floats: 29 GB/s a thread instead
-// of 20.
+// Positions to ask for ahead of use, 4 kB of 64 floats: 29 GB/s a thread
+// instead of 20.
 constexpr int64_t kAhead = 16;
 
 struct FloatRows {
