@@ -18,12 +18,12 @@ using dialect::Op;
 using dialect::Type;
 
 const std::vector<float> kFloats = {
-    0.0f,     -0.0f,     1.0f,    -1.0f,   0.5f,     -0.5f,     1.5f,
-    2.5f,     -2.5f,     3.0f,    0.1f,    -7.3f,    88.0f,     -104.0f,
-    1e-30f,   -1e-40f,   3e38f,   65504.f, 65520.f,  6e-8f,     1.00390625f,
-    INFINITY, -INFINITY, NAN,     1e10f,   16777216.f, -0.99999f, 0.7071f};
-const std::vector<int32_t> kInts = {
-    0, 1, -1, 2, 7, -9, 31, 33, INT32_MAX, INT32_MIN};
+    0.0f,     -0.0f,     1.0f,  -1.0f,   0.5f,       -0.5f,     1.5f,
+    2.5f,     -2.5f,     3.0f,  0.1f,    -7.3f,      88.0f,     -104.0f,
+    1e-30f,   -1e-40f,   3e38f, 65504.f, 65520.f,    6e-8f,     1.00390625f,
+    INFINITY, -INFINITY, NAN,   1e10f,   16777216.f, -0.99999f, 0.7071f};
+const std::vector<int32_t> kInts =
+    {0, 1, -1, 2, 7, -9, 31, 33, INT32_MAX, INT32_MIN};
 
 // The folded node against the same operation run on inputs.
 void expect_folds(Op op, Type type, const std::vector<uint32_t>& operands) {
@@ -79,11 +79,10 @@ TEST(Fold, GivesWhatTheOperationsMean) {
           expect_folds(
               op,
               Type::Float,
-              count == 1       ? std::vector{a}
-                  : count == 2 ? std::vector{a, b}
-                  : op == Op::Select
-                  ? std::vector{uint32_t{x > y}, a, b}
-                  : std::vector{a, b, a});
+              count == 1             ? std::vector{a}
+                  : count == 2       ? std::vector{a, b}
+                  : op == Op::Select ? std::vector{uint32_t{x > y}, a, b}
+                                     : std::vector{a, b, a});
         }
       }
     }
