@@ -8,6 +8,7 @@
 #include "zmlx/dialect/derivative.h"
 #include "zmlx/dialect/graph.h"
 #include "zmlx/runtime/mlx_internals.h"
+#include "zmlx/runtime/output_buffer.h"
 
 namespace zmlx {
 namespace {
@@ -56,7 +57,7 @@ class ProgramPrimitive : public mx::Primitive {
     take_over(inputs, outputs[0]);
     for (size_t i = 0; i < outputs.size(); ++i) {
       if (!outputs[i].data_shared_ptr()) {
-        outputs[i].set_data(mx::allocator::malloc(outputs[i].nbytes()));
+        outputs[i].set_data(output_buffer(outputs[i].nbytes()));
       }
     }
     if (outputs[0].size() == 0) {

@@ -2,12 +2,13 @@
 #include "zmlx/authoring/rows.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "zmlx/authoring/program.h"
-#include "zmlx/base/error.h"
-#include "zmlx/dialect/row_derivative.h"
+#include "zmlx/authoring/unrolled_rows.h"
 #include "zmlx/runtime/mlx_internals.h"
+#include "zmlx/runtime/output_buffer.h"
 
 namespace zmlx {
 namespace {
@@ -43,7 +44,7 @@ class RowsPrimitive : public mx::Primitive {
     for (auto& output : outputs) {
       size += output.size();
       if (!output.data_shared_ptr()) {
-        output.set_data(mx::allocator::malloc(output.nbytes()));
+        output.set_data(output_buffer(output.nbytes()));
       }
     }
     if (size == 0) {
@@ -88,6 +89,11 @@ class RowsPrimitive : public mx::Primitive {
       const std::vector<int>& argnums,
       const std::vector<mx::array>&) override {
     check_differentiable(rows_->name(), primals, argnums);
+    if (!rows_->has_row_derivatives()) {
+      return mx::vjp(
+                 unrolled(primals, argnums), pick(primals, argnums), cotangents)
+          .second;
+    }
     // Elements, their cotangents, row values, theirs.
     std::vector<mx::array> inputs(
         primals.begin(), primals.begin() + num_elements());
@@ -124,6 +130,11 @@ class RowsPrimitive : public mx::Primitive {
       const std::vector<mx::array>& tangents,
       const std::vector<int>& argnums) override {
     check_differentiable(rows_->name(), primals, argnums);
+    if (!rows_->has_row_derivatives()) {
+      return mx::jvp(
+                 unrolled(primals, argnums), pick(primals, argnums), tangents)
+          .second;
+    }
     std::vector<mx::array> inputs(
         primals.begin(), primals.begin() + num_elements());
     for (size_t i = 0; i < argnums.size(); ++i) {
@@ -190,6 +201,29 @@ class RowsPrimitive : public mx::Primitive {
     return static_cast<int>(rows_->program().write.outputs.size());
   }
 
+  static std::vector<mx::array> pick(
+      const std::vector<mx::array>& arrays,
+      const std::vector<int>& argnums) {
+    std::vector<mx::array> picked;
+    for (const int i : argnums) {
+      picked.push_back(arrays[i]);
+    }
+    return picked;
+  }
+
+  // The outputs as a function of the inputs in argnums.
+  std::function<std::vector<mx::array>(const std::vector<mx::array>&)> unrolled(
+      const std::vector<mx::array>& primals,
+      const std::vector<int>& argnums) {
+    return [this, primals, argnums](const std::vector<mx::array>& some) {
+      auto all = primals;
+      for (size_t i = 0; i < argnums.size(); ++i) {
+        all[argnums[i]] = some[i];
+      }
+      return run_unrolled(*rows_, axis_, all, dtypes_, stream());
+    };
+  }
+
   // Writes over an element input that nobody else needs.
   void take_over(const std::vector<mx::array>& inputs, mx::array& output)
       const {
@@ -210,13 +244,8 @@ class RowsPrimitive : public mx::Primitive {
 
 } // namespace
 
-Rows::Rows(
-    std::string name,
-    dialect::RowProgram program,
-    std::string serial_text)
-    : name_(std::move(name)),
-      program_(std::move(program)),
-      serial_text_(std::move(serial_text)) {}
+Rows::Rows(std::string name, dialect::RowProgram program)
+    : name_(std::move(name)), program_(std::move(program)) {}
 
 const CpuRowProgram& Rows::cpu() const {
   const std::lock_guard lock(mutex_);
@@ -226,19 +255,7 @@ const CpuRowProgram& Rows::cpu() const {
   return *cpu_;
 }
 
-void Rows::check_differentiable() const {
-  if (!dialect::is_differentiable(program_)) {
-    invalid(
-        name_,
-        "a gradient needs updates of the form acc + v, acc * v, max(acc, v) or "
-        "min(acc, v) with v any expression without acc, got '",
-        serial_text_,
-        "'.");
-  }
-}
-
 std::shared_ptr<const Rows> Rows::vjp(const std::vector<int>& inputs) const {
-  check_differentiable();
   const std::lock_guard lock(mutex_);
   auto& known = vjps_[inputs];
   if (!known) {
@@ -249,7 +266,6 @@ std::shared_ptr<const Rows> Rows::vjp(const std::vector<int>& inputs) const {
 }
 
 std::shared_ptr<const Rows> Rows::jvp(const std::vector<int>& inputs) const {
-  check_differentiable();
   const std::lock_guard lock(mutex_);
   auto& known = jvps_[inputs];
   if (!known) {
