@@ -2,24 +2,9 @@
 """zmlx kernels and zmlx bench KERNEL: the catalog as its users meet it."""
 
 import json
-import subprocess
 
 import pytest
 from conftest import ROOT
-
-
-@pytest.fixture
-def zmlx(build):
-    def run(*args):
-        return subprocess.run(
-            [str(build.folder / "bin" / "zmlx"), *map(str, args)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    return run
 
 
 def names(zmlx):
