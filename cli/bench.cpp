@@ -124,9 +124,6 @@ int run_model(const Flags& flags) {
   if (flags.compare && flags.model.no_patch) {
     invalid("bench", "--compare goes without --no-patch.");
   }
-  if (!flags.gguf.empty() && !flags.compare) {
-    invalid("bench", "--gguf goes with --compare.");
-  }
   const auto model = load_stock(flags.model);
   const Interrupt interrupt;
   Progress progress("Timing");
@@ -182,7 +179,9 @@ void add_bench(CLI::App& app, int* exit_code) {
       "Patched and stock in turn, and their ratio");
   command
       .add_option(
-          "--gguf", flags->gguf, "Compare with llama-bench on this file too")
+          "--gguf",
+          flags->gguf,
+          "llama-bench on this file in turn, without stock but for --compare")
       ->type_name("F");
   command
       .add_option(
