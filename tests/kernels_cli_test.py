@@ -53,6 +53,12 @@ def test_check_passes_and_tells_each_check_in_json(zmlx):
     assert "0 failed, on 5 cases." in done.stdout
 
 
+def test_check_of_nothing_is_no_success(zmlx):
+    done = zmlx("kernels", "--check", "rms_norm", "--device", "gpu")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("zmlx kernels: nothing to check: MLX has no gpu here")
+
+
 def test_bench_times_a_kernel_against_composed_mlx(zmlx):
     done = zmlx("bench", "rms_norm", "-r", 2, "-o", "json")
     assert done.returncode == 0, done.stderr
