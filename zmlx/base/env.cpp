@@ -21,6 +21,7 @@ std::string home_cache() {
 const std::vector<EnvVariable>& env_variables() {
   static const std::vector<EnvVariable> variables = {
       {"ZMLX_THREADS", "threads of the CPU team"},
+      {"ZMLX_HUGE_PAGES", "0: map weights instead of reading them (CPU)"},
       {"ZMLX_CACHE_DIR", "where compiled kernels are kept"},
       {"HF_HUB_CACHE", "where Hugging Face keeps models"},
       {"HF_HOME", "the same: hub below it"},

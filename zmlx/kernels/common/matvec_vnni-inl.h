@@ -182,6 +182,44 @@ struct RowBlock {
             static_cast<int64_t>(size_of(w.float_type))) {}
 };
 
+/// What is to be prefetched beside a block of rows: the same streams some way
+/// ahead, which go on with `next` past the end.
+struct Streams {
+  const char *words, *scales, *biases;
+
+  Streams(
+      const PackedMatrix& w,
+      int64_t row,
+      int64_t end,
+      const RowsAhead& next)
+      : words(ahead(
+            w.row_words(row), kPrefetchBytes, w.row_words(end), next.words)),
+        scales(ahead(
+            w.row_scales(row),
+            kPrefetchRows * row_bytes(w),
+            w.row_scales(end),
+            next.scales)),
+        biases(ahead(
+            w.row_biases(row),
+            kPrefetchRows * row_bytes(w),
+            w.row_biases(end),
+            next.biases)) {}
+
+ private:
+  static int64_t row_bytes(const PackedMatrix& w) {
+    return w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type));
+  }
+  static const char*
+  ahead(const void* from, int64_t bytes, const void* end, const void* next) {
+    const auto* at = static_cast<const char*>(from);
+    const int64_t past = bytes - (static_cast<const char*>(end) - at);
+    // Nothing comes next: what is cached already costs nothing.
+    return past < 0 ? at + bytes
+        : next      ? static_cast<const char*>(next) + past
+                    : at;
+  }
+};
+
 /// kRows rows of 8-bit or 4-bit fields. Plain loops of constant length over
 /// local arrays: they stay in registers, which captures by reference did not.
 template <int kSpan, FloatType kType, int kGroups, int kRows>
@@ -190,6 +228,7 @@ HWY_INLINE void dot_rows(
     const PreparedVector& x,
     const LaneScales<kSpan, kType>& scales_of,
     const RowBlock& rows,
+    const Streams& streams,
     float* y) {
   constexpr int kColumns = 16 * kSpan; // a chunk
   constexpr int kDigits = kSpan == 8 ? 6 : 3; // vectors of digits a chunk
@@ -200,8 +239,8 @@ HWY_INLINE void dot_rows(
     total[r] = _mm512_setzero_ps();
     // A row's scales and biases are a cache line or so, each in a stream of its
     // own that the hardware is slow to follow.
-    prefetch_line(rows.scales + (r + kPrefetchRows) * rows.groups_stride);
-    prefetch_line(rows.biases + (r + kPrefetchRows) * rows.groups_stride);
+    prefetch_line(streams.scales + r * rows.groups_stride);
+    prefetch_line(streams.biases + r * rows.groups_stride);
   }
   const int64_t whole = w.cols / kColumns;
   for (int64_t chunk = 0; chunk < whole; ++chunk) {
@@ -214,7 +253,7 @@ HWY_INLINE void dot_rows(
     const char* scales = rows.scales + scales_of.offset(chunk);
     for (int r = 0; r < kRows; ++r) {
       // In the order of memory, not of use: rows follow one another.
-      prefetch_line(rows.words + kPrefetchBytes + 64 * (kRows * chunk + r));
+      prefetch_line(streams.words + 64 * (kRows * chunk + r));
       const __m512 scale =
           scales_of.template load<kGroups>(scales + r * rows.groups_stride);
       total[r] = _mm512_fmadd_ps(
@@ -256,16 +295,27 @@ void integer_rows(
     int64_t begin,
     int64_t end,
     const uint8_t* unpacked,
-    float* y) {
+    float* y,
+    const RowsAhead& next) {
   const LaneScales<kSpan, kType> scales(w.group_size);
   int64_t row = begin;
   for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
     dot_rows<kSpan, kType, kGroups, kRowsAtOnce>(
-        w, x, scales, RowBlock(w, row, unpacked), y + (row - begin));
+        w,
+        x,
+        scales,
+        RowBlock(w, row, unpacked),
+        Streams(w, row, end, next),
+        y + (row - begin));
   }
   for (; row < end; ++row) {
     dot_rows<kSpan, kType, kGroups, 1>(
-        w, x, scales, RowBlock(w, row, unpacked), y + (row - begin));
+        w,
+        x,
+        scales,
+        RowBlock(w, row, unpacked),
+        Streams(w, row, end, next),
+        y + (row - begin));
   }
 }
 
@@ -278,14 +328,15 @@ void integer_rows(
     int64_t begin,
     int64_t end,
     const uint8_t* unpacked,
-    float* y) {
+    float* y,
+    const RowsAhead& next) {
   switch (16 * kSpan / w.group_size) {
     case 4:
-      return integer_rows<kSpan, kType, 4>(w, x, begin, end, unpacked, y);
+      return integer_rows<kSpan, kType, 4>(w, x, begin, end, unpacked, y, next);
     case 2:
-      return integer_rows<kSpan, kType, 2>(w, x, begin, end, unpacked, y);
+      return integer_rows<kSpan, kType, 2>(w, x, begin, end, unpacked, y, next);
     default: // a group of one chunk or two
-      return integer_rows<kSpan, kType, 1>(w, x, begin, end, unpacked, y);
+      return integer_rows<kSpan, kType, 1>(w, x, begin, end, unpacked, y, next);
   }
 }
 
@@ -295,18 +346,19 @@ void integer_matvec(
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    float* y) {
+    float* y,
+    const RowsAhead& next) {
   if (w.bits == 4) {
-    integer_rows<8, kType>(w, x, begin, end, nullptr, y);
+    integer_rows<8, kType>(w, x, begin, end, nullptr, y, next);
   } else if (w.bits == 8) {
-    integer_rows<4, kType>(w, x, begin, end, nullptr, y);
+    integer_rows<4, kType>(w, x, begin, end, nullptr, y, next);
   } else {
     // Other widths are unpacked to bytes, a row of L1 at a time.
     AlignedVector<uint8_t> bytes(static_cast<size_t>(w.cols));
     for (int64_t row = begin; row < end; ++row) {
       unpack(w.row_words(row), w.bits, w.cols, bytes.data());
       integer_rows<4, kType>(
-          w, x, row, row + 1, bytes.data(), y + (row - begin));
+          w, x, row, row + 1, bytes.data(), y + (row - begin), next);
     }
   }
 }
