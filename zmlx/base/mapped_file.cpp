@@ -54,7 +54,8 @@ int read_all(int fd, char* to, size_t size) {
   };
   std::vector<std::thread> others;
   const size_t parts = (size + kPart - 1) / kPart;
-  const size_t threads = std::clamp(std::thread::hardware_concurrency(), 1u, 4u);
+  const size_t threads =
+      std::clamp(std::thread::hardware_concurrency(), 1u, 4u);
   for (size_t i = 1; i < std::min(parts, threads); ++i) {
     others.emplace_back(work);
   }

@@ -236,8 +236,8 @@ std::string bench_stages(const BenchResult& result) {
         "| ------- | -----: | -------: | ----: | -----: | ----: |\n",
         row.test.name());
     for (const auto& stage : row.stages) {
-      const double seconds =
-          stage.seconds / static_cast<double>(std::max<int64_t>(1, stage.steps));
+      const double seconds = stage.seconds /
+          static_cast<double>(std::max<int64_t>(1, stage.steps));
       const auto bytes = static_cast<double>(stage.bytes);
       text += fmt::format(
           "| {:<7} | {:>6} | {:>8.1f} | {:>4.0f}% | {:>6.1f} | {:>5.1f} |\n",

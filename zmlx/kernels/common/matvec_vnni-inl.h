@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The integer path of matvec() for AVX-512 with VNNI. A chunk (64 bytes of a
-// row, 128 nibbles) costs 15 vector instructions: 40 GB/s a core in L2 on Zen 5,
-// above what one core reads from memory. A float path (table look-up and FMA)
-// costs 30 and reached 12.
+// row, 128 nibbles) costs 15 vector instructions: 40 GB/s a core in L2 on Zen
+// 5, above what one core reads from memory. A float path (table look-up and
+// FMA) costs 30 and reached 12.
 
 #if defined(ZMLX_COMMON_MATVEC_VNNI_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ZMLX_COMMON_MATVEC_VNNI_INL_H
@@ -31,8 +31,9 @@ HWY_INLINE void prefetch_line(const void* address) {
   _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0);
 }
 
-/// Scales of a chunk, one for each of 16 lanes. kSpan: columns a lane.
-template <int kSpan, FloatType kType>
+/// Scales of a chunk, one for each of 16 lanes. kSpan: columns a lane; kGroups:
+/// groups a chunk, 4, 2, 1, or 0 where one group spans two chunks.
+template <int kSpan, FloatType kType, int kGroups>
 struct LaneScales {
   explicit LaneScales(int group_size) {
     alignas(64) uint8_t bytes[64];
@@ -54,23 +55,39 @@ struct LaneScales {
     }
     bytes_ = _mm512_load_si512(bytes);
     lanes_ = _mm512_load_si512(lanes);
-    // A group wider than the chunk: one scale serves two chunks.
-    groups_a_chunk_ = std::max(16 * kSpan / group_size, 1);
-    shift_ = 16 * kSpan < group_size ? 1 : 0;
   }
 
-  /// kGroups groups (1, 2 or 4) from `first` on, read in one load.
-  template <int kGroups>
+  /// The groups from `first` on, read in one load.
   HWY_INLINE __m512 load(const char* first) const {
+    return load_some<kGroups>(first);
+  }
+
+  /// The last chunk of a row, where only `groups` of them exist.
+  __m512 load_last(const char* first, int64_t groups) const {
+    alignas(64) char padded[16] = {};
+    std::memcpy(padded, first, static_cast<size_t>(groups) * size_of(kType));
+    return load_some<4>(padded);
+  }
+
+  /// Where the groups of a chunk start, in bytes.
+  static HWY_INLINE int64_t offset(int64_t chunk) {
+    return (kGroups == 0 ? chunk >> 1 : chunk * kGroups) *
+        static_cast<int64_t>(size_of(kType));
+  }
+
+ private:
+  template <int kCount>
+  HWY_INLINE __m512 load_some(const char* first) const {
     if (kType == FloatType::F32) {
-      const auto mask = static_cast<__mmask8>((1u << kGroups) - 1);
+      const auto mask =
+          static_cast<__mmask8>(kCount <= 1 ? 1 : (1u << kCount) - 1);
       return _mm512_permutexvar_ps(
           lanes_, _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(mask, first)));
     }
     __m512i packed;
-    if (kGroups == 1) {
+    if (kCount <= 1) {
       packed = _mm512_set1_epi16(load_as<int16_t>(first));
-    } else if (kGroups == 2) {
+    } else if (kCount == 2) {
       packed = _mm512_set1_epi32(load_as<int32_t>(first));
     } else {
       packed = _mm512_set1_epi64(load_as<int64_t>(first));
@@ -82,34 +99,20 @@ struct LaneScales {
         _mm512_castsi512_si256(packed), _mm512_castsi512_si256(bytes_)));
   }
 
-  /// The last chunk of a row, where only `groups` of them exist.
-  __m512 load_last(const char* first, int64_t groups) const {
-    alignas(64) char padded[16] = {};
-    std::memcpy(padded, first, static_cast<size_t>(groups) * size_of(kType));
-    return load<4>(padded);
-  }
-
-  /// Where the groups of a chunk start, in bytes.
-  HWY_INLINE int64_t offset(int64_t chunk) const {
-    return (chunk * groups_a_chunk_ >> shift_) *
-        static_cast<int64_t>(size_of(kType));
-  }
-
- private:
   template <class T>
   static HWY_INLINE T load_as(const char* bytes) {
     T value;
     std::memcpy(&value, bytes, sizeof value);
     return value;
   }
+
   __m512i bytes_, lanes_;
-  int groups_a_chunk_, shift_;
 };
 
-/// sum of biases * sums over a row's groups.
+/// total + biases * sums over a row's groups, by lanes.
 template <FloatType kType>
-HWY_INLINE float bias_dot(const void* biases, const float* sums, int64_t n) {
-  __m512 total = _mm512_setzero_ps();
+HWY_INLINE __m512
+add_biases(__m512 total, const void* biases, const float* sums, int64_t n) {
   for (int64_t g = 0; g < n; g += 16) {
     const int64_t left = n - g;
     const __mmask16 mask = left >= 16
@@ -130,7 +133,32 @@ HWY_INLINE float bias_dot(const void* biases, const float* sums, int64_t n) {
     total =
         _mm512_fmadd_ps(values, _mm512_maskz_loadu_ps(mask, sums + g), total);
   }
-  return _mm512_reduce_add_ps(total);
+  return total;
+}
+
+HWY_INLINE __m256 add_halves(__m512 v) {
+  return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+}
+
+/// The sum of the lanes of each vector, in one order however many there are.
+/// By value: a reference kept the sums in memory during the loop.
+HWY_INLINE void store_sums(float* y, __m512 v) {
+  const __m256 half = add_halves(v);
+  const __m256 pairs = _mm256_hadd_ps(half, half);
+  const __m256 fours = _mm256_hadd_ps(pairs, pairs);
+  *y = _mm_cvtss_f32(_mm_add_ss(
+      _mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
+}
+
+HWY_INLINE void
+store_sums(float* y, __m512 v0, __m512 v1, __m512 v2, __m512 v3) {
+  const __m256 pairs01 = _mm256_hadd_ps(add_halves(v0), add_halves(v1));
+  const __m256 pairs23 = _mm256_hadd_ps(add_halves(v2), add_halves(v3));
+  const __m256 fours = _mm256_hadd_ps(pairs01, pairs23);
+  _mm_storeu_ps(
+      y,
+      _mm_add_ps(
+          _mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
 /// The integer dot product of one chunk, as floats a lane.
@@ -178,8 +206,7 @@ struct RowBlock {
         scales(static_cast<const char*>(w.row_scales(row))),
         biases(static_cast<const char*>(w.row_biases(row))),
         groups_stride(
-            w.groups_per_row() *
-            static_cast<int64_t>(size_of(w.float_type))) {}
+            w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type))) {}
 };
 
 /// What is to be prefetched beside a block of rows: the same streams some way
@@ -193,7 +220,10 @@ struct Streams {
       int64_t end,
       const RowsAhead& next)
       : words(ahead(
-            w.row_words(row), kPrefetchBytes, w.row_words(end), next.words)),
+            w.row_words(row),
+            kPrefetchBytes,
+            w.row_words(end),
+            next.words)),
         scales(ahead(
             w.row_scales(row),
             kPrefetchRows * row_bytes(w),
@@ -226,7 +256,7 @@ template <int kSpan, FloatType kType, int kGroups, int kRows>
 HWY_INLINE void dot_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
-    const LaneScales<kSpan, kType>& scales_of,
+    const LaneScales<kSpan, kType, kGroups>& scales_of,
     const RowBlock& rows,
     const Streams& streams,
     float* y) {
@@ -254,8 +284,7 @@ HWY_INLINE void dot_rows(
     for (int r = 0; r < kRows; ++r) {
       // In the order of memory, not of use: rows follow one another.
       prefetch_line(streams.words + 64 * (kRows * chunk + r));
-      const __m512 scale =
-          scales_of.template load<kGroups>(scales + r * rows.groups_stride);
+      const __m512 scale = scales_of.load(scales + r * rows.groups_stride);
       total[r] = _mm512_fmadd_ps(
           chunk_dot<kSpan>(
               _mm512_loadu_si512(words + r * rows.words_stride), d),
@@ -280,11 +309,17 @@ HWY_INLINE void dot_rows(
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    y[r] = _mm512_reduce_add_ps(total[r]) +
-        bias_dot<kType>(
-               rows.biases + r * rows.groups_stride,
-               x.group_sums(),
-               w.groups_per_row());
+    total[r] = add_biases<kType>(
+        total[r],
+        rows.biases + r * rows.groups_stride,
+        x.group_sums(),
+        w.groups_per_row());
+  }
+  if constexpr (kRows == 4) {
+    store_sums(y, total[0], total[1], total[2], total[3]);
+  } else {
+    static_assert(kRows == 1);
+    store_sums(y, total[0]);
   }
 }
 
@@ -297,7 +332,7 @@ void integer_rows(
     const uint8_t* unpacked,
     float* y,
     const RowsAhead& next) {
-  const LaneScales<kSpan, kType> scales(w.group_size);
+  const LaneScales<kSpan, kType, kGroups> scales(w.group_size);
   int64_t row = begin;
   for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
     dot_rows<kSpan, kType, kGroups, kRowsAtOnce>(
@@ -335,7 +370,9 @@ void integer_rows(
       return integer_rows<kSpan, kType, 4>(w, x, begin, end, unpacked, y, next);
     case 2:
       return integer_rows<kSpan, kType, 2>(w, x, begin, end, unpacked, y, next);
-    default: // a group of one chunk or two
+    case 0:
+      return integer_rows<kSpan, kType, 0>(w, x, begin, end, unpacked, y, next);
+    default:
       return integer_rows<kSpan, kType, 1>(w, x, begin, end, unpacked, y, next);
   }
 }
