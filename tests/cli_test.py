@@ -18,13 +18,8 @@ from mlx_lm import load, stream_generate
 from tokenizers import Tokenizer
 
 COMMANDS = ["generate", "validate", "bench", "report", "compare"]
-COMMANDS += ["logits", "tokenize", "synth", "doctor"]
+COMMANDS += ["logits", "tokenize", "synth", "kernels", "doctor"]
 PROMPT = "Once upon a time there was a sea."
-
-
-@pytest.fixture(scope="session")
-def program(build):
-    return str(build.folder / "bin" / "zmlx")
 
 
 @pytest.fixture(scope="session")
@@ -35,21 +30,6 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def oracle(tiny):
     return load(tiny)
-
-
-@pytest.fixture
-def zmlx(program):
-    def run(*args, stdin="", **options):
-        return subprocess.run(
-            [program, *map(str, args)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            **options,
-        )
-
-    return run
 
 
 def json_lines(done):

@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "zmlx/authoring/gpu_program.h"
 #include "zmlx/base/error.h"
 #include "zmlx/dialect/derivative.h"
 #include "zmlx/dialect/graph.h"
 #include "zmlx/runtime/mlx_internals.h"
+#include "zmlx/runtime/output_buffer.h"
 
 namespace zmlx {
 namespace {
@@ -57,7 +57,7 @@ class ProgramPrimitive : public mx::Primitive {
     take_over(inputs, outputs[0]);
     for (size_t i = 0; i < outputs.size(); ++i) {
       if (!outputs[i].data_shared_ptr()) {
-        outputs[i].set_data(mx::allocator::malloc(outputs[i].nbytes()));
+        outputs[i].set_data(output_buffer(outputs[i].nbytes()));
       }
     }
     if (outputs[0].size() == 0) {
@@ -82,7 +82,13 @@ class ProgramPrimitive : public mx::Primitive {
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    run_on_gpu(*program_, inputs, outputs, stream());
+    if (outputs[0].size() > 0) {
+      program_->gpu().run(program_->expression(), inputs, outputs, stream());
+      return;
+    }
+    for (auto& output : outputs) {
+      output.set_data(mx::allocator::malloc(0));
+    }
   }
 
   std::vector<mx::array> vjp(
@@ -221,21 +227,7 @@ std::vector<mx::array> run_program(
     const std::vector<mx::array>& inputs,
     const std::vector<mx::Dtype>& dtypes,
     mx::StreamOrDevice s) {
-  const auto& name = program->name();
-  mx::Shape shape = inputs[0].shape();
-  for (const auto& input : inputs) {
-    try {
-      shape = mx::broadcast_shapes(shape, input.shape());
-    } catch (const std::invalid_argument&) {
-      invalid(
-          name,
-          "input shapes must broadcast together, got ",
-          shape,
-          " and ",
-          input.shape(),
-          ".");
-    }
-  }
+  const auto shape = broadcast_shape(program->name(), inputs);
   auto stream = mx::to_stream(s);
   auto whole = mx::broadcast_arrays(inputs, stream);
   auto primitive =
@@ -261,6 +253,26 @@ mx::Dtype result_dtype(
     }
   }
   return result.value_or(mx::float32);
+}
+
+mx::Shape broadcast_shape(
+    const std::string& op,
+    const std::vector<mx::array>& inputs) {
+  mx::Shape shape = inputs[0].shape();
+  for (const auto& input : inputs) {
+    try {
+      shape = mx::broadcast_shapes(shape, input.shape());
+    } catch (const std::invalid_argument&) {
+      invalid(
+          op,
+          "input shapes must broadcast together, got ",
+          shape,
+          " and ",
+          input.shape(),
+          ".");
+    }
+  }
+  return shape;
 }
 
 void check_differentiable(

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mlx/mlx.h"
+#include "zmlx/authoring/gpu_program.h"
 #include "zmlx/dialect/expression.h"
 #include "zmlx/runtime/expression_cpu.h"
 
@@ -34,6 +35,9 @@ class Program {
     return expression_;
   }
   const CpuExpression& cpu() const;
+  GpuKernels& gpu() const {
+    return gpu_;
+  }
 
   /// Inputs, then a cotangent for each output, to a gradient for each argnum.
   std::shared_ptr<const Program> vjp(const std::vector<int>& argnums) const;
@@ -52,6 +56,7 @@ class Program {
   std::string name_;
   dialect::FlatExpression expression_;
   std::vector<dialect::FlatExpression> gradients_;
+  mutable GpuKernels gpu_;
   mutable std::mutex mutex_;
   mutable std::unique_ptr<const CpuExpression> cpu_;
   mutable Derived vjps_, jvps_;
@@ -68,6 +73,11 @@ std::vector<mx::array> run_program(
 /// The dtype of a result: what MLX promotes the floating inputs to, float32
 /// when there is none. Throws std::invalid_argument for complex64 and float64.
 mx::Dtype result_dtype(
+    const std::string& op,
+    const std::vector<mx::array>& inputs);
+
+/// The shape that all inputs broadcast to; throws std::invalid_argument.
+mx::Shape broadcast_shape(
     const std::string& op,
     const std::vector<mx::array>& inputs);
 

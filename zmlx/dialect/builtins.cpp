@@ -60,15 +60,14 @@ Id ldexp(Graph& g, const Id* a) {
       g.make(Op::Exp2, g.sub(whole, half)));
 }
 
-// 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+// 0.5 * x * (1 + tanh(u)) with u = sqrt(2 / pi) * (x + 0.044715 * x^3), as
+// x * sigmoid(2 u), which does not cancel for negative x.
 Id gelu_tanh(Graph& g, const Id* a) {
   const Id x = a[0];
   const Id cube = g.mul(g.mul(x, x), x);
   const Id inner = g.mul(
-      g.constant(0.7978845608f), g.add(x, g.mul(g.constant(0.044715f), cube)));
-  return g.mul(
-      g.mul(g.constant(0.5f), x),
-      g.add(g.constant(1.0f), g.make(Op::Tanh, inner)));
+      g.constant(1.5957691216f), g.add(x, g.mul(g.constant(0.044715f), cube)));
+  return g.mul(x, g.make(Op::Sigmoid, inner));
 }
 
 // 0.5 * x * erfc(-x / sqrt(2)): no cancellation for negative x.
@@ -79,11 +78,13 @@ Id gelu(Graph& g, const Id* a) {
       g.make(Op::Erfc, g.mul(a[0], g.constant(-root))));
 }
 
-// log(1 + exp(x)), without overflow.
+// log(1 + exp(x)) without overflow: max(x, 0) + log1p(exp(-|x|)), with selects,
+// whose derivatives at 0 add up to 1/2.
 Id softplus(Graph& g, const Id* a) {
-  const Id tail = g.make(Op::Exp, g.neg(g.make(Op::Abs, a[0])));
-  return g.add(
-      g.make(Op::Max, a[0], g.constant(0.0f)), g.make(Op::Log1p, tail));
+  const Id x = a[0], zero = g.constant(0.0f);
+  const Id negative = g.make(Op::Less, x, zero);
+  const Id tail = g.make(Op::Exp, g.select(negative, x, g.neg(x)));
+  return g.add(g.select(negative, zero, x), g.make(Op::Log1p, tail));
 }
 
 constexpr Builtin kBuiltins[] = {

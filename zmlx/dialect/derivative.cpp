@@ -238,6 +238,16 @@ Id derivative(Graph& graph, Id value, Id variable) {
   return Derivatives(graph, variable)[value];
 }
 
+std::vector<Id>
+derivatives(Graph& graph, std::span<const Id> values, Id variable) {
+  const Derivatives all(graph, variable);
+  std::vector<Id> slopes;
+  for (const Id value : values) {
+    slopes.push_back(all[value]);
+  }
+  return slopes;
+}
+
 FlatExpression vjp_of(
     const FlatExpression& expression,
     std::span<const int> inputs) {

@@ -18,6 +18,12 @@ namespace zmlx::dialect {
 /// NaN on the other side does not spread.
 Graph::Id derivative(Graph& graph, Graph::Id value, Graph::Id variable);
 
+/// derivative() of several values.
+std::vector<Graph::Id> derivatives(
+    Graph& graph,
+    std::span<const Graph::Id> values,
+    Graph::Id variable);
+
 /// The sum over all outputs of input[num_inputs + output] * d output / d input
 /// for each input in `inputs`: vector-Jacobian products. The result takes the
 /// inputs of `expression`, then one cotangent an output.

@@ -136,8 +136,8 @@ Graph::Id parse(
   const auto tokens = tokenize(source);
   ParseBudget budget;
   Parser parser(graph, source, tokens, helpers, budget);
-  for (const auto& [name, value] : names) {
-    parser.bind(name, {graph.type(value), {}}, value, true);
+  for (const auto& [name, value, assignable] : names) {
+    parser.bind(name, {graph.type(value), {}}, value, !assignable);
   }
   return parser.parse_text();
 }

@@ -61,6 +61,7 @@ class Functions {
 struct Binding {
   std::string name;
   Graph::Id value;
+  bool assignable = false;
 };
 
 /// The Float value of an expression, or of statements that end in an

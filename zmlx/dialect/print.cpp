@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/dialect/print.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -67,8 +68,7 @@ Infix infix(Op op, Type operands) {
   }
 }
 
-// Functions by their name in Metal, which parse() knows too; CUDA has them
-// with an f behind, but for those of the prelude.
+// Functions by their name in Metal or the prelude; parse() knows them too.
 std::string_view function_name(Op op) {
   switch (op) {
     case Op::Abs:
@@ -163,9 +163,9 @@ std::string_view function_name(Op op) {
 }
 
 // Shortest digits that read back to the same float.
-std::string float_literal(float value, bool reparse) {
+std::string float_literal(float value) {
   if (std::isnan(value)) {
-    return reparse ? "NAN" : "float(NAN)";
+    return "NAN";
   }
   if (std::isinf(value)) {
     return value < 0 ? "-INFINITY" : "INFINITY";
@@ -183,19 +183,29 @@ std::string_view type_name(Type type) {
   return type == Type::Float ? "float" : type == Type::Int ? "int" : "bool";
 }
 
+// The prefix, longer where an input starts with it.
+std::string unlike(
+    std::string_view prefix,
+    std::span<const std::string> inputs) {
+  std::string made(prefix);
+  while (std::ranges::any_of(inputs, [&](const std::string& input) {
+    return input.starts_with(made);
+  })) {
+    made += '_';
+  }
+  return made;
+}
+
 class Printer {
  public:
   Printer(
       const FlatExpression& expression,
       std::span<const std::string> inputs,
-      Target target,
-      bool reparse,
-      std::string_view prefix)
+      bool reparse)
       : code_(expression.code),
         inputs_(inputs),
-        cuda_(target == Target::Cuda),
         reparse_(reparse),
-        prefix_(prefix),
+        prefix_(unlike("t", inputs)),
         uses_(code_.size(), 0),
         texts_(code_.size()) {
     for (const auto& step : code_) {
@@ -211,7 +221,7 @@ class Printer {
       const bool leaf = arity(code_[i].op) == 0;
       // Long values get a name too, so that no line grows without end.
       if (!leaf && (uses_[i] > 1 || texts_[i].text.size() > 400)) {
-        const std::string name = concat(prefix_, i);
+        const std::string name = concat(prefix_, ++num_names_);
         declarations_ += concat(
             "const ",
             type_name(code_[i].type),
@@ -260,7 +270,7 @@ class Printer {
               : step.as_int() < 0  ? kPrefix
                                    : kAtom};
     }
-    const std::string text = float_literal(step.as_float(), reparse_);
+    const std::string text = float_literal(step.as_float());
     return {text, text[0] == '-' ? kPrefix : kAtom};
   }
 
@@ -339,15 +349,14 @@ class Printer {
     if (operands == Type::Int) {
       return int_function(step);
     }
-    const std::string_view name = function_name(step.op);
-    const bool suffix = cuda_ && !name.starts_with("kk_");
-    return call(concat(name, suffix ? "f" : ""), step);
+    return call(function_name(step.op), step);
   }
 
   const std::vector<Instruction>& code_;
   std::span<const std::string> inputs_;
-  bool cuda_, reparse_;
-  std::string_view prefix_;
+  bool reparse_;
+  std::string prefix_;
+  int num_names_ = 0;
   std::vector<int> uses_;
   std::vector<Text> texts_;
   std::string declarations_;
@@ -358,10 +367,8 @@ class Printer {
 std::string print_statements(
     const FlatExpression& expression,
     std::span<const std::string> inputs,
-    std::span<const std::string> results,
-    Target target,
-    std::string_view prefix) {
-  const Printer printer(expression, inputs, target, false, prefix);
+    std::span<const std::string> results) {
+  const Printer printer(expression, inputs, false);
   std::string text = printer.declarations();
   for (size_t i = 0; i < results.size(); ++i) {
     text +=
@@ -373,7 +380,7 @@ std::string print_statements(
 std::string print(
     const FlatExpression& expression,
     std::span<const std::string> inputs) {
-  const Printer printer(expression, inputs, Target::Metal, true, "t");
+  const Printer printer(expression, inputs, true);
   const auto& value = printer.value(expression.outputs[0]);
   return printer.declarations().empty()
       ? value

@@ -11,18 +11,14 @@
 
 namespace zmlx::dialect {
 
-enum class Target { Metal, Cuda };
-
-/// Statements that compute an expression: `const float t3 = ...;` for each
-/// value that is used more than once, then `result[i] = ...;` for output i.
-/// inputs and results are texts to read from and to assign to; locals start
-/// with `prefix`. The text needs expression_prelude() of the target.
+/// Statements in Metal that compute an expression: `const float t3 = ...;` for
+/// each value that is used more than once, then `results[i] = ...;` for output
+/// i. inputs and results are texts to read from and to assign to. They call
+/// functions of expression_prelude().
 std::string print_statements(
     const FlatExpression& expression,
     std::span<const std::string> inputs,
-    std::span<const std::string> results,
-    Target target,
-    std::string_view prefix = "t");
+    std::span<const std::string> results);
 
 /// The expression as a body that parse() reads back to the same program:
 /// declarations, then `return ...;`, or the value alone. One output.
@@ -30,7 +26,8 @@ std::string print(
     const FlatExpression& expression,
     std::span<const std::string> inputs);
 
-/// The functions that printed text calls and the target has not.
-std::string_view expression_prelude(Target target);
+/// The functions that printed statements call and Metal does not have, or not
+/// with the edges that Op asks for.
+std::string_view expression_prelude();
 
 } // namespace zmlx::dialect

@@ -5,6 +5,7 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/runtime/mlx_internals.h"
+#include "zmlx/runtime/output_buffer.h"
 
 namespace zmlx {
 namespace {
@@ -63,7 +64,7 @@ class CpuPrimitive : public mx::Primitive {
       if (updates_[i] && take_over(inputs[*updates_[i]], outputs[i])) {
         continue;
       }
-      outputs[i].set_data(mx::allocator::malloc(outputs[i].nbytes()));
+      outputs[i].set_data(output_buffer(outputs[i].nbytes()));
       if (updates_[i]) {
         copies.emplace_back(i, *updates_[i]);
       }

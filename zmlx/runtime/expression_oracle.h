@@ -104,7 +104,9 @@ inline double unary(Op op, double x) {
     case Op::Trunc:
       return std::trunc(x);
     case Op::Fract:
-      return std::isinf(x) ? 0 : std::fmin(x - std::floor(x), 0x1.fffffep-1);
+      return std::isnan(x) ? x
+          : std::isinf(x)  ? 0
+                           : std::fmin(x - std::floor(x), 0x1.fffffep-1);
     case Op::Sign:
       return x > 0 ? 1 : x < 0 ? -1 : x == 0 ? x : 0;
     case Op::Erf:

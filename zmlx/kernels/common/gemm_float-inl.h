@@ -10,19 +10,13 @@
 #define ZMLX_COMMON_GEMM_FLOAT_INL_H
 #endif
 
-#include "hwy/highway.h"
+#include "zmlx/kernels/common/float_tile-inl.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec_generic-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using Floats = hn::ScalableTag<float>;
-
-// Two vectors a tile row, of 32 registers or 16.
-constexpr int kFloatVectors = 2;
-constexpr int64_t kFloatTile = HWY_TARGET <= HWY_AVX3 ? 12 : 6;
 // Sums start anew every so many columns, which keeps their rounding low.
 constexpr int64_t kFloatColumns = 256;
 
@@ -57,8 +51,8 @@ inline void read_row(
   }
 }
 
-/// out[t] (+)= the panel's columns times those of tile row t, from `row` on.
-template <int64_t kTile>
+/// y[t][r] (+)= the panel's row r times tile row t.
+template <int kTile>
 HWY_NOINLINE void multiply_floats(
     const float* panel,
     int64_t columns,
@@ -68,50 +62,18 @@ HWY_NOINLINE void multiply_floats(
     float* const* y) {
   const Floats d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  using V = hn::Vec<Floats>;
-  V sums[kFloatVectors][kTile];
-  for (auto& row : sums) {
-    for (auto& sum : row) {
-      sum = hn::Zero(d);
-    }
-  }
-  for (int64_t k = 0; k < columns; ++k) {
-    V w[kFloatVectors];
-    for (int v = 0; v < kFloatVectors; ++v) {
-      w[v] = hn::Load(d, panel + (k * kFloatVectors + v) * lanes);
-    }
-    for (int64_t t = 0; t < kTile; ++t) {
-      const V value = hn::Set(d, x[k * kTile + t]);
-      for (int v = 0; v < kFloatVectors; ++v) {
-        sums[v][t] = hn::MulAdd(w[v], value, sums[v][t]);
-      }
-    }
-  }
+  FloatVector sums[kFloatVectors * kTile];
+  clear(sums);
+  add_products<kTile, kTile, 1>(panel, kFloatVectors * lanes, x, columns, sums);
   HWY_ALIGN float out[kFloatVectors * HWY_MAX_BYTES / sizeof(float)];
-  for (int64_t t = 0; t < kTile; ++t) {
-    for (int v = 0; v < kFloatVectors; ++v) {
-      hn::Store(sums[v][t], d, out + v * lanes);
-    }
+  unrolled<kTile>([&](auto t) ZMLX_INLINE_LAMBDA {
+    unrolled<kFloatVectors>([&](auto v) ZMLX_INLINE_LAMBDA {
+      hn::Store(sums[v * kTile + t], d, out + v * lanes);
+    });
     for (int64_t r = 0; r < rows; ++r) {
       y[t][r] = add ? y[t][r] + out[r] : out[r];
     }
-  }
-}
-
-template <int64_t kTile>
-HWY_INLINE void dispatch_floats(
-    int64_t size,
-    const float* panel,
-    int64_t columns,
-    const float* x,
-    bool add,
-    int64_t rows,
-    float* const* y) {
-  if (size == kTile) {
-    multiply_floats<kTile>(panel, columns, x, add, rows, y);
-  } else if constexpr (kTile > 1) {
-    dispatch_floats<kTile - 1>(size, panel, columns, x, add, rows, y);
-  }
+  });
 }
 
 template <class Matrix>
@@ -147,14 +109,15 @@ void float_gemm(
       for (int64_t tile = 0; tile < x.tiles(); ++tile) {
         const int64_t i = x.first_row(tile);
         const int64_t size = x.first_row(tile + 1) - i;
-        dispatch_floats<kFloatTile>(
-            size,
-            panel.data(),
-            columns,
-            x.floats(tile) + first * size,
-            first != 0,
-            rows,
-            out.data() + i);
+        with_constant<kFloatTile>(size, [&](auto constant) {
+          multiply_floats<constant>(
+              panel.data(),
+              columns,
+              x.floats(tile) + first * size,
+              first != 0,
+              rows,
+              out.data() + i);
+        });
       }
     }
   }

@@ -13,12 +13,11 @@
 
 #include <immintrin.h>
 
-#include <utility>
-
+#include "zmlx/kernels/common/float_tile-inl.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec_generic-inl.h"
 
-HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
+HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
 
 constexpr int64_t kLanes = 16;
@@ -172,16 +171,6 @@ HWY_INLINE void dot_bytes(__m512i& sum, __m512i bytes, __m512i digits) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(digits));
 }
 
-/// step(0), .. step(kCount - 1) with constant arguments. Plain loops are
-/// unrolled too late for GCC to keep an array of sums in registers.
-template <int kCount, class Step>
-HWY_INLINE void unrolled(const Step& step) {
-  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>)
-      __attribute__((always_inline)) {
-        (step(std::integral_constant<int, kIndex>()), ...);
-      }(std::make_integer_sequence<int, kCount>());
-}
-
 /// Adds one digit's products of a group: `steps` times four columns.
 template <int kVectors, int kTile>
 HWY_INLINE void add_digit(
@@ -192,12 +181,12 @@ HWY_INLINE void add_digit(
     __m512i (&sums)[kVectors * kTile]) {
   for (int64_t k = 0; k < steps; ++k) {
     __m512i w[kVectors];
-    unrolled<kVectors>([&](auto v) __attribute__((always_inline)) {
+    unrolled<kVectors>([&](auto v) ZMLX_INLINE_LAMBDA {
       w[v] = _mm512_load_si512(weights + v * stride + 64 * k);
     });
-    unrolled<kTile>([&](auto t) __attribute__((always_inline)) {
+    unrolled<kTile>([&](auto t) ZMLX_INLINE_LAMBDA {
       const __m512i digit = _mm512_set1_epi32(digits[k * kTile + t]);
-      unrolled<kVectors>([&](auto v) __attribute__((always_inline)) {
+      unrolled<kVectors>([&](auto v) ZMLX_INLINE_LAMBDA {
         dot_bytes(sums[v * kTile + t], w[v], digit);
       });
     });
@@ -225,25 +214,24 @@ HWY_NOINLINE void multiply_tile(
     const uint8_t* weights = panel.bytes(first) + g * steps * 64;
     const int32_t* group_digits = digits + g * 3 * steps * kTile;
     __m512i sums[kSums];
-    unrolled<kSums>([&](auto i) __attribute__((always_inline)) {
-      sums[i] = _mm512_setzero_si512();
-    });
+    unrolled<kSums>(
+        [&](auto i) ZMLX_INLINE_LAMBDA { sums[i] = _mm512_setzero_si512(); });
     add_digit<kVectors, kTile>(weights, stride, group_digits, steps, sums);
-    unrolled<kSums>([&](auto i) __attribute__((always_inline)) {
+    unrolled<kSums>([&](auto i) ZMLX_INLINE_LAMBDA {
       sums[i] = _mm512_slli_epi32(sums[i], 8);
     });
     add_digit<kVectors, kTile>(
         weights, stride, group_digits + steps * kTile, steps, sums);
-    unrolled<kSums>([&](auto i) __attribute__((always_inline)) {
+    unrolled<kSums>([&](auto i) ZMLX_INLINE_LAMBDA {
       _mm512_store_ps(low[i], _mm512_cvtepi32_ps(sums[i]));
       sums[i] = _mm512_setzero_si512();
     });
     add_digit<kVectors, kTile>(
         weights, stride, group_digits + 2 * steps * kTile, steps, sums);
-    unrolled<kVectors>([&](auto v) __attribute__((always_inline)) {
+    unrolled<kVectors>([&](auto v) ZMLX_INLINE_LAMBDA {
       const __m512 scale = _mm512_load_ps(panel.scales(first + v) + g * kLanes);
       const __m512 bias = _mm512_load_ps(panel.biases(first + v) + g * kLanes);
-      unrolled<kTile>([&](auto t) __attribute__((always_inline)) {
+      unrolled<kTile>([&](auto t) ZMLX_INLINE_LAMBDA {
         constexpr int i = v * kTile + t;
         const __m512 dot = _mm512_fmadd_ps(
             _mm512_cvtepi32_ps(sums[i]),
@@ -294,20 +282,20 @@ void multiply_panel(
   }
 }
 
-constexpr int64_t kIntegerTile = 12;
+constexpr int kIntegerTile = 12;
 
-template <int kTile>
-HWY_INLINE void dispatch_tile(
-    int64_t size,
-    Panel& panel,
-    int64_t rows,
-    const PreparedRows& x,
-    int64_t tile,
-    float* const* y) {
-  if (size == kTile) {
-    multiply_panel<kTile>(panel, rows, x, tile, y);
-  } else if constexpr (kTile > 1) {
-    dispatch_tile<kTile - 1>(size, panel, rows, x, tile, y);
+/// Asks for the next panel's fields, one part of `parts`, while this one is
+/// multiplied: reading them when they are needed took a tenth of the time.
+HWY_INLINE void
+prefetch_part(const PackedMatrix& w, int64_t row, int64_t part, int64_t parts) {
+  const int64_t rows = std::min(kPanelVectors * kLanes, w.rows - row);
+  if (rows > 0) {
+    const auto* bytes = reinterpret_cast<const char*>(w.row_words(row));
+    const int64_t lines = rows * w.words_per_row() / 16;
+    for (int64_t i = lines * part / parts; i < lines * (part + 1) / parts;
+         ++i) {
+      _mm_prefetch(bytes + 64 * i, _MM_HINT_T1);
+    }
   }
 }
 
@@ -328,13 +316,11 @@ void integer_gemm(
     }
     for (int64_t tile = 0; tile < x.tiles(); ++tile) {
       const int64_t first = x.first_row(tile);
-      dispatch_tile<kIntegerTile>(
-          x.first_row(tile + 1) - first,
-          panel,
-          rows,
-          x,
-          tile,
-          out.data() + first);
+      prefetch_part(w, row + kRows, tile, x.tiles());
+      with_constant<kIntegerTile>(
+          x.first_row(tile + 1) - first, [&](auto size) {
+            multiply_panel<size>(panel, rows, x, tile, out.data() + first);
+          });
     }
   }
 }

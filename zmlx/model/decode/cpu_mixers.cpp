@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/kernels/common/vector_math.h"
 #include "zmlx/model/decode/cpu_workspace.h"
 
@@ -294,40 +295,38 @@ class Attend : public CpuStage {
         values + position * dim,
         lane.work.values[b] + kv_head * dim,
         sizeof(float) * static_cast<size_t>(dim));
-    const int64_t seen = position + 1;
-    float* query = lane.floats(dim + seen);
-    for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      norm_and_rotate(
-          rotation, lane.work.queries[b] + head * dim, query_norm_, query);
-      attend(
-          query,
-          keys,
-          values,
-          seen,
-          query + dim,
-          lane.work.mixed[b] + head * dim);
-    }
-  }
-
-  void attend(
-      const float* query,
-      const float* keys,
-      const float* values,
-      int64_t seen,
-      float* scores,
-      float* out) const {
-    const int dim = spec_.head_dim;
+    // All queries of the head at once, so that the cache is read once.
+    const int64_t seen = position + 1, chunks = cpu::attention_chunks(seen);
+    const int64_t stride = cpu::partial_size(group, dim);
+    float* queries = lane.floats(int64_t{group} * dim + chunks * stride);
+    float* partials = queries + int64_t{group} * dim;
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-    float most = -INFINITY;
-    for (int64_t j = 0; j < seen; ++j) {
-      scores[j] = scale * cpu::dot(query, keys + j * dim, dim);
-      most = std::max(most, scores[j]);
+    for (int i = 0; i < group; ++i) {
+      float* query = queries + i * dim;
+      norm_and_rotate(
+          rotation,
+          lane.work.queries[b] + (kv_head * group + i) * dim,
+          query_norm_,
+          query);
+      for (int j = 0; j < dim; ++j) {
+        query[j] *= scale;
+      }
     }
-    const float sum = cpu::exp_and_sum(scores, most, seen);
-    std::fill(out, out + dim, 0.0f);
-    for (int64_t j = 0; j < seen; ++j) {
-      cpu::axpy(scores[j] / sum, values + j * dim, out, dim);
+    cpu::CachedHead head;
+    head.keys.floats = keys;
+    head.values.floats = values;
+    head.head_dim = dim;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      cpu::attend_chunk(
+          head, queries, group, chunk, seen, partials + chunk * stride);
     }
+    cpu::merge_chunks(
+        partials,
+        stride,
+        chunks,
+        group,
+        dim,
+        lane.work.mixed[b] + int64_t{kv_head} * group * dim);
   }
 
   attention::Spec spec_;
