@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 
 import pytest
 import tiny_model
@@ -18,21 +17,6 @@ SAMPLE_KEYS = {"samples_ns", "samples_ts"}
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     return str(tiny_model.write_model(tmp_path_factory.mktemp("a model") / "tiny"))
-
-
-@pytest.fixture(scope="session")
-def zmlx(build):
-    def run(*args, **options):
-        return subprocess.run(
-            [str(build.folder / "bin" / "zmlx"), *map(str, args)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            **options,
-        )
-
-    return run
 
 
 @pytest.fixture(scope="session")
