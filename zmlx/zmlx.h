@@ -29,6 +29,7 @@
 #include "zmlx/kernels/attention/attention.h"
 #include "zmlx/kernels/catalog.h"
 #include "zmlx/kernels/conv/conv.h"
+#include "zmlx/kernels/dense/dense.h"
 #include "zmlx/kernels/moe/moe.h"
 #include "zmlx/kernels/norms/norms.h"
 #include "zmlx/kernels/quant/quant.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The tools around kernels: differences, the driver and registry, comparing,
 // asserting and tuning. Each is shown wrong functions, which it must catch.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -155,6 +156,18 @@ TEST(Verify, CatchesAGradientThatIsOff) {
     return Arrays{mx::stop_gradient(in[0]) + in[0]};
   };
   EXPECT_EQ(failures(spec), (Names{"gradients", "ties"}));
+}
+
+TEST(Verify, CatchesTransformationsThatAKernelDoesNotBear) {
+  auto spec = doubling();
+  // Something else under a transformation than by itself.
+  spec.run = [](const Arrays& in, const Params&) {
+    return Arrays{in[0] * mx::array(in[0].is_tracer() ? 2.5f : 2.0f)};
+  };
+  const auto found = failures(spec);
+  for (const char* name : {"gradients", "vmap", "compile"}) {
+    EXPECT_NE(std::find(found.begin(), found.end(), name), found.end()) << name;
+  }
 }
 
 TEST(Verify, CatchesAKernelThatReadsItsInputAsIfDense) {

@@ -92,6 +92,7 @@ class RowOperation {
   }
 
  private:
+  RowOperation() = default;
   friend RowOperation reduce(const ReduceSpec& spec);
   friend RowOperation map_reduce(const MapReduceSpec& spec);
 

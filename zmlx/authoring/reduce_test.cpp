@@ -117,6 +117,15 @@ TEST(Reduce, DifferentiatesUpdatesInOrder) {
         sample({4, 6, 3}));
   };
   expect_close(each(decay), each(composed));
+  // Longer than the pieces that rows are cut into.
+  const auto far = mx::reshape(
+      mx::power(mx::array(0.5f), mx::arange(129.0, -1.0, -1.0)), {130, 1});
+  const auto z = sample({130, 2});
+  expect_close(
+      grad(decay, z),
+      grad(
+          [&](const mx::array& v) { return mx::sum(far * mx::square(v), 0); },
+          z));
   // One total in order among others, which its value and the result use.
   const auto mixed = map_reduce(
       {.pass1 = {"0", "acc1 + x"},
@@ -243,6 +252,10 @@ TEST(MapReduce, IsSoftmax) {
   expect_close(
       softmax()(mx::array({-INFINITY, 0.0f})), mx::array({0.0f, 1.0f}));
   EXPECT_EQ(softmax()(mx::zeros({3, 0})).shape(), (mx::Shape{3, 0}));
+  const auto masked = mx::array({-INFINITY, 0.0f, 1.0f, -INFINITY});
+  expect_close(
+      grad(softmax(), masked),
+      grad([](const mx::array& v) { return mx::softmax(v, -1); }, masked));
 }
 
 TEST(MapReduce, IsLayerNorm) {

@@ -42,16 +42,40 @@ FlatExpression step_of(const RowPass& pass, int first_running) {
   return graph.flatten(values, first_running + count);
 }
 
+// Pieces of an array along axis 0, `length` long but for the last. MLX adds up
+// a whole array for the gradient of each slice; this joins the gradients.
+Arrays pieces_of(const mx::array& whole, int length, const mx::Stream& stream) {
+  const auto split = [length, stream](const Arrays& in) {
+    mx::Shape ends;
+    for (int end = length; end < in[0].shape(0); end += length) {
+      ends.push_back(end);
+    }
+    return mx::split(in[0], ends, 0, stream);
+  };
+  const auto join = [stream](
+                        const Arrays&, const Arrays& parts, const Arrays&) {
+    return Arrays{mx::concatenate(parts, 0, stream)};
+  };
+  return mx::custom_vjp(split, join)({whole});
+}
+
+// The slices of an array along axis 0. In two steps: the cost of one operation
+// grows with the square of its outputs.
+Arrays elements_of(const mx::array& whole, const mx::Stream& stream) {
+  Arrays elements;
+  for (const auto& piece : pieces_of(whole, 64, stream)) {
+    const auto some = pieces_of(piece, 1, stream);
+    elements.insert(elements.end(), some.begin(), some.end());
+  }
+  return elements;
+}
+
+// Along axis 0.
 class Unrolled {
  public:
-  Unrolled(
-      const Rows& rows,
-      int axis,
-      const Arrays& inputs,
-      const mx::Stream& stream)
+  Unrolled(const Rows& rows, const Arrays& inputs, const mx::Stream& stream)
       : name_(rows.name()),
         program_(rows.program()),
-        axis_(axis),
         stream_(stream),
         elements_(inputs.begin(), inputs.begin() + program_.num_elements),
         row_values_(inputs.begin() + program_.num_elements, inputs.end()) {}
@@ -114,7 +138,7 @@ class Unrolled {
     return run_rows(
         std::make_shared<const Rows>(name_, std::move(alone)),
         elements_[0].shape(),
-        axis_,
+        0,
         inputs,
         std::vector<mx::Dtype>(pass.reductions.size(), mx::float32),
         stream_);
@@ -122,9 +146,9 @@ class Unrolled {
 
   // A pass element by element.
   Arrays walk(const RowPass& pass) {
-    const int length = elements_[0].shape(axis_);
+    const int length = elements_[0].shape(0);
     auto row_shape = elements_[0].shape();
-    row_shape[axis_] = 1;
+    row_shape[0] = 1;
     Arrays running;
     for (const auto& [combine, init] : pass.reductions) {
       running.push_back(mx::full(row_shape, init, mx::float32, stream_));
@@ -134,7 +158,7 @@ class Unrolled {
     }
     std::vector<Arrays> parts;
     for (const auto& element : elements_) {
-      parts.push_back(mx::split(element, length, axis_, stream_));
+      parts.push_back(elements_of(element, stream_));
     }
     const int first_running =
         program_.num_elements + static_cast<int>(row_values_.size());
@@ -155,7 +179,6 @@ class Unrolled {
 
   const std::string& name_;
   const RowProgram& program_;
-  int axis_;
   mx::Stream stream_;
   Arrays elements_, row_values_;
 };
@@ -178,7 +201,17 @@ std::vector<mx::array> run_unrolled(
         inputs[0].shape(axis),
         ".");
   }
-  return Unrolled(rows, axis, inputs, stream).run(dtypes);
+  // The row in front, so that each step works on memory in a piece.
+  Arrays turned;
+  for (const auto& input : inputs) {
+    turned.push_back(
+        mx::contiguous(mx::moveaxis(input, axis, 0, stream), false, stream));
+  }
+  auto outputs = Unrolled(rows, turned, stream).run(dtypes);
+  for (auto& output : outputs) {
+    output = mx::moveaxis(output, 0, axis, stream);
+  }
+  return outputs;
 }
 
 } // namespace zmlx

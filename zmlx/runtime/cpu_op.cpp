@@ -56,6 +56,7 @@ class CpuPrimitive : public mx::Primitive {
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
+    release_siblings(inputs, outputs);
     // (output, input) to copy in the task, since the input may not be
     // evaluated yet.
     std::vector<std::pair<size_t, size_t>> copies;
@@ -89,6 +90,19 @@ class CpuPrimitive : public mx::Primitive {
   }
 
  private:
+  // Each output of several holds its own list of the inputs (MLX 0.32.4,
+  // array::make_arrays), so that none could be taken over. The lists are
+  // dropped after this call anyway, unless somebody differentiates.
+  static void release_siblings(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) {
+    for (auto& output : outputs) {
+      if (!output.is_tracer() && &output.inputs() != &inputs) {
+        output.inputs().clear();
+      }
+    }
+  }
+
   static bool take_over(const mx::array& input, mx::array& output) {
     if (!input.is_donatable() || !input.flags().row_contiguous) {
       return false;
