@@ -82,12 +82,12 @@ def measure(bench, runners, case, side):
 
 
 def cell(seconds):
-    """Median and the distance between quartiles, in milliseconds."""
+    """Median, half the distance between quartiles and best, in milliseconds."""
     seconds = [s * 1e3 for s in seconds if s is not None]
     if not seconds:
         return ""
     low, middle, high = statistics.quantiles(seconds, n=4)
-    return f"{middle:.1f} +- {(high - low) / 2:.1f}"
+    return f"{middle:.2f} +- {(high - low) / 2:.2f} ({min(seconds):.2f})"
 
 
 def main():
@@ -103,7 +103,8 @@ def main():
 
 
 def report(bench, runners, cases, rounds):
-    print(f"{bench.threads} threads, {rounds} rounds, milliseconds\n")
+    print(f"{bench.threads} threads, {rounds} rounds: median +- half the distance")
+    print("between quartiles (best), milliseconds\n")
     print("| case | " + " | ".join(SIDES) + " |")
     print("| --- |" + " --- |" * len(SIDES))
     for case in cases:

@@ -55,6 +55,7 @@ class CpuPrimitive : public mx::Primitive {
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
+    release_siblings(inputs, outputs);
     // (output, input) to copy in the task, since the input may not be
     // evaluated yet.
     std::vector<std::pair<size_t, size_t>> copies;
@@ -78,6 +79,19 @@ class CpuPrimitive : public mx::Primitive {
   }
 
  private:
+  // Each output of several holds its own list of the inputs (MLX 0.32.4,
+  // array::make_arrays), so that none could be taken over. The lists are
+  // dropped after this call anyway, unless somebody differentiates.
+  static void release_siblings(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) {
+    for (auto& output : outputs) {
+      if (!output.is_tracer() && &output.inputs() != &inputs) {
+        output.inputs().clear();
+      }
+    }
+  }
+
   const char* name_;
   std::vector<std::optional<int>> updates_;
   std::shared_ptr<CpuTask> task_;

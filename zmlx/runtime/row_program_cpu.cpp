@@ -91,7 +91,7 @@ void share_rows(const RowPlan& plan, const RowProblem& problem) {
   const auto team = thread_team();
   std::vector<RowRunner> runners;
   for (int i = 0; i < team->size(); ++i) {
-    runners.emplace_back(plan, problem);
+    runners.emplace_back(plan, problem, false);
   }
   const auto each_chunk = [&](const auto& run) {
     std::atomic<int64_t> next{0};
@@ -142,7 +142,7 @@ void run_rows(const RowPlan& plan, const RowProblem& problem, int64_t steps) {
   cpu::for_each_part(
       (problem.rows + part - 1) / part,
       problem.rows * problem.length * steps,
-      [&] { return RowRunner(plan, problem); },
+      [&] { return RowRunner(plan, problem, true); },
       [&](RowRunner& runner, int64_t i) {
         const int64_t begin = i * part;
         runner.run_rows(begin, std::min(part, problem.rows - begin));

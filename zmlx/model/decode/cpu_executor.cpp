@@ -116,6 +116,8 @@ class CpuExecutor::Impl {
     team->run([&](int thread) {
       Lane lane{work_, *team, thread};
       for (size_t i = 0; i < stages_.size(); ++i) {
+        lane.next_stage =
+            i + 1 < stages_.size() ? stages_[i + 1].get() : nullptr;
         stages_[i]->run(lane);
         team->barrier();
         if (timing && thread == 0) {

@@ -18,6 +18,7 @@ void project(
     const Matrix& matrix,
     const float* bias,
     Range rows,
+    const cpu::RowsAhead& next,
     const To& to) {
   std::vector<float*> out;
   for (int b = 0; b < lane.batch(); ++b) {
@@ -29,7 +30,8 @@ void project(
       nullptr,
       lane.batch(),
       rows,
-      out.data());
+      out.data(),
+      next);
   for (int b = 0; bias && b < lane.batch(); ++b) {
     cpu::axpy(1, bias + rows.begin, out[b], rows.end - rows.begin);
   }
@@ -57,24 +59,37 @@ class Conv : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.h);
-    const int64_t step = rows_a_task(dim_, lane.team.size());
-    lane.tasks(phase_, (dim_ + step - 1) / step, [&](int64_t task) {
-      channels(lane, {task * step, std::min(dim_, (task + 1) * step)});
-    });
+    const Blocks blocks(dim_, lane.team.size());
+    lane.tasks(
+        phase_,
+        blocks.count(),
+        [&](int64_t task) {
+          return cpu::RowsAhead(in_.view, blocks[task].begin);
+        },
+        [&](int64_t task, const cpu::RowsAhead& next) {
+          channels(lane, blocks[task], next);
+        });
+  }
+  cpu::RowsAhead first(const Lane& lane) const override {
+    return {in_.view, Blocks(dim_, lane.team.size())[lane.thread].begin};
   }
 
  private:
   // The three thirds of the projection for some channels, then those channels'
   // convolution.
-  void channels(Lane& lane, Range range) const {
+  void channels(Lane& lane, Range range, const cpu::RowsAhead& next) const {
     const int64_t count = range.end - range.begin;
     const int batch = lane.batch();
     float* parts = lane.floats(3 * count * batch);
     for (int third = 0; third < 3; ++third) {
       const int64_t row = third * dim_ + range.begin;
-      project(lane, in_, in_bias_, {row, row + count}, [&](int b) {
-        return parts + (third * batch + b) * count - row;
-      });
+      project(
+          lane,
+          in_,
+          in_bias_,
+          {row, row + count},
+          third < 2 ? cpu::RowsAhead(in_.view, row + dim_) : next,
+          [&](int b) { return parts + (third * batch + b) * count - row; });
     }
     for (int b = 0; b < batch; ++b) {
       const float* gate = parts + b * count;
@@ -150,32 +165,55 @@ class Qkv : public CpuStage {
     preparation_.run(lane, lane.work.h);
     Rows* const out[] = {
         &lane.work.queries, &lane.work.keys, &lane.work.values};
+    const int64_t total = num_rows();
+    const Blocks blocks(total, lane.team.size());
+    lane.tasks(
+        phase_,
+        blocks.count(),
+        [&](int64_t task) { return ahead(blocks[task].begin); },
+        [&](int64_t task, const cpu::RowsAhead& next) {
+          int64_t first = 0;
+          for (int i = 0; i < 3; ++i) {
+            const int64_t rows = parts_[i].matrix.view.rows;
+            const Range mine = {
+                std::max(blocks[task].begin, first) - first,
+                std::min(blocks[task].end, first + rows) - first};
+            if (mine.begin < mine.end) {
+              project(
+                  lane,
+                  parts_[i].matrix,
+                  parts_[i].bias,
+                  mine,
+                  next,
+                  [&](int b) { return (*out[i])[b]; });
+            }
+            first += rows;
+          }
+        });
+  }
+  cpu::RowsAhead first(const Lane& lane) const override {
+    return ahead(Blocks(num_rows(), lane.team.size())[lane.thread].begin);
+  }
+
+ private:
+  int64_t num_rows() const {
     int64_t total = 0;
     for (const auto& part : parts_) {
       total += part.matrix.view.rows;
     }
-    const int64_t step = rows_a_task(total, lane.team.size());
-    lane.tasks(phase_, (total + step - 1) / step, [&](int64_t task) {
-      // Rows of the three matrices one after the other.
-      int64_t begin = task * step;
-      const int64_t end = std::min(total, begin + step);
-      int64_t first = 0;
-      for (int i = 0; i < 3; ++i) {
-        const int64_t rows = parts_[i].matrix.view.rows;
-        const Range mine = {
-            std::max(begin, first) - first,
-            std::min(end, first + rows) - first};
-        if (mine.begin < mine.end) {
-          project(lane, parts_[i].matrix, parts_[i].bias, mine, [&](int b) {
-            return (*out[i])[b];
-          });
-        }
-        first += rows;
+    return total;
+  }
+  // Rows of the three matrices one after the other.
+  cpu::RowsAhead ahead(int64_t row) const {
+    for (const auto& part : parts_) {
+      if (row < part.matrix.view.rows) {
+        return {part.matrix.view, row};
       }
-    });
+      row -= part.matrix.view.rows;
+    }
+    return {};
   }
 
- private:
   struct Part {
     Matrix matrix;
     const float* bias;
@@ -206,10 +244,19 @@ class Attend : public CpuStage {
 
   void run(Lane& lane) const override {
     const int heads = spec_.kv_heads;
-    lane.tasks(phase_, int64_t{lane.batch()} * heads, [&](int64_t task) {
-      one_head(
-          lane, static_cast<int>(task / heads), static_cast<int>(task % heads));
-    });
+    lane.tasks(
+        phase_,
+        int64_t{lane.batch()} * heads,
+        [](int64_t) { return cpu::RowsAhead(); },
+        [&](int64_t task, const cpu::RowsAhead&) {
+          one_head(
+              lane,
+              static_cast<int>(task / heads),
+              static_cast<int>(task % heads));
+        });
+  }
+  cpu::RowsAhead first(const Lane&) const override {
+    return {};
   }
 
  private:
@@ -303,19 +350,28 @@ class Mix : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.mixed);
-    const int64_t rows = out_.view.rows;
-    const int64_t step = rows_a_task(rows, lane.team.size());
-    lane.tasks(phase_, (rows + step - 1) / step, [&](int64_t task) {
-      const Range mine = {task * step, std::min(rows, (task + 1) * step)};
-      const int64_t count = mine.end - mine.begin;
-      float* parts = lane.floats(count * lane.batch());
-      project(lane, out_, bias_, mine, [&](int b) {
-        return parts + b * count - mine.begin;
-      });
-      for (int b = 0; b < lane.batch(); ++b) {
-        cpu::axpy(1, parts + b * count, lane.work.h[b] + mine.begin, count);
-      }
-    });
+    const Blocks blocks(out_.view.rows, lane.team.size());
+    lane.tasks(
+        phase_,
+        blocks.count(),
+        [&](int64_t task) {
+          return cpu::RowsAhead(out_.view, blocks[task].begin);
+        },
+        [&](int64_t task, const cpu::RowsAhead& next) {
+          const Range mine = blocks[task];
+          const int64_t count = mine.end - mine.begin;
+          float* parts = lane.floats(count * lane.batch());
+          project(lane, out_, bias_, mine, next, [&](int b) {
+            return parts + b * count - mine.begin;
+          });
+          for (int b = 0; b < lane.batch(); ++b) {
+            cpu::axpy(1, parts + b * count, lane.work.h[b] + mine.begin, count);
+          }
+        });
+  }
+  cpu::RowsAhead first(const Lane& lane) const override {
+    return {
+        out_.view, Blocks(out_.view.rows, lane.team.size())[lane.thread].begin};
   }
 
  private:
