@@ -101,6 +101,7 @@ int run_kernels(const Flags& flags) {
   for (const auto& name : flags.kernels) {
     specs.push_back(&catalog().find(name, "bench"));
   }
+  set_threads(flags.model);
   const Interrupt interrupt;
   Progress progress("Timing");
   measure::KernelBenchOptions options;

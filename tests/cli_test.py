@@ -478,6 +478,39 @@ def test_doctor_tells_what_is_here(zmlx):
     assert "ZMLX_THREADS" in report["environment"] and len(report["environment"]) < 10
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "--prompt", "p", "--model"],
+        ["logits", "--tokens", "1", "--output", "o"],
+        ["bench", "--model"],
+        ["validate"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("threads", [0, 1000])
+def test_threads_are_those_of_the_machine(zmlx, tiny, command, threads):
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    most = len(affinity(0)) if affinity else os.cpu_count()
+    holds = f"must be 1 to {most}, the processors that this process may use, got "
+    done = zmlx(*command, str(tiny), "--threads", str(threads))
+    assert done.returncode == 2 and f"--threads {holds}{threads}.\n" in done.stderr
+    done = zmlx(*command, str(tiny), env=dict(os.environ, ZMLX_THREADS=str(threads)))
+    assert done.returncode == 2
+    assert f"[ZMLX_THREADS] {holds}'{threads}'.\n" in done.stderr
+
+
+def test_an_option_of_threads_goes_before_the_environment(zmlx, tiny):
+    one = zmlx(
+        "bench",
+        *["--model", str(tiny), "-p", "4", "-n", "2", "-r", "1", "-o", "json"],
+        *["--threads", "1"],
+        env=dict(os.environ, ZMLX_THREADS="many"),
+    )
+    assert one.returncode == 0, one.stderr
+    assert {row["n_threads"] for row in json.loads(one.stdout)} == {1}
+
+
 def test_doctor_finds_a_bad_setting(zmlx):
     done = zmlx("doctor", "--json", env=dict(os.environ, ZMLX_THREADS="many"))
     report = json.loads(done.stdout)
