@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-// zmlx bench: llama-bench's tests and tables.
+// zmlx bench: llama-bench's tests and tables for a model; kernels against
+// composed MLX operations.
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,15 +14,20 @@
 #include "cli/token_list.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
+#include "zmlx/kernels/catalog.h"
 #include "zmlx/measure/bench.h"
+#include "zmlx/measure/kernel_bench.h"
 
 namespace zmlx::cli {
 namespace {
 
+constexpr int kModelRepetitions = 5, kKernelRepetitions = 20;
+
 struct Flags {
   ModelFlags model;
+  std::vector<std::string> kernels;
   std::string n_prompt = "512", n_gen = "128", n_depth = "0";
-  int repetitions = 5;
+  std::optional<int> repetitions;
   std::string output = "md";
   bool compare = false;
   std::string gguf, llama_bench;
@@ -48,7 +55,7 @@ measure::BenchOptions options_of(const Flags& flags) {
   options.n_prompt = parse_list("bench", "-p", "counts", flags.n_prompt);
   options.n_gen = parse_list("bench", "-n", "counts", flags.n_gen);
   options.n_depth = parse_list("bench", "-d", "counts", flags.n_depth);
-  options.repetitions = flags.repetitions;
+  options.repetitions = flags.repetitions.value_or(kModelRepetitions);
   return options;
 }
 
@@ -75,8 +82,43 @@ void print_result(const Flags& flags, const measure::BenchResult& result) {
   }
 }
 
-int run(const Flags& flags) {
-  check_output(flags.output);
+int run_kernels(const Flags& flags) {
+  if (!flags.model.model.empty()) {
+    invalid(
+        "bench",
+        "takes kernels or --model, got '",
+        flags.kernels[0],
+        "' and --model ",
+        flags.model.model,
+        '.');
+  }
+  if (flags.output == "csv") {
+    invalid("bench", "-o must be md or json for kernels, got 'csv'.");
+  }
+  std::vector<const KernelSpec*> specs;
+  for (const auto& name : flags.kernels) {
+    specs.push_back(&catalog().find(name, "bench"));
+  }
+  const Interrupt interrupt;
+  Progress progress("Timing");
+  measure::KernelBenchOptions options;
+  options.repetitions = flags.repetitions.value_or(kKernelRepetitions);
+  options.progress = [&](const std::string& kernel, int done, int total) {
+    interrupt.check();
+    progress.update(concat(kernel, ": ", done, '/', total, " cases"));
+  };
+  const auto result = measure::bench_kernels(specs, options);
+  progress.clear();
+  print(
+      flags.output == "json" ? measure::to_json(result).dump(2) + '\n'
+                             : measure::to_text(result));
+  return kGood;
+}
+
+int run_model(const Flags& flags) {
+  if (flags.model.model.empty()) {
+    invalid("bench", "--model or a kernel is required.");
+  }
   auto options = options_of(flags);
   const PatchOptions patches = patch_options(flags.model);
   if (flags.compare && flags.model.no_patch) {
@@ -100,16 +142,24 @@ int run(const Flags& flags) {
   return kGood;
 }
 
+int run(const Flags& flags) {
+  check_output(flags.output);
+  return flags.kernels.empty() ? run_model(flags) : run_kernels(flags);
+}
+
 } // namespace
 
 void add_bench(CLI::App& app, int* exit_code) {
   auto flags = std::make_shared<Flags>();
   auto& command = *app.add_subcommand(
-      "bench", "Time prompts and new tokens as llama-bench does");
+      "bench", "Time a model as llama-bench does, or kernels");
+  command
+      .add_option(
+          "KERNEL", flags->kernels, "Kernels to time against composed MLX")
+      ->type_name("");
   command
       .add_option("--model", flags->model.model, "Folder or Hugging Face id")
-      ->type_name("M")
-      ->required();
+      ->type_name("M");
   command.add_option("-p", flags->n_prompt, "Prompt lengths; 0: none")
       ->type_name("N,N")
       ->capture_default_str();
@@ -119,8 +169,10 @@ void add_bench(CLI::App& app, int* exit_code) {
   command.add_option("-d", flags->n_depth, "Tokens already in the cache")
       ->type_name("N,N")
       ->capture_default_str();
-  command.add_option("-r", flags->repetitions, "Repetitions of each test")
-      ->capture_default_str();
+  command.add_option(
+      "-r",
+      flags->repetitions,
+      "Repetitions of each test (5, or 20 of a kernel)");
   command.add_option("-o", flags->output, "md, json or csv")
       ->type_name("FORM")
       ->capture_default_str();

@@ -19,6 +19,7 @@ void add_compare(CLI::App& app, int* exit_code);
 void add_logits(CLI::App& app, int* exit_code);
 void add_tokenize(CLI::App& app, int* exit_code);
 void add_synth(CLI::App& app, int* exit_code);
+void add_kernels(CLI::App& app, int* exit_code);
 void add_doctor(CLI::App& app, int* exit_code);
 
 } // namespace zmlx::cli

@@ -32,6 +32,7 @@ void add_commands(CLI::App& app, int* exit_code) {
   add_logits(app, exit_code);
   add_tokenize(app, exit_code);
   add_synth(app, exit_code);
+  add_kernels(app, exit_code);
   add_doctor(app, exit_code);
 }
 

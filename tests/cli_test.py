@@ -18,7 +18,7 @@ from mlx_lm import load, stream_generate
 from tokenizers import Tokenizer
 
 COMMANDS = ["generate", "validate", "bench", "report", "compare"]
-COMMANDS += ["logits", "tokenize", "synth", "doctor"]
+COMMANDS += ["logits", "tokenize", "synth", "kernels", "doctor"]
 PROMPT = "Once upon a time there was a sea."
 
 

@@ -12,13 +12,27 @@
 #include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/thread_team.h"
 
+// Kernels from text.
+#include "zmlx/authoring/elementwise.h"
+#include "zmlx/authoring/kernel.h"
+#include "zmlx/authoring/reduce.h"
+
+// Checking, timing, tuning and listing kernels.
+#include "zmlx/authoring/autotune.h"
+#include "zmlx/authoring/bench.h"
+#include "zmlx/authoring/registry.h"
+#include "zmlx/authoring/testing.h"
+#include "zmlx/authoring/verify.h"
+
 // Kernels.
+#include "zmlx/kernels/activations/activations.h"
 #include "zmlx/kernels/attention/attention.h"
-#include "zmlx/kernels/conv/short_conv.h"
-#include "zmlx/kernels/moe/moe_mlp.h"
-#include "zmlx/kernels/moe/router.h"
-#include "zmlx/kernels/norms/rms_norm.h"
-#include "zmlx/kernels/quant/quantized_matmul.h"
+#include "zmlx/kernels/catalog.h"
+#include "zmlx/kernels/conv/conv.h"
+#include "zmlx/kernels/moe/moe.h"
+#include "zmlx/kernels/norms/norms.h"
+#include "zmlx/kernels/quant/quant.h"
+#include "zmlx/kernels/softmax/softmax.h"
 
 // Models: load, patch, generate.
 #include "zmlx/model/cache.h"

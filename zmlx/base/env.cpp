@@ -22,6 +22,8 @@ const std::vector<EnvVariable>& env_variables() {
   static const std::vector<EnvVariable> variables = {
       {"ZMLX_THREADS", "threads of the CPU team"},
       {"ZMLX_CACHE_DIR", "where compiled kernels are kept"},
+      {"ZMLX_CHECK_KERNELS", "1: run raw kernels on the CPU in checked mode"},
+      {"CXX", "compiler of raw kernels on the CPU (default: c++ in PATH)"},
       {"HF_HUB_CACHE", "where Hugging Face keeps models"},
       {"HF_HOME", "the same: hub below it"},
       {"XDG_CACHE_HOME", "the same: huggingface/hub below it"},

@@ -19,6 +19,11 @@ struct BackendError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A kernel's text that a compiler refused.
+struct CompileError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// Joins its arguments as an ostream would print them.
 template <class... Parts>
 std::string concat(const Parts&... parts) {

@@ -258,11 +258,11 @@ TEST(Router, KeepsTheBiasOutOfTheWeightUnlessToldOtherwise) {
 TEST(Attention, MatchesMlxOverAPromptAndSteps) {
   const attention::Spec spec{4, 2, 32, 10000, 1e-5f};
   const auto qn = normal({32}, 1), kn = normal({32}, 2);
-  auto keys = mx::zeros({2, 2, 16, 32}), values = mx::zeros({2, 2, 16, 32});
+  auto keys = mx::zeros({2, 2, 320, 32}), values = mx::zeros({2, 2, 320, 32});
   mx::eval(keys, values);
   auto all_k = mx::zeros({2, 2, 0, 32}), all_v = all_k;
   int offset = 0;
-  for (int length : {5, 1, 1, 9}) {
+  for (int length : {5, 1, 1, 9, 290, 2}) {
     const auto q = normal({2, length, 128}, 10 + length);
     const auto k = normal({2, length, 64}, 20 + length);
     const auto v = normal({2, length, 64}, 30 + length);
@@ -294,6 +294,30 @@ TEST(Attention, MatchesMlxOverAPromptAndSteps) {
         mx::reshape(mx::transpose(expected, {0, 2, 1, 3}), {2, length, 128});
     EXPECT_LT(difference(out.y, expected), 1e-5) << "at offset " << offset;
     offset += length;
+  }
+}
+
+TEST(Attention, GivesTheSameBitsForAnyNumberOfThreads) {
+  const attention::Spec spec{4, 2, 32, 10000, 1e-5f};
+  const auto w = normal({32}, 1);
+  const auto cache = normal({2, 2, 700, 32}, 2);
+  const auto q = normal({2, 100, 128}, 3), k = normal({2, 100, 64}, 4);
+  for (int length : {1, 3, 100}) {
+    auto cut = [&](const mx::array& x) {
+      return mx::slice(x, {0, 0, 0}, {2, length, x.shape(2)});
+    };
+    std::vector<mx::array> outputs;
+    for (int threads : {1, 2, 3}) {
+      set_num_threads(threads);
+      outputs.push_back(
+          attention::attend(
+              {cut(q), cut(k), cut(k), w, w, cache, cache}, spec, 600)
+              .y);
+      mx::eval(outputs.back());
+    }
+    set_num_threads(2);
+    EXPECT_TRUE(same_bits(outputs[0], outputs[1])) << length;
+    EXPECT_TRUE(same_bits(outputs[0], outputs[2])) << length;
   }
 }
 

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
+#include "zmlx/base/clock.h"
 #include "zmlx/base/error.h"
-#include "zmlx/measure/clock.h"
 #include "zmlx/measure/memory.h"
 #include "zmlx/measure/prompts.h"
 #include "zmlx/measure/side_switch.h"

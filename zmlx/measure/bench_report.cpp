@@ -9,8 +9,8 @@
 #include <fmt/format.h>
 
 #include "zmlx/base/error.h"
+#include "zmlx/base/statistics.h"
 #include "zmlx/base/text.h"
-#include "zmlx/measure/statistics.h"
 #include "zmlx/version.h"
 
 namespace zmlx::measure {

@@ -3,10 +3,10 @@
 
 #include <cmath>
 
-#include "zmlx/measure/clock.h"
+#include "zmlx/base/clock.h"
+#include "zmlx/base/statistics.h"
 #include "zmlx/measure/json_fields.h"
 #include "zmlx/measure/machine.h"
-#include "zmlx/measure/statistics.h"
 #include "zmlx/version.h"
 
 namespace zmlx::measure {

@@ -6,9 +6,9 @@
 
 #include <fmt/format.h>
 
+#include "zmlx/base/statistics.h"
 #include "zmlx/measure/capsule.h"
 #include "zmlx/measure/json_fields.h"
-#include "zmlx/measure/statistics.h"
 
 namespace zmlx::measure {
 namespace {

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "zmlx/base/error.h"
-#include "zmlx/measure/statistics.h"
+#include "zmlx/base/statistics.h"
 #include "zmlx/measure/stepper.h"
 
 namespace zmlx::measure {

@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/measure/machine.h"
 
-#include <fstream>
 #include <string_view>
 #include <thread>
 
 #include <sys/utsname.h>
-#if defined(__APPLE__)
-#include <sys/sysctl.h>
-#endif
 
 #include <hwy/targets.h>
 
 #include "mlx/mlx.h"
 #include "zmlx/base/error.h"
 #include "zmlx/measure/memory.h"
+#include "zmlx/runtime/device_name.h"
 
 extern char** environ;
 
@@ -22,24 +19,6 @@ namespace zmlx::measure {
 namespace {
 
 namespace mx = mlx::core;
-
-std::string cpu_name() {
-#if defined(__APPLE__)
-  char name[256] = "";
-  size_t size = sizeof name;
-  sysctlbyname("machdep.cpu.brand_string", name, &size, nullptr, 0);
-  return name;
-#else
-  std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);) {
-    const size_t colon = line.find(": ");
-    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) {
-      return line.substr(colon + 2);
-    }
-  }
-  return "";
-#endif
-}
 
 std::string os_name() {
   utsname names{};
@@ -54,14 +33,6 @@ std::string simd_name() {
   return hwy::TargetName(targets & -targets);
 }
 
-std::string gpu_name() {
-  const auto& info = mx::device_info(mx::default_device());
-  const auto found = info.find("device_name");
-  const auto* name =
-      found == info.end() ? nullptr : std::get_if<std::string>(&found->second);
-  return name == nullptr ? "GPU" : *name;
-}
-
 } // namespace
 
 Machine this_machine() {
@@ -69,10 +40,9 @@ Machine this_machine() {
   machine.cpu = cpu_name();
   machine.cores = static_cast<int>(std::thread::hardware_concurrency());
   machine.simd = simd_name();
-  machine.backend = "cpu";
+  machine.backend = backend_name(mx::default_device());
   if (mx::default_device() == mx::Device::gpu) {
-    machine.gpu = gpu_name();
-    machine.backend = mx::metal::is_available() ? "metal" : "cuda";
+    machine.gpu = device_name(mx::default_device());
   }
   machine.os = os_name();
   machine.memory_bytes = total_memory();

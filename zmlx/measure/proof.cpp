@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "zmlx/base/clock.h"
 #include "zmlx/base/error.h"
-#include "zmlx/measure/clock.h"
 #include "zmlx/measure/stepper.h"
 
 namespace zmlx::measure {

@@ -14,8 +14,8 @@
 #include <sys/mman.h>
 
 #include "mlx/mlx.h"
+#include "zmlx/base/clock.h"
 #include "zmlx/base/error.h"
-#include "zmlx/measure/clock.h"
 #include "zmlx/model/checkpoint/memory.h"
 
 namespace zmlx::measure {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The capsule of a validation.
-#include "zmlx/measure/statistics.h"
+#include "zmlx/base/statistics.h"
 #include "zmlx/measure/validate_report.h"
 #include "zmlx/measure/verdict.h"
 

@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "zmlx/base/statistics.h"
 #include "zmlx/base/text.h"
-#include "zmlx/measure/statistics.h"
 #include "zmlx/measure/verdict.h"
 
 namespace zmlx::measure {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "zmlx/model/backbone.h"
 #include "zmlx/model/cache.h"
 #include "zmlx/model/module.h"
 
@@ -26,6 +27,11 @@ class Network : public Module {
   forward(const mx::array& tokens, Cache& cache, bool last_only = false) = 0;
 
   virtual Cache make_cache() const = 0;
+
+  /// The network as residual blocks, if it is made of such.
+  virtual std::optional<Backbone> backbone() const {
+    return std::nullopt;
+  }
 };
 
 /// What every family's configuration has in common.

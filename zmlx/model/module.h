@@ -48,6 +48,11 @@ class Module {
     return {};
   }
 
+  /// The module that this one stands for: itself, unless it is fused.
+  virtual const Module& stock_module() const {
+    return *this;
+  }
+
   /// Forgets what was computed from parameters and can be computed again, such
   /// as casts to the type of activations.
   virtual void release() {}

@@ -2,10 +2,13 @@
 #include "zmlx/kernels/attention/attention.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "zmlx/base/error.h"
+#include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/kernels/common/rows.h"
 #include "zmlx/kernels/common/vector_math.h"
 #include "zmlx/runtime/cpu_op.h"
@@ -55,6 +58,14 @@ struct Call {
   float *cached_keys, *cached_values;
   float* y;
 
+  cpu::CachedHead head(int b, int kv_head) const {
+    const int64_t first = cache_row(b, kv_head, 0);
+    cpu::CachedHead head;
+    head.keys.floats = cached_keys + first;
+    head.values.floats = cached_values + first;
+    head.head_dim = spec.head_dim;
+    return head;
+  }
   int64_t cache_row(int b, int kv_head, int position) const {
     return ((int64_t{b} * spec.kv_heads + kv_head) * capacity + position) *
         spec.head_dim;
@@ -84,40 +95,132 @@ void append(
       sizeof(float) * dim);
 }
 
-/// One query head of token t over everything cached up to it.
-void attend_one(
+/// The queries of token t that share a kv head, ready for the cache.
+void prepare_queries(
     const Call& call,
     int b,
     int t,
-    int head,
+    int kv_head,
     const Rotation& rotation,
-    std::vector<float>& scores) {
+    float* out) {
   const Spec& spec = call.spec;
-  const int dim = spec.head_dim, seen = call.offset + t + 1;
-  const int kv_head = head / (spec.heads / spec.kv_heads);
-  const int64_t row = int64_t{b} * call.length + t;
-  std::vector<float> scratch, query(static_cast<size_t>(dim));
-  norm_and_rotate(
-      call.queries.row(row, scratch) + head * dim,
-      call.query_norm,
-      spec,
-      rotation,
-      query.data());
+  const int dim = spec.head_dim, group = spec.heads / spec.kv_heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  const float* keys = call.cached_keys + call.cache_row(b, kv_head, 0);
-  const float* values = call.cached_values + call.cache_row(b, kv_head, 0);
-  scores.resize(static_cast<size_t>(seen));
-  float most = -INFINITY;
-  for (int j = 0; j < seen; ++j) {
-    scores[j] = scale * cpu::dot(query.data(), keys + int64_t{j} * dim, dim);
-    most = std::max(most, scores[j]);
+  std::vector<float> scratch;
+  const float* queries =
+      call.queries.row(int64_t{b} * call.length + t, scratch) +
+      int64_t{kv_head} * group * dim;
+  for (int g = 0; g < group; ++g) {
+    norm_and_rotate(
+        queries + g * dim, call.query_norm, spec, rotation, out + g * dim);
   }
-  const float sum = cpu::exp_and_sum(scores.data(), most, seen);
-  float* out = call.y + (row * spec.heads + head) * dim;
-  std::fill(out, out + dim, 0.0f);
-  for (int j = 0; j < seen; ++j) {
-    cpu::axpy(scores[j] / sum, values + int64_t{j} * dim, out, dim);
+  for (int i = 0; i < group * dim; ++i) {
+    out[i] *= scale;
   }
+}
+
+/// Few new tokens: chunks of the cache are shared among threads.
+class FewTokens {
+ public:
+  FewTokens(const Call& call, const std::vector<Rotation>& rotations)
+      : call_(call),
+        rotations_(rotations),
+        group_(call.spec.heads / call.spec.kv_heads),
+        chunks_(cpu::attention_chunks(call.offset + call.length)),
+        stride_(cpu::partial_size(group_, call.spec.head_dim)),
+        partials_(static_cast<size_t>(heads() * chunks_ * stride_)) {}
+
+  /// (batch, length, kv_heads) in all.
+  int64_t heads() const {
+    return int64_t{call_.batch} * call_.length * call_.spec.kv_heads;
+  }
+
+  void attend(int thread, ThreadTeam& team) {
+    std::vector<float> queries(
+        static_cast<size_t>(group_ * call_.spec.head_dim));
+    const Range mine = share(heads() * chunks_, 1, thread, team.size());
+    for (int64_t task = mine.begin; task < mine.end; ++task) {
+      const auto [b, t, kv_head] = place(task / chunks_);
+      const int64_t chunk = task % chunks_, seen = call_.offset + t + 1;
+      if (chunk < cpu::attention_chunks(seen)) {
+        prepare_queries(call_, b, t, kv_head, rotations_[t], queries.data());
+        cpu::attend_chunk(
+            call_.head(b, kv_head),
+            queries.data(),
+            group_,
+            chunk,
+            seen,
+            partials_.data() + task * stride_);
+      }
+    }
+    team.barrier();
+    const Range merges = share(heads(), 1, thread, team.size());
+    for (int64_t head = merges.begin; head < merges.end; ++head) {
+      const int t = place(head).t;
+      cpu::merge_chunks(
+          partials_.data() + head * chunks_ * stride_,
+          stride_,
+          cpu::attention_chunks(call_.offset + t + 1),
+          group_,
+          call_.spec.head_dim,
+          call_.y + head * group_ * call_.spec.head_dim);
+    }
+  }
+
+ private:
+  struct Place {
+    int b, t, kv_head;
+  };
+  Place place(int64_t head) const {
+    const int64_t row = head / call_.spec.kv_heads;
+    return {
+        static_cast<int>(row / call_.length),
+        static_cast<int>(row % call_.length),
+        static_cast<int>(head % call_.spec.kv_heads)};
+  }
+
+  const Call& call_;
+  const std::vector<Rotation>& rotations_;
+  int group_;
+  int64_t chunks_, stride_;
+  std::vector<float> partials_;
+};
+
+// Tokens of one head that one task takes: the cost of unpacking a chunk of the
+// cache is then under a tenth.
+constexpr int kTokensATask = 64;
+constexpr int kFewTokens = 8;
+
+/// Many new tokens: heads and blocks of tokens are shared among threads.
+void attend_block(
+    const Call& call,
+    int b,
+    int kv_head,
+    int first,
+    const std::vector<Rotation>& rotations) {
+  const Spec& spec = call.spec;
+  const int group = spec.heads / spec.kv_heads, dim = spec.head_dim;
+  const int last = std::min(call.length, first + kTokensATask);
+  const auto rows = static_cast<size_t>((last - first) * group);
+  std::vector<float> queries(rows * dim);
+  std::vector<int64_t> seen;
+  std::vector<float*> out;
+  for (int t = first; t < last; ++t) {
+    prepare_queries(
+        call, b, t, kv_head, rotations[t], queries.data() + seen.size() * dim);
+    float* y = call.y +
+        ((int64_t{b} * call.length + t) * spec.heads + kv_head * group) * dim;
+    for (int g = 0; g < group; ++g) {
+      seen.push_back(call.offset + t + 1);
+      out.push_back(y + g * dim);
+    }
+  }
+  cpu::attend_rows(
+      call.head(b, kv_head),
+      queries.data(),
+      seen.data(),
+      static_cast<int64_t>(rows),
+      out.data());
 }
 
 void run(const Call& call) {
@@ -127,6 +230,12 @@ void run(const Call& call) {
   for (int t = 0; t < call.length; ++t) {
     rotations.emplace_back(spec, call.offset + t);
   }
+  std::optional<FewTokens> few;
+  if (call.length < kFewTokens) {
+    few.emplace(call, rotations);
+  }
+  const int blocks = (call.length + kTokensATask - 1) / kTokensATask;
+  std::atomic<int64_t> left{int64_t{call.batch} * spec.kv_heads * blocks};
   team->run([&](int thread) {
     const int64_t appends = int64_t{call.batch} * call.length * spec.kv_heads;
     const auto mine = share(appends, 1, thread, team->size());
@@ -141,35 +250,20 @@ void run(const Call& call) {
           rotations[t]);
     }
     team->barrier();
-    // Later tokens see more: every thread takes each size()-th token's heads.
-    std::vector<float> scores;
-    const int64_t rows = int64_t{call.batch} * call.length;
-    if (rows >= team->size()) {
-      for (int64_t row = thread; row < rows; row += team->size()) {
-        const int t = static_cast<int>(row % call.length);
-        for (int head = 0; head < spec.heads; ++head) {
-          attend_one(
-              call,
-              static_cast<int>(row / call.length),
-              t,
-              head,
-              rotations[t],
-              scores);
-        }
-      }
+    if (few) {
+      few->attend(thread, *team);
       return;
     }
-    const auto heads = share(rows * spec.heads, 1, thread, team->size());
-    for (int64_t i = heads.begin; i < heads.end; ++i) {
-      const int64_t row = i / spec.heads;
-      const int t = static_cast<int>(row % call.length);
-      attend_one(
+    // Later tokens see more: they go first, so that threads end together.
+    for (int64_t task; (task = --left) >= 0;) {
+      const auto head = static_cast<int>(task % (call.batch * spec.kv_heads));
+      const auto block = static_cast<int>(task / (call.batch * spec.kv_heads));
+      attend_block(
           call,
-          static_cast<int>(row / call.length),
-          t,
-          static_cast<int>(i % spec.heads),
-          rotations[t],
-          scores);
+          head / spec.kv_heads,
+          head % spec.kv_heads,
+          block * kTokensATask,
+          rotations);
     }
   });
 }
@@ -234,8 +328,8 @@ Outputs attend(const Inputs& in, const Spec& spec, int offset) {
       {in.queries,
        in.keys,
        in.values,
-       mx::astype(in.query_norm, mx::float32),
-       mx::astype(in.key_norm, mx::float32),
+       mx::contiguous(mx::astype(in.query_norm, mx::float32)),
+       mx::contiguous(mx::astype(in.key_norm, mx::float32)),
        in.cached_keys,
        in.cached_values},
       {{in.queries.shape(), mx::float32},

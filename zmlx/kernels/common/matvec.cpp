@@ -55,6 +55,18 @@ void Matvec(
   }
 }
 
+void DequantizeRow(const PackedMatrix& w, int64_t row, float* out) {
+  AlignedVector<uint8_t> quants(static_cast<size_t>(w.cols));
+  unpack(w.row_words(row), w.bits, w.cols, quants.data());
+  for (int64_t g = 0; g < w.groups_per_row(); ++g) {
+    const float scale = load_float(w.row_scales(row), w.float_type, g);
+    const float bias = load_float(w.row_biases(row), w.float_type, g);
+    for (int64_t k = g * w.group_size; k < (g + 1) * w.group_size; ++k) {
+      out[k] = scale * static_cast<float>(quants[k]) + bias;
+    }
+  }
+}
+
 const char* TargetName() {
   return hwy::TargetName(HWY_TARGET);
 }
@@ -67,6 +79,7 @@ namespace zmlx::cpu {
 
 HWY_EXPORT(PrepareChunk);
 HWY_EXPORT(Matvec);
+HWY_EXPORT(DequantizeRow);
 HWY_EXPORT(TargetName);
 
 void PreparedVector::reserve(int64_t cols, int bits, int group_size) {
@@ -125,6 +138,10 @@ void matvec(
     int64_t end,
     float* y) {
   HWY_DYNAMIC_DISPATCH(Matvec)(w, x, begin, end, y);
+}
+
+void dequantize_row(const PackedMatrix& w, int64_t row, float* out) {
+  HWY_DYNAMIC_DISPATCH(DequantizeRow)(w, row, out);
 }
 
 const char* target_name() {

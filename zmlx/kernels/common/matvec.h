@@ -77,6 +77,9 @@ void matvec(
     int64_t end,
     float* y);
 
+/// out[col] = the values of a row, cols floats.
+void dequantize_row(const PackedMatrix& w, int64_t row, float* out);
+
 /// The name of the instruction set in use: "AVX3_DL", "AVX2", "NEON", ...
 const char* target_name();
 

@@ -40,20 +40,21 @@ void many_vectors(
     const PackedMatrix& w,
     const std::vector<const float*>& x,
     const std::vector<float*>& y) {
-  std::atomic<int64_t> next{0};
+  static thread_local PreparedRows own;
+  auto& prepared = own; // the caller's, on every thread
+  prepared.reserve(w, x.data(), static_cast<int64_t>(x.size()));
+  std::atomic<int64_t> next_tile{0}, next_row{0};
   team.run([&](int) {
+    for (int64_t tile; (tile = next_tile++) < prepared.tiles();) {
+      prepared.prepare_tile(tile);
+    }
+    team.barrier();
     std::vector<float*> out(y.size());
-    for (int64_t row; (row = next.fetch_add(kRows)) < w.rows;) {
+    for (int64_t row; (row = next_row.fetch_add(kGemmRows)) < w.rows;) {
       for (size_t i = 0; i < out.size(); ++i) {
         out[i] = y[i] + row;
       }
-      gemm(
-          w,
-          row,
-          std::min(w.rows, row + kRows),
-          x.data(),
-          static_cast<int64_t>(x.size()),
-          out.data());
+      gemm(w, row, std::min(w.rows, row + kGemmRows), prepared, out.data());
     }
   });
 }

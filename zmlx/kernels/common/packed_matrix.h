@@ -59,4 +59,25 @@ struct PackedMatrix {
   }
 };
 
+/// A (rows, cols) matrix of floats as stored. Rows are contiguous.
+struct DenseMatrix {
+  const void* values = nullptr; // (rows, cols)
+  FloatType type = FloatType::BF16;
+  int64_t rows = 0, cols = 0;
+
+  const void* row(int64_t row) const {
+    return static_cast<const char*>(values) +
+        row * cols * static_cast<int64_t>(size_of(type));
+  }
+  /// Matrix `index` of a stack of equal ones.
+  DenseMatrix at(int64_t index) const {
+    DenseMatrix one = *this;
+    one.values = row(index * rows);
+    return one;
+  }
+  uint64_t nbytes() const {
+    return static_cast<uint64_t>(rows * cols) * size_of(type);
+  }
+};
+
 } // namespace zmlx::cpu

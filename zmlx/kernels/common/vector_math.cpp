@@ -72,20 +72,27 @@ void SiluMul(const float* gate, const float* up, float* out, int64_t count) {
   });
 }
 
+// Highway's Exp turns NaN into 0.
+template <class D>
+HWY_INLINE hn::Vec<D> exp_or_nan(D d, hn::Vec<D> x) {
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
+}
+
 float ExpAndSum(float* x, float most, int64_t count) {
   const D d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   auto sums = hn::Zero(d);
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto e = hn::Exp(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, most)));
+    const auto e =
+        exp_or_nan(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, most)));
     hn::StoreU(e, d, x + i);
     sums = hn::Add(sums, e);
   }
   float sum = hn::GetLane(hn::SumOfLanes(d, sums));
   const hn::CappedTag<float, 1> d1;
   for (; i < count; ++i) {
-    x[i] = hn::GetLane(hn::Exp(d1, hn::Set(d1, x[i] - most)));
+    x[i] = hn::GetLane(exp_or_nan(d1, hn::Set(d1, x[i] - most)));
     sum += x[i];
   }
   return sum;

@@ -70,7 +70,7 @@ std::pair<mx::array, mx::array> gated_short_conv(
   std::vector<mx::array> inputs = {
       projected, before, mx::contiguous(mx::astype(weight, mx::float32))};
   if (bias) {
-    inputs.push_back(mx::astype(*bias, mx::float32));
+    inputs.push_back(mx::contiguous(mx::astype(*bias, mx::float32)));
   }
   auto outputs = cpu_op(
       "ShortConvCpu",

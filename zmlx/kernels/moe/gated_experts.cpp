@@ -2,7 +2,7 @@
 #include "zmlx/kernels/moe/gated_experts.h"
 
 #include <algorithm>
-#include <memory>
+#include <atomic>
 
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec.h"
@@ -14,7 +14,6 @@ namespace {
 // Rows of gate and up that one task computes: whole chunks of the prepared
 // vector that down reads.
 constexpr int64_t kRowsATask = 128;
-constexpr int64_t kRowsAGemm = 64;
 
 /// Buffers of the calling thread, kept from call to call.
 struct Scratch {
@@ -99,54 +98,110 @@ void few_tokens(
   }
 }
 
-/// Tokens grouped by expert.
+/// The tokens of one expert.
 struct Group {
-  std::vector<const float*> x; // inputs of the expert's tokens
+  std::vector<const float*> x;
   std::vector<float*> hidden; // their rows of hidden values
   std::vector<float*> y;
   std::vector<float> weights;
+  PreparedRows inputs, hidden_inputs;
+
+  int64_t count() const {
+    return static_cast<int64_t>(x.size());
+  }
 };
 
-void group_hidden(const GatedExperts& experts, Group& group, int e, Range r) {
-  const auto count = static_cast<int64_t>(group.x.size());
+void group_hidden(
+    const GatedExperts& experts,
+    const Group& group,
+    int e,
+    Range r,
+    std::vector<float>& up) {
   const int64_t rows = r.end - r.begin;
-  std::vector<float> up(static_cast<size_t>(count * rows));
+  up.resize(static_cast<size_t>(group.count() * rows));
   std::vector<float*> gate_out, up_out;
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < group.count(); ++i) {
     gate_out.push_back(group.hidden[i] + r.begin);
     up_out.push_back(up.data() + i * rows);
   }
-  gemm(
-      experts.gate.at(e),
-      r.begin,
-      r.end,
-      group.x.data(),
-      count,
-      gate_out.data());
-  gemm(experts.up.at(e), r.begin, r.end, group.x.data(), count, up_out.data());
-  for (int64_t i = 0; i < count; ++i) {
+  gemm(experts.gate.at(e), r.begin, r.end, group.inputs, gate_out.data());
+  gemm(experts.up.at(e), r.begin, r.end, group.inputs, up_out.data());
+  for (int64_t i = 0; i < group.count(); ++i) {
     silu_mul(gate_out[i], up_out[i], gate_out[i], rows);
   }
 }
 
-void group_down(const GatedExperts& experts, Group& group, int e, Range r) {
-  const auto count = static_cast<int64_t>(group.x.size());
+void group_down(
+    const GatedExperts& experts,
+    const Group& group,
+    int e,
+    Range r,
+    std::vector<float>& part) {
   const int64_t rows = r.end - r.begin;
-  std::vector<float> part(static_cast<size_t>(count * rows));
+  part.resize(static_cast<size_t>(group.count() * rows));
   std::vector<float*> out;
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < group.count(); ++i) {
     out.push_back(part.data() + i * rows);
   }
-  gemm(
-      experts.down.at(e),
-      r.begin,
-      r.end,
-      group.hidden.data(),
-      count,
-      out.data());
-  for (int64_t i = 0; i < count; ++i) {
+  gemm(experts.down.at(e), r.begin, r.end, group.hidden_inputs, out.data());
+  for (int64_t i = 0; i < group.count(); ++i) {
     axpy(group.weights[i], out[i], group.y[i] + r.begin, rows);
   }
+}
+
+/// Hands out the parts of all groups in order, to every thread of the team.
+class Parts {
+ public:
+  /// step(e, part) for part = 0 .. parts(group) - 1 of each group.
+  template <class Count, class Step>
+  void run(std::vector<Group>& groups, const Count& parts, const Step& step) {
+    int64_t first = 0, task = next_++;
+    for (size_t e = 0; e < groups.size(); ++e) {
+      const int64_t count = groups[e].x.empty() ? 0 : parts(groups[e]);
+      for (; task < first + count; task = next_++) {
+        step(static_cast<int>(e), task - first);
+      }
+      first += count;
+    }
+  }
+
+ private:
+  std::atomic<int64_t> next_{0};
+};
+
+/// Fills groups; hidden: (pairs, experts.hidden()).
+void group_tokens(
+    const GatedExperts& experts,
+    const Routes& routes,
+    const std::vector<const float*>& x,
+    const std::vector<float*>& y,
+    float* hidden,
+    std::vector<Group>& groups) {
+  groups.resize(static_cast<size_t>(routes.experts));
+  for (Group& group : groups) {
+    group.x.clear();
+    group.hidden.clear();
+    group.y.clear();
+    group.weights.clear();
+  }
+  const auto pairs = static_cast<int64_t>(x.size()) * routes.top_k;
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    Group& group = groups[routes.ids[pair]];
+    const int64_t token = pair / routes.top_k;
+    group.x.push_back(x[token]);
+    group.hidden.push_back(hidden + pair * experts.hidden());
+    group.y.push_back(y[token]);
+    group.weights.push_back(routes.weights[pair]);
+  }
+  for (Group& group : groups) {
+    group.inputs.reserve(experts.gate, group.x.data(), group.count());
+    group.hidden_inputs.reserve(
+        experts.down, group.hidden.data(), group.count());
+  }
+}
+
+Range rows_of(int64_t part, int64_t rows) {
+  return {part * kGemmRows, std::min(rows, (part + 1) * kGemmRows)};
 }
 
 void many_tokens(
@@ -155,50 +210,48 @@ void many_tokens(
     const Routes& routes,
     const std::vector<const float*>& x,
     const std::vector<float*>& y) {
-  std::vector<Group> groups(static_cast<size_t>(routes.experts));
-  const auto pairs = static_cast<int64_t>(x.size()) * routes.top_k;
-  // Not a vector: zeroing it would cost a pass over memory.
-  const std::unique_ptr<float[]> hidden(
-      new float[static_cast<size_t>(pairs * experts.hidden())]);
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    Group& group = groups[routes.ids[pair]];
-    const int64_t token = pair / routes.top_k;
-    group.x.push_back(x[token]);
-    group.hidden.push_back(hidden.get() + pair * experts.hidden());
-    group.y.push_back(y[token]);
-    group.weights.push_back(routes.weights[pair]);
-  }
-  const int64_t hidden_tasks = (experts.hidden() + kRowsAGemm - 1) / kRowsAGemm;
-  const int64_t down_tasks = (experts.dim() + kRowsAGemm - 1) / kRowsAGemm;
-  std::atomic<int64_t> next_hidden{0}, next_down{0};
-  auto rows_of = [](int64_t task, int64_t rows) {
-    return Range{task * kRowsAGemm, std::min(rows, (task + 1) * kRowsAGemm)};
-  };
+  // Kept from call to call, and the caller's on every thread.
+  static thread_local std::vector<Group> own_groups;
+  static thread_local std::vector<float> own_hidden;
+  auto& groups = own_groups;
+  own_hidden.resize(
+      x.size() * static_cast<size_t>(routes.top_k * experts.hidden()));
+  group_tokens(experts, routes, x, y, own_hidden.data(), groups);
+  Parts inputs, hidden, hidden_inputs;
+  std::atomic<int64_t> next_down{0};
   team.run([&](int) {
-    for (;;) {
-      const int64_t task = next_hidden++;
-      const int64_t e = task / hidden_tasks;
-      if (e >= routes.experts) {
-        break;
-      }
-      if (!groups[e].x.empty()) {
-        group_hidden(
-            experts,
-            groups[e],
-            static_cast<int>(e),
-            rows_of(task % hidden_tasks, experts.hidden()));
-      }
-    }
+    std::vector<float> scratch;
+    inputs.run(
+        groups,
+        [](const Group& group) { return group.inputs.tiles(); },
+        [&](int e, int64_t part) { groups[e].inputs.prepare_tile(part); });
     team.barrier();
-    for (int64_t task; (task = next_down++) < down_tasks;) {
-      const Range rows = rows_of(task, experts.dim());
+    hidden.run(
+        groups,
+        [&](const Group&) {
+          return (experts.hidden() + kGemmRows - 1) / kGemmRows;
+        },
+        [&](int e, int64_t part) {
+          const Range rows = rows_of(part, experts.hidden());
+          group_hidden(experts, groups[e], e, rows, scratch);
+        });
+    team.barrier();
+    hidden_inputs.run(
+        groups,
+        [](const Group& group) { return group.hidden_inputs.tiles(); },
+        [&](int e, int64_t part) {
+          groups[e].hidden_inputs.prepare_tile(part);
+        });
+    team.barrier();
+    for (int64_t part; (part = next_down++) * kGemmRows < experts.dim();) {
+      const Range rows = rows_of(part, experts.dim());
       for (float* out : y) {
         std::fill(out + rows.begin, out + rows.end, 0.0f);
       }
       // Experts in order, so that a token's sum does not depend on threads.
       for (int e = 0; e < routes.experts; ++e) {
         if (!groups[e].x.empty()) {
-          group_down(experts, groups[e], e, rows);
+          group_down(experts, groups[e], e, rows, scratch);
         }
       }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The decode program: one token's way through a model as a flat list of stages
-// over weights as they are stored.
+// over weights as they are stored. Data only: executors give it meaning.
 #pragma once
 
 #include <optional>

@@ -55,6 +55,7 @@ class Lfm2Moe : public Network {
   mx::array forward(const mx::array& tokens, Cache& cache, bool last_only)
       override;
   Cache make_cache() const override;
+  std::optional<Backbone> backbone() const override;
 
  private:
   Embedding embed_tokens_;
@@ -176,6 +177,18 @@ Cache Lfm2Moe::make_cache() const {
     }
   }
   return cache;
+}
+
+std::optional<Backbone> Lfm2Moe::backbone() const {
+  Backbone backbone{&embed_tokens_, {}, embedding_norm_, head_};
+  for (const auto& layer : layers_) {
+    backbone.blocks.push_back(
+        {layer->operator_norm,
+         layer->mixer,
+         layer->ffn_norm,
+         layer->feed_forward});
+  }
+  return backbone;
 }
 
 // config.json says where attention is by name or by index.

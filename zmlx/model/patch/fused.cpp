@@ -7,6 +7,7 @@
 #include "zmlx/kernels/moe/moe_mlp.h"
 #include "zmlx/kernels/norms/rms_norm.h"
 #include "zmlx/kernels/quant/quantized_matmul.h"
+#include "zmlx/model/layers/packed_arrays.h"
 
 namespace zmlx {
 namespace {
@@ -32,46 +33,7 @@ LayerSlot fused(const LayerSlot& stock, Forward forward) {
       stock, concat("Fused", stock->kind()), std::move(forward));
 }
 
-/// The arrays of a packed weight as stored, or why they cannot be taken.
-struct Packed {
-  std::optional<quant::QuantizedArrays> arrays;
-  std::string reason;
-};
-
-Packed take(const PackedWeight& weight) {
-  if (!weight.biases) {
-    return {{}, "the mode must be affine, got " + weight.mode};
-  }
-  quant::QuantizedArrays arrays{
-      weight.packed,
-      weight.scales.stored(),
-      weight.biases->stored(),
-      weight.bits,
-      weight.group_size};
-  auto reason = quant::why_unsupported(arrays, weight.mode);
-  if (!reason.empty()) {
-    return {{}, std::move(reason)};
-  }
-  return {std::move(arrays), ""};
-}
-
-Packed take(const std::variant<DenseWeight, PackedWeight>& weight) {
-  const auto* packed = std::get_if<PackedWeight>(&weight);
-  return packed ? take(*packed) : Packed{{}, "its weights must be quantised"};
-}
-
-Packed take(const LayerSlot& layer) {
-  const auto* linear = dynamic_cast<const QuantizedLinear*>(layer.get());
-  if (!linear) {
-    return {
-        {},
-        concat("its projections must be QuantizedLinear, got ", layer->kind())};
-  }
-  if (linear->bias) {
-    return {{}, "its projections must have no bias"};
-  }
-  return take(linear->weight);
-}
+constexpr const char* kNoBias = "its projections must have no bias";
 
 /// Gate, up and down of a block, or why they cannot be taken.
 struct PackedExperts {
@@ -82,10 +44,14 @@ struct PackedExperts {
 template <class Weight>
 PackedExperts
 take(const Weight& gate_proj, const Weight& up_proj, const Weight& down_proj) {
-  const auto gate = take(gate_proj), up = take(up_proj), down = take(down_proj);
+  const auto gate = packed_arrays(gate_proj), up = packed_arrays(up_proj),
+             down = packed_arrays(down_proj);
   for (const auto* part : {&gate, &up, &down}) {
     if (!part->arrays) {
       return {{}, part->reason};
+    }
+    if (part->bias) {
+      return {{}, kNoBias};
     }
   }
   return {moe::ExpertArrays{*gate.arrays, *up.arrays, *down.arrays}, ""};
@@ -111,9 +77,9 @@ Fusion fuse_moe_mlp(const LayerSlot& module) {
   if (!stock) {
     return {};
   }
-  const auto router = take(stock->gate);
-  if (!router.arrays) {
-    return left_stock(router.reason);
+  const auto router = packed_arrays(stock->gate);
+  if (!router.arrays || router.bias) {
+    return left_stock(router.arrays ? kNoBias : router.reason);
   }
   const auto& mlp = *stock->switch_mlp;
   const auto experts =
@@ -156,18 +122,14 @@ Fusion fuse_quantized_linear(const LayerSlot& module) {
   if (!stock) {
     return {};
   }
-  const auto weight = take(stock->weight);
+  const auto weight = packed_arrays(module);
   if (!weight.arrays) {
     return left_stock(weight.reason);
-  }
-  std::optional<mx::array> bias;
-  if (stock->bias) {
-    bias = stock->bias->stored();
   }
   return install(
       fused(
           module,
-          [weight = *weight.arrays, bias](const mx::array& x) {
+          [weight = *weight.arrays, bias = weight.bias](const mx::array& x) {
             return quant::quantized_matmul(x, weight, bias);
           }),
       stock->weight.cols());
@@ -190,9 +152,7 @@ namespace {
 
 /// The stock norm in a slot, even if a fused one is there now.
 const RMSNorm* norm_in(const LayerSlot& slot) {
-  const auto* fused_norm = dynamic_cast<const FusedLayer*>(slot.get());
-  return dynamic_cast<const RMSNorm*>(
-      fused_norm ? fused_norm->stock.get() : slot.get());
+  return dynamic_cast<const RMSNorm*>(&slot->stock_module());
 }
 
 class FusedAttention : public FusedMixer {

@@ -21,6 +21,9 @@ class FusedLayer : public Layer {
   std::string_view kind() const override {
     return kind_;
   }
+  const Module& stock_module() const override {
+    return *stock;
+  }
   const LayerSlot stock;
 
  private:
@@ -34,6 +37,9 @@ class FusedMixer : public Mixer {
       : stock(std::move(stock)), kind_(std::move(kind)) {}
   std::string_view kind() const override {
     return kind_;
+  }
+  const Module& stock_module() const override {
+    return *stock;
   }
   const MixerSlot stock;
 

@@ -6,6 +6,8 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
+#include "zmlx/model/decode/fused_network.h"
+#include "zmlx/model/decode/lower.h"
 #include "zmlx/model/patch/fused.h"
 #include "zmlx/model/patch/probe.h"
 
@@ -19,6 +21,7 @@ struct Pattern {
   const char* name;
   Fusion (*layer)(const LayerSlot&);
   Fusion (*mixer)(const MixerSlot&, mx::Dtype);
+  bool network = false; // the step of the whole network
 };
 
 constexpr Pattern kPatterns[] = {
@@ -28,7 +31,10 @@ constexpr Pattern kPatterns[] = {
     {"attention", nullptr, fuse_attention},
     {"short_conv", nullptr, fuse_short_conv},
     {"rmsnorm", fuse_rmsnorm, nullptr},
+    {"decode_step", nullptr, nullptr, true},
 };
+
+constexpr const char* kWhole = "model";
 
 bool wanted(const PatchOptions& options, const std::string& name) {
   auto holds = [&](const std::vector<std::string>& names) {
@@ -43,6 +49,10 @@ class Patcher {
   Patcher(Model& model, PatchResult& result) : model_(model), result_(result) {}
 
   void apply(const Pattern& pattern) {
+    if (pattern.network) {
+      apply_to_network(pattern);
+      return;
+    }
     walk(*model_.network, [&](const std::string& path, Child& child) {
       if (auto* layer = std::get_if<LayerSlot*>(&child.slot)) {
         if (pattern.layer) {
@@ -57,6 +67,34 @@ class Patcher {
   }
 
  private:
+  void apply_to_network(const Pattern& pattern) {
+    if (&model_.network->stock_module() != model_.network.get()) {
+      return; // patched already
+    }
+    if (model_.dtype != mx::float32) {
+      skip(
+          pattern,
+          kWhole,
+          concat("activations must be float32, got ", model_.dtype));
+      return;
+    }
+    const auto lowered = decode::lower(*model_.network);
+    if (!lowered.program) {
+      skip(pattern, kWhole, lowered.reason);
+      return;
+    }
+    auto executor = decode::make_executor(lowered.program);
+    const auto probed =
+        probe(*model_.network, *executor, model_.info.vocab_size);
+    release(*model_.network);
+    if (accept(pattern, kWhole, probed)) {
+      model_.network = std::make_unique<decode::FusedNetwork>(
+          std::move(model_.network),
+          std::move(executor),
+          model_.info.max_positions);
+    }
+  }
+
   void apply(const Pattern& pattern, const std::string& path, LayerSlot& slot) {
     Fusion fusion = pattern.layer(slot);
     if (!fusion.layer) {
@@ -187,6 +225,9 @@ PatchResult patch(Model& model, const PatchOptions& options) {
 }
 
 void unpatch(Model& model) {
+  if (auto* fused = dynamic_cast<decode::FusedNetwork*>(model.network.get())) {
+    model.network = std::unique_ptr<Network>(std::move(fused->stock));
+  }
   walk(*model.network, [](const std::string&, Child& child) {
     if (auto* layer = std::get_if<LayerSlot*>(&child.slot)) {
       if (auto* fused = dynamic_cast<FusedLayer*>((*layer)->get())) {

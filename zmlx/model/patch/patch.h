@@ -14,9 +14,9 @@ namespace zmlx {
 /// What patch() may do.
 struct PatchOptions {
   /// Pattern names; empty means all that are safe for the family and device.
-  std::vector<std::string> patterns;
+  std::vector<std::string> patterns = {};
   /// Names left out.
-  std::vector<std::string> exclude;
+  std::vector<std::string> exclude = {};
 };
 
 /// One module that patch() looked at.

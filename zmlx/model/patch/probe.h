@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/patch/fused.h"
 
 namespace zmlx {
@@ -25,5 +26,11 @@ probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype);
 /// A prompt of five tokens and one step after it, both with a cache.
 ProbeResult
 probe(const Mixer& stock, const Mixer& fused, int width, bool attends);
+
+/// Two steps after a prompt of five tokens: the network's own against the
+/// executor's. A near tie in a router may send a token to another expert on one
+/// side, rightly; so one of two prompts must agree.
+ProbeResult
+probe(Network& network, decode::StepExecutor& executor, int vocab_size);
 
 } // namespace zmlx

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-#include "zmlx/measure/clock.h"
+#include "zmlx/base/clock.h"
 
 #include <ctime>
 
 #include "zmlx/base/error.h"
 
-namespace zmlx::measure {
+namespace zmlx {
 
 void interleave(
     int sides,
@@ -36,4 +36,4 @@ std::string utc_now() {
   return text;
 }
 
-} // namespace zmlx::measure
+} // namespace zmlx

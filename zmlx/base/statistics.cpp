@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "zmlx/measure/statistics.h"
+#include "zmlx/base/statistics.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 #include "zmlx/base/error.h"
 
-namespace zmlx::measure {
+namespace zmlx {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
@@ -83,4 +83,4 @@ double quartile_spread(const std::vector<double>& samples) {
   return (quantile(samples, 0.75) - quantile(samples, 0.25)) / median(samples);
 }
 
-} // namespace zmlx::measure
+} // namespace zmlx

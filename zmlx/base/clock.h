@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace zmlx::measure {
+namespace zmlx {
 
 /// Seconds since it was made or last restarted, on the steady clock.
 class Stopwatch {
@@ -37,4 +37,4 @@ void interleave(
 /// The time now as "2025-01-31T23:59:59Z".
 std::string utc_now();
 
-} // namespace zmlx::measure
+} // namespace zmlx

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "zmlx/measure/statistics.h"
+#include "zmlx/base/statistics.h"
 
 #include <cmath>
 #include <limits>
@@ -7,9 +7,9 @@
 
 #include <gtest/gtest.h>
 
-#include "zmlx/measure/clock.h"
+#include "zmlx/base/clock.h"
 
-namespace zmlx::measure {
+namespace zmlx {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
@@ -86,4 +86,4 @@ TEST(Clock, WritesUtc) {
 }
 
 } // namespace
-} // namespace zmlx::measure
+} // namespace zmlx

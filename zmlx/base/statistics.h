@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace zmlx::measure {
+namespace zmlx {
 
 // Every function returns NaN when there are no samples or one of them is NaN:
 // a failed measurement must not turn into a good-looking figure.
@@ -30,4 +30,4 @@ double spread(const std::vector<double>& samples);
 /// one interrupted sample does not move.
 double quartile_spread(const std::vector<double>& samples);
 
-} // namespace zmlx::measure
+} // namespace zmlx

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/authoring/gpu_program.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "mlx/primitives.h"
+
+#include "zmlx/base/error.h"
+#include "zmlx/base/hash.h"
+#include "zmlx/base/text.h"
+#include "zmlx/dialect/kernel_text.h"
+#include "zmlx/runtime/host_kernel.h"
+
+namespace zmlx {
+namespace {
+
+using dialect::KernelBody;
+using dialect::KernelText;
+using dialect::Layout;
+
+std::vector<std::string> types_of(const std::vector<mx::array>& arrays) {
+  std::vector<std::string> types;
+  for (const auto& array : arrays) {
+    types.push_back(dialect_type("expression", array.dtype()));
+  }
+  return types;
+}
+
+mx::fast::CustomKernelFunction make_kernel(
+    const KernelBody& body,
+    const std::vector<mx::array>& inputs,
+    const std::vector<std::string>& output_types) {
+  KernelText text;
+  text.header = body.header;
+  text.body = body.body;
+  std::vector<std::string> input_names, output_names;
+  const auto input_types = types_of(inputs);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    input_names.push_back(concat("x", i));
+    text.inputs.push_back(
+        {input_names[i], input_types[i], inputs[i].ndim() == 0});
+  }
+  for (size_t i = 0; i < output_types.size(); ++i) {
+    output_names.push_back(concat("y", i));
+    text.outputs.push_back({output_names[i], output_types[i], false});
+  }
+  // MLX keeps modules by name, so the name tells texts and types apart.
+  Hash hash;
+  for (const auto& part : {body.header, body.body}) {
+    hash.add(part);
+  }
+  for (const auto* types : {&input_types, &output_types}) {
+    hash.add(join(*types, ",") + ';');
+  }
+  text.name = "zmlx_" + hash.hex();
+  if (!mx::cu::is_available()) {
+    return mx::fast::metal_kernel(
+        text.name, input_names, output_names, text.body, text.header, false);
+  }
+  const auto translated = dialect::cuda_kernel_text(text, true);
+  return mx::fast::cuda_kernel(
+      text.name,
+      input_names,
+      output_names,
+      translated.source,
+      translated.header,
+      false);
+}
+
+Layout layout_of(const mx::array& input) {
+  return input.flags().row_contiguous ? Layout::Flat
+      : input.data_size() == 1        ? Layout::Single
+                                      : Layout::Strided;
+}
+
+} // namespace
+
+void GpuKernels::launch(
+    const Launch& launch,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs,
+    const mx::Stream& stream) {
+  const auto types = types_of(outputs);
+  std::string key = launch.key;
+  std::vector<mx::Shape> shapes;
+  std::vector<mx::Dtype> dtypes;
+  for (const auto& output : outputs) {
+    shapes.push_back(output.shape());
+    dtypes.push_back(output.dtype());
+  }
+  for (const auto& type : types) {
+    key += ',' + type;
+  }
+  for (const auto& type : types_of(inputs)) {
+    key += ',' + type;
+  }
+  mx::fast::CustomKernelFunction function;
+  {
+    const std::lock_guard lock(mutex_);
+    auto& known = known_[key];
+    if (!known) {
+      known = make_kernel(launch.body(types), inputs, types);
+    }
+    function = known;
+  }
+  const size_t threads = launch.groups * static_cast<size_t>(launch.threads);
+  if (threads > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+    throw BackendError(concat(
+        "[expression] a GPU takes at most 2^31 threads, got ", threads, "."));
+  }
+  // The kernel's own primitive computes our outputs.
+  const auto made = function(
+      inputs,
+      shapes,
+      dtypes,
+      {static_cast<int>(threads), 1, 1},
+      {launch.threads, 1, 1},
+      {},
+      std::nullopt,
+      false,
+      stream);
+  made[0].primitive().eval_gpu(inputs, outputs);
+}
+
+void GpuKernels::run(
+    const dialect::FlatExpression& expression,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs,
+    const mx::Stream& stream) {
+  constexpr int kThreads = 256;
+  std::vector<Layout> layouts;
+  Launch made;
+  for (const auto& input : inputs) {
+    layouts.push_back(layout_of(input));
+    made.key += static_cast<char>(layouts.back());
+  }
+  const bool scalar = outputs[0].ndim() == 0;
+  made.key += scalar ? "0" : "";
+  made.threads = kThreads;
+  const size_t per_group = kThreads * dialect::kElementsPerThread;
+  made.groups = (outputs[0].size() + per_group - 1) / per_group;
+  made.body = [&](const std::vector<std::string>& types) {
+    return dialect::elementwise_kernel(expression, layouts, types, scalar);
+  };
+  launch(made, inputs, outputs, stream);
+}
+
+void GpuKernels::run(
+    const dialect::RowProgram& program,
+    int axis,
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::array>& outputs,
+    const mx::Stream& stream) {
+  const auto& shape = inputs[0].shape();
+  Launch made;
+  made.groups = 1;
+  for (int i = 0; i < static_cast<int>(shape.size()); ++i) {
+    made.groups *= i == axis ? 1 : static_cast<size_t>(shape[i]);
+  }
+  // About eight elements a thread, in whole SIMD-groups.
+  made.threads = 32;
+  while (made.threads < 1024 && made.threads * 8 < shape[axis]) {
+    made.threads *= 2;
+  }
+  const int from_end = static_cast<int>(shape.size()) - axis;
+  made.key = concat("axis", from_end);
+  made.body = [&](const std::vector<std::string>& types) {
+    return dialect::rows_kernel(program, types, from_end);
+  };
+  launch(made, inputs, outputs, stream);
+}
+
+} // namespace zmlx

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/authoring/reduce.h"
+
+#include "zmlx/authoring/program.h"
+#include "zmlx/authoring/rows.h"
+#include "zmlx/base/error.h"
+#include "zmlx/dialect/parse.h"
+#include "zmlx/dialect/row_graph.h"
+
+namespace zmlx {
+namespace {
+
+using dialect::Binding;
+using dialect::Combine;
+using dialect::Functions;
+using dialect::Graph;
+using dialect::RowGraph;
+
+// The texts of one operation read into a row program. Row value 0 is D.
+class Builder {
+ public:
+  Builder(
+      std::string op,
+      const std::string& header,
+      const std::vector<std::string>& inputs)
+      : op_(std::move(op)),
+        helpers_(header.empty() ? Functions() : Functions({op_, header})),
+        rows_(static_cast<int>(inputs.size()), 1) {
+    if (inputs.empty()) {
+      invalid(op_, "there must be at least 1 input name, got 0.");
+    }
+    dialect::check_names(op_, inputs);
+    row_names_.push_back({"D", rows_.row_value(0)});
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      elements_.push_back({inputs[i], rows_.element(static_cast<int>(i))});
+    }
+  }
+
+  // Adds a total that the texts after this one may call `total_name`.
+  void add_pass(
+      const MapReducePass& pass,
+      const std::string& running_name,
+      const std::string& total_name) {
+    const float init = constant(pass.init);
+    auto names = all_names();
+    const auto running = rows_.running();
+    names.push_back({running_name, running, true});
+    const auto update = parse(pass.update, names);
+    if (!pass.reduce.empty()) {
+      check_reduce(pass, update, running);
+    }
+    const int total = rows_.add_update(init, update);
+    if (rows_.totals()[total].combine == Combine::Serial) {
+      serial_text_ = pass.update;
+    }
+    row_names_.push_back({total_name, rows_.total(total)});
+  }
+
+  void add_name(const std::string& alias) {
+    row_names_.push_back({alias, row_names_.back().value});
+  }
+
+  std::shared_ptr<const Rows> written(const std::string& text) {
+    rows_.write = {parse(text, all_names())};
+    return build();
+  }
+
+  std::shared_ptr<const Rows> finished(const std::string& text) {
+    rows_.finish = {parse(text, row_names_)};
+    return build();
+  }
+
+ private:
+  // Elements last, so that an input named D or s1 keeps its meaning.
+  std::vector<Binding> all_names() const {
+    auto names = row_names_;
+    names.insert(names.end(), elements_.begin(), elements_.end());
+    return names;
+  }
+
+  Graph::Id parse(const std::string& text, const std::vector<Binding>& names) {
+    return dialect::parse(rows_.graph(), {op_, text}, names, helpers_);
+  }
+
+  float constant(const std::string& text) {
+    const auto id = parse(text, {});
+    if (!rows_.graph().is_constant(id)) {
+      invalid(op_, "init must be a constant, got '", text, "'.");
+    }
+    return rows_.graph().at(id).as_float();
+  }
+
+  // reduce(a, b) must combine totals in the way that update combines values.
+  void
+  check_reduce(const MapReducePass& pass, Graph::Id update, Graph::Id running) {
+    Graph graph;
+    const auto a = graph.input(0), b = graph.input(1);
+    const Binding names[] = {{"a", a}, {"b", b}};
+    const auto text =
+        dialect::parse(graph, {op_, pass.reduce}, names, helpers_);
+    const auto parts = dialect::recognize_update(graph, text, a);
+    const auto whole =
+        dialect::recognize_update(rows_.graph(), update, running);
+    if (whole &&
+        !(parts && parts->value == b && parts->combine == whole->combine)) {
+      invalid(
+          op_,
+          "reduce must combine a and b as update '",
+          pass.update,
+          "' does, got '",
+          pass.reduce,
+          "'.");
+    }
+  }
+
+  std::shared_ptr<const Rows> build() {
+    return std::make_shared<const Rows>(op_, rows_.build(), serial_text_);
+  }
+
+  std::string op_;
+  Functions helpers_;
+  RowGraph rows_;
+  std::vector<Binding> row_names_, elements_;
+  std::string serial_text_;
+};
+
+} // namespace
+
+mx::array RowOperation::operator()(
+    const std::vector<mx::array>& inputs,
+    mx::StreamOrDevice s) const {
+  const auto& op = rows_->name();
+  if (inputs.size() != names_.size()) {
+    invalid(
+        op,
+        "the number of inputs must be ",
+        names_.size(),
+        ", got ",
+        inputs.size(),
+        ".");
+  }
+  const auto dtype = result_dtype(op, inputs);
+  const auto shape = broadcast_shape(op, inputs);
+  const int ndim = static_cast<int>(shape.size());
+  const int axis = axis_ < 0 ? axis_ + ndim : axis_;
+  if (axis < 0 || axis >= ndim) {
+    invalid(
+        op, "axis must lie in the shape ", shape, " of x, got ", axis_, ".");
+  }
+  const auto stream = mx::to_stream(s);
+  auto all = mx::broadcast_arrays(inputs, stream);
+  // D follows the shape when a compiled graph is run with another one.
+  const auto length =
+      mx::number_of_elements(all[0], {axis}, false, mx::float32, stream);
+  all.push_back(mx::reshape(length, mx::Shape(shape.size(), 1), stream));
+  const auto result = run_rows(rows_, shape, axis, all, {dtype}, stream)[0];
+  return reduces_ && !keepdims_ ? mx::squeeze(result, axis, stream) : result;
+}
+
+RowOperation reduce(const ReduceSpec& spec) {
+  Builder builder(spec.name, spec.header, spec.inputs);
+  builder.add_pass({spec.init, spec.update}, "acc", "acc");
+  builder.add_name("s");
+  RowOperation made;
+  made.rows_ = builder.finished(spec.finalize);
+  made.names_ = spec.inputs;
+  made.axis_ = spec.axis;
+  made.reduces_ = true;
+  made.keepdims_ = spec.keepdims;
+  return made;
+}
+
+RowOperation map_reduce(const MapReduceSpec& spec) {
+  Builder builder(spec.name, spec.header, spec.inputs);
+  builder.add_pass(spec.pass1, "acc1", "s1");
+  if (!spec.pass2.update.empty()) {
+    builder.add_pass(spec.pass2, "acc2", "s2");
+  }
+  RowOperation made;
+  made.rows_ = builder.written(spec.write);
+  made.names_ = spec.inputs;
+  made.axis_ = spec.axis;
+  return made;
+}
+
+} // namespace zmlx

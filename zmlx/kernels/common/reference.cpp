@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/kernels/common/reference.h"
+
+namespace zmlx::reference {
+namespace {
+
+mx::array constant(double value, const mx::array& like) {
+  return mx::astype(mx::array(value, mx::float64), like.dtype());
+}
+
+} // namespace
+
+mx::array exp(const mx::array& x) {
+  if (x.dtype() != mx::float64) {
+    return mx::exp(x);
+  }
+  // expm1(x) + 1 cancels below zero, where 1 / exp(-x) does not. Each branch
+  // sees values that it can take, or its gradient would be 0 * inf.
+  const mx::array zero = constant(0, x), one = constant(1, x);
+  const mx::array negative = x < zero;
+  const mx::array above = mx::expm1(mx::where(negative, zero, x)) + one;
+  const mx::array below = mx::expm1(mx::where(negative, -x, zero)) + one;
+  return mx::where(negative, one / below, above);
+}
+
+mx::array sigmoid(const mx::array& x) {
+  if (x.dtype() != mx::float64) {
+    return mx::sigmoid(x);
+  }
+  const mx::array one = constant(1, x);
+  return one / (one + reference::exp(-x));
+}
+
+mx::array silu(const mx::array& x) {
+  return x * reference::sigmoid(x);
+}
+
+mx::array softplus(const mx::array& x) {
+  return x.dtype() == mx::float64 ? mx::log1p(reference::exp(x))
+                                  : mx::logaddexp(x, constant(0, x));
+}
+
+mx::array softmax(const mx::array& x) {
+  if (x.dtype() != mx::float64) {
+    return mx::softmax(x, -1);
+  }
+  const mx::array e = reference::exp(x - mx::max(x, -1, true));
+  return e / mx::sum(e, -1, true);
+}
+
+mx::array rms_norm(const mx::array& x, const mx::array& weight, double eps) {
+  if (x.dtype() != mx::float64) {
+    return mx::fast::rms_norm(
+        x, mx::astype(weight, x.dtype()), static_cast<float>(eps));
+  }
+  const mx::array mean = mx::mean(mx::square(x), -1, true);
+  return x * mx::rsqrt(mean + constant(eps, x)) * weight;
+}
+
+mx::array dequantized(
+    const mx::array& words,
+    const mx::array& scales,
+    const mx::array& biases,
+    const Params& params) {
+  const bool wide = scales.dtype() == mx::float64;
+  const auto narrow = [&](const mx::array& x) {
+    return wide ? mx::astype(x, mx::float32) : x;
+  };
+  return mx::astype(
+      mx::dequantize(
+          words,
+          narrow(scales),
+          narrow(biases),
+          whole(params, "group_size"),
+          whole(params, "bits")),
+      scales.dtype());
+}
+
+mx::array quantized_matmul(
+    const mx::array& x,
+    const mx::array& words,
+    const mx::array& scales,
+    const mx::array& biases,
+    const Params& params) {
+  if (x.dtype() != mx::float64) {
+    return mx::quantized_matmul(
+        x,
+        words,
+        mx::astype(scales, x.dtype()),
+        mx::astype(biases, x.dtype()),
+        true,
+        whole(params, "group_size"),
+        whole(params, "bits"));
+  }
+  return mx::matmul(
+      x, mx::transpose(dequantized(words, scales, biases, params)));
+}
+
+int whole(const Params& params, const char* name) {
+  return static_cast<int>(params.at(name));
+}
+
+} // namespace zmlx::reference

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT
+// References, cases and specs of the mixtures of experts.
+#include "zmlx/kernels/moe/moe.h"
+
+#include "zmlx/authoring/registry.h"
+#include "zmlx/kernels/common/reference.h"
+
+namespace zmlx::kernels {
+namespace {
+
+using reference::whole;
+
+// Inputs stand as x, then words, scales and biases of each matrix, then (moe)
+// the expert bias.
+quant::QuantizedArrays
+matrix_at(const Arrays& in, size_t first, const Params& params) {
+  return {
+      in[first],
+      in[first + 1],
+      in[first + 2],
+      whole(params, "bits"),
+      whole(params, "group_size")};
+}
+
+moe::ExpertArrays
+experts_at(const Arrays& in, size_t first, const Params& params) {
+  return {
+      matrix_at(in, first, params),
+      matrix_at(in, first + 3, params),
+      matrix_at(in, first + 6, params)};
+}
+
+moe::RouterSpec router_of(const Params& params) {
+  moe::RouterSpec router;
+  router.score = whole(params, "sigmoid") != 0
+      ? moe::RouterSpec::Score::Sigmoid
+      : moe::RouterSpec::Score::Softmax;
+  router.top_k = whole(params, "top_k");
+  router.epsilon = 1e-6f;
+  router.scale = 1.5f;
+  return router;
+}
+
+Arrays run_moe(const Arrays& in, const Params& params) {
+  return {moe::moe_mlp(
+      in[0],
+      router_of(params),
+      matrix_at(in, 1, params),
+      in[13],
+      experts_at(in, 4, params))};
+}
+
+Arrays run_swiglu(const Arrays& in, const Params& params) {
+  return {moe::swiglu_mlp(in[0], experts_at(in, 1, params))};
+}
+
+Arrays composed_swiglu(const Arrays& in, const Params& params) {
+  const auto product = [&](const mx::array& x, size_t first) {
+    return reference::quantized_matmul(
+        x, in[first], in[first + 1], in[first + 2], params);
+  };
+  return {product(reference::silu(product(in[0], 1)) * product(in[0], 4), 7)};
+}
+
+// x (tokens, k or 1, 1, cols) times each token's matrices.
+mx::array product_of_chosen(
+    const mx::array& x,
+    const Arrays& in,
+    size_t first,
+    const mx::array& chosen,
+    const Params& params) {
+  if (x.dtype() == mx::float64) {
+    const mx::array dense =
+        reference::dequantized(in[first], in[first + 1], in[first + 2], params);
+    return mx::matmul(x, mx::swapaxes(mx::take(dense, chosen, 0), -1, -2));
+  }
+  return mx::gather_qmm(
+      x,
+      in[first],
+      mx::astype(in[first + 1], x.dtype()),
+      mx::astype(in[first + 2], x.dtype()),
+      std::nullopt,
+      chosen,
+      true,
+      whole(params, "group_size"),
+      whole(params, "bits"));
+}
+
+// As mlx_lm's models/lfm2_moe.py has it.
+Arrays composed_moe(const Arrays& in, const Params& params) {
+  const auto router = router_of(params);
+  const mx::array logits =
+      reference::quantized_matmul(in[0], in[1], in[2], in[3], params);
+  const mx::array scores = router.score == moe::RouterSpec::Score::Sigmoid
+      ? reference::sigmoid(logits)
+      : reference::softmax(logits);
+  const mx::array order = mx::argpartition(
+      mx::negative(scores + mx::astype(in[13], scores.dtype())),
+      router.top_k - 1,
+      -1);
+  const int tokens = in[0].shape(0);
+  const mx::array chosen = mx::slice(order, {0, 0}, {tokens, router.top_k});
+  mx::array weights = mx::take_along_axis(scores, chosen, -1);
+  const auto constant = [&](float value) {
+    return mx::astype(mx::array(value), weights.dtype());
+  };
+  weights = weights / (mx::sum(weights, -1, true) + constant(router.epsilon)) *
+      constant(router.scale);
+  const mx::array x = mx::expand_dims(in[0], {1, 2});
+  const mx::array gated =
+      reference::silu(product_of_chosen(x, in, 4, chosen, params)) *
+      product_of_chosen(x, in, 7, chosen, params);
+  const mx::array each =
+      mx::squeeze(product_of_chosen(gated, in, 10, chosen, params), 2);
+  return {mx::sum(each * mx::expand_dims(weights, -1), 1)};
+}
+
+// x, quantised normal matrices of the next shapes, then plain ones.
+Arrays inputs_of(const KernelCase& one, size_t matrices, uint64_t seed) {
+  Arrays inputs;
+  for (size_t i = 0; i < one.shapes.size(); ++i) {
+    const bool packed = i > 0 && i <= matrices;
+    const mx::array values = normal_values(
+        one.shapes[i], i == 0 ? one.dtype : mx::float32, seed + i);
+    if (!packed) {
+      inputs.push_back(values);
+      continue;
+    }
+    for (auto& part : mx::quantize(
+             values,
+             whole(one.params, "group_size"),
+             whole(one.params, "bits"))) {
+      inputs.push_back(part);
+    }
+  }
+  return inputs;
+}
+
+// Weights of the chosen experts and of the router, once each.
+Traffic moe_traffic(const Arrays& in, int top_k) {
+  Traffic traffic;
+  const double experts = in[4].shape(0), tokens = in[0].shape(0);
+  const double read = std::min(experts, tokens * top_k) / experts;
+  for (size_t i = 0; i < in.size(); ++i) {
+    traffic.bytes +=
+        static_cast<double>(in[i].nbytes()) * (i >= 4 && i < 13 ? read : 1);
+  }
+  const double dim = in[0].shape(-1), hidden = in[4].shape(-2);
+  traffic.flops = tokens * (2 * dim * experts + top_k * 6 * dim * hidden);
+  return traffic;
+}
+
+std::vector<KernelArray> with_matrices(
+    std::vector<KernelArray> inputs,
+    const std::vector<std::pair<std::string, std::string>>& matrices) {
+  for (const auto& [name, contract] : matrices) {
+    inputs.push_back({name + " words", contract + " packed, uint32", false});
+    inputs.push_back({name + " scales", "float, one a group", false});
+    inputs.push_back({name + " biases", "as scales", false});
+  }
+  return inputs;
+}
+
+std::vector<KernelParam> packing_params() {
+  return {{"bits", "2, 3, 4, 5, 6 or 8"}, {"group_size", "32, 64 or 128"}};
+}
+
+KernelSpec swiglu_spec() {
+  const Params four = {{"bits", 4}, {"group_size", 64}};
+  const auto shapes = [](int rows, int dim, int hidden) {
+    return std::vector<mx::Shape>{
+        {rows, dim}, {hidden, dim}, {hidden, dim}, {dim, hidden}};
+  };
+  return {
+      .family = "moe",
+      .name = "swiglu_mlp",
+      .summary = "down(silu(gate x) * (up x)) with packed weights",
+      .call = "zmlx::moe::swiglu_mlp(x, {gate, up, down})",
+      .inputs = with_matrices(
+          {{"x", "(..., dim) float"}},
+          {{"gate", "(hidden, dim)"},
+           {"up", "(hidden, dim)"},
+           {"down", "(dim, hidden)"}}),
+      .outputs = {{"out", "x's shape and type; float32 inside"}},
+      .params = packing_params(),
+      .run = run_swiglu,
+      .reference = composed_swiglu,
+      .gpu = false,
+      .cases = cases_of(
+          {shapes(0, 128, 64), shapes(1, 128, 320), shapes(20, 64, 192)}, four),
+      .bench =
+          {{mx::float32, shapes(1, 2048, 7168), four},
+           {mx::float32, shapes(16, 1024, 2048), four}},
+      .make_inputs = [](const KernelCase& one,
+                        uint64_t seed) { return inputs_of(one, 3, seed); },
+      .terms =
+          [](const KernelCase& one) {
+            return int64_t{one.shapes[1][0]} + one.shapes[1][1];
+          },
+      // An infinity times a weight of zero, which may be a rounding error here.
+      .specials = Specials::kNan,
+  };
+}
+
+KernelSpec moe_spec() {
+  const auto case_of = [](mx::Dtype dtype,
+                          int rows,
+                          int dim,
+                          int hidden,
+                          int experts,
+                          int top_k,
+                          bool sigmoid) {
+    return KernelCase{
+        dtype,
+        {{rows, dim},
+         {experts, dim},
+         {experts, hidden, dim},
+         {experts, hidden, dim},
+         {experts, dim, hidden},
+         {experts}},
+        {{"bits", 4},
+         {"group_size", 64},
+         {"top_k", top_k},
+         {"sigmoid", sigmoid}}};
+  };
+  std::vector<KernelCase> cases;
+  for (mx::Dtype dtype : {mx::float32, mx::float16, mx::bfloat16}) {
+    cases.push_back(case_of(dtype, 0, 64, 64, 4, 2, true));
+    cases.push_back(case_of(dtype, 1, 128, 192, 8, 3, true));
+    cases.push_back(case_of(dtype, 40, 128, 192, 8, 3, true));
+    cases.push_back(case_of(dtype, 7, 64, 128, 5, 5, false));
+  }
+  auto inputs = with_matrices(
+      {{"x", "(..., dim) float"}},
+      {{"router", "(experts, dim)"},
+       {"gate", "(experts, hidden, dim)"},
+       {"up", "(experts, hidden, dim)"},
+       {"down", "(experts, dim, hidden)"}});
+  inputs.push_back({"expert_bias", "(experts) float, or none", false});
+  auto params = packing_params();
+  params.push_back({"top_k", "experts a token, 1 to all"});
+  params.push_back({"sigmoid", "1: scores are sigmoids, 0: a softmax"});
+  return {
+      .family = "moe",
+      .name = "moe_mlp",
+      .summary = "Router, gated experts and their weighted sum",
+      .call =
+          "zmlx::moe::moe_mlp(x, router, router_weight, expert_bias, experts)",
+      .inputs = std::move(inputs),
+      .outputs = {{"out", "x's shape and type; float32 inside"}},
+      .params = std::move(params),
+      .run = run_moe,
+      .reference = composed_moe,
+      .gpu = false,
+      .cases = std::move(cases),
+      .bench =
+          {case_of(mx::float32, 1, 2048, 1792, 32, 4, true),
+           case_of(mx::float32, 32, 1024, 512, 16, 4, true)},
+      .make_inputs = [](const KernelCase& one,
+                        uint64_t seed) { return inputs_of(one, 4, seed); },
+      .traffic = [](const Arrays& in,
+                    const Arrays&) { return moe_traffic(in, 4); },
+      .terms =
+          [](const KernelCase& one) {
+            return int64_t{one.shapes[2][1]} + one.shapes[2][2];
+          },
+      .specials = Specials::kNan, // as in swiglu_mlp
+  };
+}
+
+} // namespace
+
+void register_moe(Registry& registry) {
+  registry.add(moe_spec());
+  registry.add(swiglu_spec());
+}
+
+} // namespace zmlx::kernels

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+// The first and the last stage: a row of the embedding, and the output head.
+#include <cmath>
+
+#include "zmlx/model/decode/cpu_workspace.h"
+
+namespace zmlx::decode {
+namespace {
+
+class Embed : public CpuStage {
+ public:
+  explicit Embed(const EmbedStage& stage) : table_(quant::view(stage.table)) {}
+
+  void reserve(Workspace& work, int batch) const override {
+    work.h.reserve(batch, table_.cols);
+    work.normed.reserve(batch, table_.cols);
+  }
+  uint64_t nbytes() const override {
+    return table_.nbytes() / static_cast<uint64_t>(table_.rows);
+  }
+
+  void run(Lane& lane) const override {
+    const auto mine = lane.share_of(lane.batch(), 1);
+    for (int64_t b = mine.begin; b < mine.end; ++b) {
+      // Negative ids count from the end, as in mx::take; what is outside gives
+      // NaN logits rather than another token's.
+      int64_t id = lane.work.step.tokens[b];
+      id += id < 0 ? table_.rows : 0;
+      if (id >= 0 && id < table_.rows) {
+        cpu::dequantize_row(table_, id, lane.work.h[b]);
+      } else {
+        std::fill_n(lane.work.h[b], table_.cols, NAN);
+      }
+    }
+  }
+
+ private:
+  cpu::PackedMatrix table_;
+};
+
+class Head : public CpuStage {
+ public:
+  Head(const HeadStage& stage, Workspace& work)
+      : out_(stage.out.weight, work.x),
+        bias_(data_of(stage.out.bias)),
+        preparation_(&stage.norm, {&out_}),
+        phase_(work.add_phase()) {}
+
+  void reserve(Workspace&, int) const override {}
+  uint64_t nbytes() const override {
+    return out_.view.nbytes();
+  }
+
+  void run(Lane& lane) const override {
+    preparation_.run(lane, lane.work.h);
+    const int64_t rows = out_.view.rows;
+    const int64_t step = rows_a_task(rows, lane.team.size());
+    lane.tasks(phase_, (rows + step - 1) / step, [&](int64_t task) {
+      const Range mine = {task * step, std::min(rows, (task + 1) * step)};
+      std::vector<float*> out;
+      for (int b = 0; b < lane.batch(); ++b) {
+        out.push_back(lane.work.step.logits + b * rows + mine.begin);
+      }
+      multiply(
+          out_.view,
+          lane.work.x[out_.pool_index],
+          nullptr,
+          lane.batch(),
+          mine,
+          out.data());
+      for (int64_t row = mine.begin; bias_ && row < mine.end; ++row) {
+        for (float* logits : out) {
+          logits[row - mine.begin] += bias_[row];
+        }
+      }
+    });
+  }
+
+ private:
+  Matrix out_;
+  const float* bias_;
+  Preparation preparation_;
+  int phase_;
+};
+
+} // namespace
+
+CpuStagePtr compile(const EmbedStage& stage, Workspace&) {
+  return std::make_unique<Embed>(stage);
+}
+
+CpuStagePtr compile(const HeadStage& stage, Workspace& work) {
+  return std::make_unique<Head>(stage, work);
+}
+
+} // namespace zmlx::decode

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/decode/cpu_executor.h"
+
+#include <chrono>
+#include <cmath>
+#include <mutex>
+
+#include "zmlx/model/decode/cpu_workspace.h"
+
+namespace zmlx::decode {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Calls visit(array) for every array of a stage.
+template <class Visit>
+struct ArraysOf {
+  Visit visit;
+
+  void one(const std::optional<mx::array>& array) const {
+    if (array) {
+      visit(*array);
+    }
+  }
+  void one(const quant::QuantizedArrays& w) const {
+    visit(w.words);
+    visit(w.scales);
+    visit(w.biases);
+  }
+  void one(const Projection& projection) const {
+    one(projection.weight);
+    one(projection.bias);
+  }
+  void operator()(const EmbedStage& stage) const {
+    one(stage.table);
+  }
+  void operator()(const ConvStage& stage) const {
+    visit(stage.norm.weight);
+    one(stage.in);
+    visit(stage.taps);
+    one(stage.bias);
+  }
+  void operator()(const QkvStage& stage) const {
+    visit(stage.norm.weight);
+    one(stage.q);
+    one(stage.k);
+    one(stage.v);
+  }
+  void operator()(const AttendStage& stage) const {
+    visit(stage.query_norm);
+    visit(stage.key_norm);
+  }
+  void operator()(const MixStage& stage) const {
+    one(stage.out);
+  }
+  void operator()(const ExpertsStage& stage) const {
+    visit(stage.norm.weight);
+    if (stage.router) {
+      one(stage.router->weight);
+      one(stage.router->bias);
+    }
+    one(stage.gate);
+    one(stage.up);
+  }
+  void operator()(const CombineStage& stage) const {
+    one(stage.down);
+  }
+  void operator()(const HeadStage& stage) const {
+    visit(stage.norm.weight);
+    one(stage.out);
+  }
+};
+
+void evaluate(const Program& program) {
+  std::vector<mx::array> arrays;
+  for (const auto& stage : program.stages) {
+    const auto collect = [&](const mx::array& a) { arrays.push_back(a); };
+    std::visit(ArraysOf<decltype(collect)>{collect}, stage);
+  }
+  mx::eval(arrays);
+}
+
+// As MLX's rope computes them: halves are rotated, angles in float32.
+void rotate_to(int position, Rotation& rotation) {
+  const auto half = static_cast<float>(rotation.head_dim / 2);
+  for (size_t i = 0; i < rotation.cosines.size(); ++i) {
+    const float frequency =
+        std::exp(-static_cast<float>(i) * (std::log(rotation.theta) / half));
+    const float angle = static_cast<float>(position) * frequency;
+    rotation.cosines[i] = std::cos(angle);
+    rotation.sines[i] = std::sin(angle);
+  }
+}
+
+} // namespace
+
+class CpuExecutor::Impl {
+ public:
+  explicit Impl(std::shared_ptr<const Program> source)
+      : program(std::move(source)) {
+    evaluate(*program);
+    for (const auto& stage : program->stages) {
+      stages_.push_back(
+          std::visit([&](const auto& s) { return compile(s, work_); }, stage));
+    }
+    work_.counters = std::make_unique<Workspace::Counter[]>(
+        static_cast<size_t>(work_.num_phases));
+  }
+
+  void run(const Step& step) {
+    std::lock_guard lock(mutex_);
+    start(step);
+    const auto team = thread_team();
+    const bool timing = timing_;
+    auto last = Clock::now();
+    team->run([&](int thread) {
+      Lane lane{work_, *team, thread};
+      for (size_t i = 0; i < stages_.size(); ++i) {
+        stages_[i]->run(lane);
+        team->barrier();
+        if (timing && thread == 0) {
+          const auto now = Clock::now();
+          seconds_[i] += std::chrono::duration<double>(now - last).count();
+          last = now;
+        }
+      }
+    });
+    steps_ += timing ? 1 : 0;
+  }
+
+  void start_timing() {
+    std::lock_guard lock(mutex_);
+    seconds_.assign(stages_.size(), 0);
+    steps_ = 0;
+    timing_ = true;
+  }
+
+  std::vector<StageTime> stop_timing() {
+    std::lock_guard lock(mutex_);
+    timing_ = false;
+    std::vector<StageTime> rows;
+    for (size_t i = 0; i < stages_.size() && i < seconds_.size(); ++i) {
+      const std::string name = name_of(program->stages[i]);
+      auto row = std::find_if(
+          rows.begin(), rows.end(), [&](auto& r) { return r.name == name; });
+      if (row == rows.end()) {
+        row = rows.insert(rows.end(), StageTime{name});
+      }
+      ++row->count;
+      row->seconds += seconds_[i];
+      row->bytes += stages_[i]->nbytes();
+      row->steps = steps_;
+    }
+    return rows;
+  }
+
+  const std::shared_ptr<const Program> program;
+
+ private:
+  void start(const Step& step) {
+    work_.step = step;
+    if (step.batch > batch_) {
+      batch_ = step.batch;
+      work_.x.reserve(batch_);
+      work_.hidden_prepared.reserve(batch_ * work_.most_top_k);
+      for (const auto& stage : stages_) {
+        stage->reserve(work_, batch_);
+      }
+    }
+    for (auto& rotation : work_.rotations) {
+      rotate_to(step.position, rotation);
+    }
+    for (int i = 0; i < work_.num_phases; ++i) {
+      work_.counters[static_cast<size_t>(i)].next.store(
+          0, std::memory_order_relaxed);
+    }
+  }
+
+  std::mutex mutex_;
+  Workspace work_;
+  std::vector<CpuStagePtr> stages_;
+  int batch_ = 0;
+  bool timing_ = false;
+  int64_t steps_ = 0;
+  std::vector<double> seconds_; // a stage
+};
+
+CpuExecutor::CpuExecutor(std::shared_ptr<const Program> program)
+    : impl_(std::make_unique<Impl>(std::move(program))) {}
+CpuExecutor::~CpuExecutor() = default;
+
+void CpuExecutor::run(const Step& step) {
+  impl_->run(step);
+}
+
+const Program& CpuExecutor::program() const {
+  return *impl_->program;
+}
+
+void CpuExecutor::start_timing() {
+  impl_->start_timing();
+}
+
+std::vector<StageTime> CpuExecutor::stop_timing() {
+  return impl_->stop_timing();
+}
+
+} // namespace zmlx::decode

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+// Runs a decode program on the CPU: one job of the thread team a token, with a
+// barrier after each phase.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "zmlx/model/decode/program.h"
+
+namespace zmlx::decode {
+
+/// One layer's cache as the executor updates it in place: (batch, kv_heads,
+/// capacity, head_dim) each for attention, or (batch, taps - 1, dim) of inputs.
+struct LayerState {
+  float* keys = nullptr;
+  float* values = nullptr;
+  int64_t capacity = 0;
+  float* inputs = nullptr;
+};
+
+/// One token for each sequence of a batch, at the same position.
+struct Step {
+  int batch = 1;
+  int position = 0;
+  const int32_t* tokens = nullptr; // (batch)
+  std::vector<LayerState> layers;
+  float* logits = nullptr; // (batch, vocab)
+};
+
+/// What one kind of stage took in a number of steps.
+struct StageTime {
+  std::string name;
+  int count = 0; // stages of a step
+  double seconds = 0; // all of them, over `steps`
+  int64_t steps = 0;
+  uint64_t bytes = 0; // of weights that a step of batch 1 reads in them
+};
+
+/// Runs steps of one program; a second caller waits. The same bits for any
+/// number of threads.
+class CpuExecutor {
+ public:
+  /// Evaluates the arrays of the program.
+  explicit CpuExecutor(std::shared_ptr<const Program> program);
+  ~CpuExecutor();
+
+  void run(const Step& step);
+
+  const Program& program() const;
+
+  /// Starts measuring stages, from zero.
+  void start_timing();
+  /// What was measured since, a row a kind of stage, and stops.
+  std::vector<StageTime> stop_timing();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+} // namespace zmlx::decode

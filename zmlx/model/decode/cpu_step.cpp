@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/decode/cpu_step.h"
+
+#include "zmlx/base/error.h"
+#include "zmlx/runtime/cpu_op.h"
+
+namespace zmlx::decode {
+namespace {
+
+/// The arrays of one step: tokens, then each layer's state.
+struct Arrays {
+  std::vector<mx::array> inputs;
+  std::vector<CpuOutput> outputs;
+
+  void add(mx::array state) {
+    outputs.push_back(
+        {state.shape(), mx::float32, static_cast<int>(inputs.size())});
+    inputs.push_back(std::move(state));
+  }
+};
+
+mx::Shape with_batch(int batch, const mx::Shape& shape) {
+  mx::Shape whole = {batch};
+  whole.insert(whole.end(), shape.begin(), shape.end());
+  return whole;
+}
+
+} // namespace
+
+CpuStep::CpuStep(std::shared_ptr<const Program> program)
+    : executor_(std::make_shared<CpuExecutor>(std::move(program))) {
+  for (const auto& stage : executor_->program().stages) {
+    if (const auto* conv = std::get_if<ConvStage>(&stage)) {
+      layers_.push_back(
+          {static_cast<size_t>(conv->layer),
+           {conv->taps.shape(0) - 1, conv->taps.shape(1)},
+           false});
+    } else if (const auto* attend = std::get_if<AttendStage>(&stage)) {
+      layers_.push_back(
+          {static_cast<size_t>(attend->layer),
+           {attend->spec.kv_heads, 0, attend->spec.head_dim},
+           true});
+    }
+  }
+}
+
+mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
+  const int batch = tokens.shape(0);
+  int position = 0;
+  Arrays arrays;
+  arrays.inputs.push_back(mx::contiguous(mx::astype(tokens, mx::int32)));
+  arrays.outputs.push_back(
+      {{batch, 1, executor_->program().vocab}, mx::float32});
+  for (const auto& layer : layers_) {
+    if (layer.attends) {
+      auto& kv = static_cast<KVCache&>(*cache[layer.index]);
+      position = kv.offset;
+      kv.reserve(1, with_batch(batch, layer.state), mx::float32);
+      arrays.add(*std::exchange(kv.keys, std::nullopt));
+      arrays.add(*std::exchange(kv.values, std::nullopt));
+    } else {
+      auto& conv = static_cast<ConvCache&>(*cache[layer.index]);
+      auto inputs = std::exchange(conv.inputs, std::nullopt);
+      arrays.add(
+          inputs ? std::move(*inputs)
+                 : mx::zeros(with_batch(batch, layer.state), mx::float32));
+    }
+  }
+  auto outputs = cpu_op(
+      "DecodeStepCpu",
+      std::move(arrays.inputs),
+      arrays.outputs,
+      [executor = executor_, layers = layers_, batch, position](
+          const auto& in, auto& out) {
+        Step step;
+        step.batch = batch;
+        step.position = position;
+        step.tokens = in[0].template data<int32_t>();
+        step.logits = out[0].template data<float>();
+        size_t next = 1;
+        for (const auto& layer : layers) {
+          step.layers.resize(layer.index + 1);
+          auto& state = step.layers[layer.index];
+          auto& first = out[next++];
+          if (layer.attends) {
+            state.keys = first.template data<float>();
+            state.capacity = first.shape(2);
+            state.values = out[next++].template data<float>();
+          } else {
+            state.inputs = first.template data<float>();
+          }
+        }
+        executor->run(step);
+      });
+  size_t next = 1;
+  for (const auto& layer : layers_) {
+    if (layer.attends) {
+      auto& kv = static_cast<KVCache&>(*cache[layer.index]);
+      kv.keys = std::move(outputs[next++]);
+      kv.values = std::move(outputs[next++]);
+      ++kv.offset;
+    } else {
+      static_cast<ConvCache&>(*cache[layer.index]).inputs =
+          std::move(outputs[next++]);
+    }
+  }
+  return std::move(outputs[0]);
+}
+
+} // namespace zmlx::decode

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// A step of the decode program on the CPU as one MLX primitive.
+#pragma once
+
+#include <memory>
+
+#include "zmlx/model/decode/cpu_executor.h"
+#include "zmlx/model/decode/fused_network.h"
+
+namespace zmlx::decode {
+
+/// Caches must be float32; they are updated in place when nobody else holds
+/// their arrays.
+class CpuStep : public StepExecutor {
+ public:
+  explicit CpuStep(std::shared_ptr<const Program> program);
+  mx::array forward(const mx::array& tokens, Cache& cache) override;
+
+  CpuExecutor& executor() {
+    return *executor_;
+  }
+
+ private:
+  struct Layer {
+    size_t index; // of the cache
+    mx::Shape state; // without the batch: of the inputs, or of the keys
+    bool attends;
+  };
+  std::vector<Layer> layers_;
+  std::shared_ptr<CpuExecutor> executor_;
+};
+
+} // namespace zmlx::decode

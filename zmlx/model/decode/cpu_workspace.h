@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT
+// What the stages of a decode program share on the CPU: vectors of the token,
+// and each thread's view of the work.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "zmlx/kernels/common/aligned.h"
+#include "zmlx/kernels/common/matvec.h"
+#include "zmlx/model/decode/cpu_executor.h"
+#include "zmlx/runtime/thread_team.h"
+
+namespace zmlx::decode {
+
+/// Rows of floats, one for each sequence of the batch (or pair of a sequence
+/// and an expert).
+class Rows {
+ public:
+  void reserve(int count, int64_t width) {
+    width_ = std::max(width_, (width + 15) / 16 * 16);
+    count_ = std::max(count_, count);
+    values_.resize(static_cast<size_t>(count_ * width_));
+  }
+  float* operator[](int64_t row) {
+    return values_.data() + row * width_;
+  }
+
+ private:
+  AlignedVector<float> values_;
+  int64_t width_ = 0;
+  int count_ = 0;
+};
+
+/// What a vector must be prepared for: matrices that agree in this share it.
+struct Format {
+  int64_t cols;
+  int bits, group_size;
+
+  explicit Format(const cpu::PackedMatrix& w)
+      : cols(w.cols), bits(w.bits), group_size(w.group_size) {}
+  bool operator==(const Format& other) const {
+    return cols == other.cols && (bits == 4) == (other.bits == 4) &&
+        group_size == other.group_size;
+  }
+};
+
+/// Vectors prepared for matrices, a list of rows for each format in use.
+class PreparedPool {
+ public:
+  /// The index of a format, added when it is new.
+  int index_of(const cpu::PackedMatrix& w) {
+    const Format format(w);
+    const auto found = std::find_if(all_.begin(), all_.end(), [&](auto& one) {
+      return one.format == format;
+    });
+    if (found != all_.end()) {
+      return static_cast<int>(found - all_.begin());
+    }
+    all_.push_back({format, {}});
+    return static_cast<int>(all_.size()) - 1;
+  }
+  void reserve(int rows) {
+    for (auto& one : all_) {
+      while (one.rows.size() < static_cast<size_t>(rows)) {
+        one.rows.emplace_back().reserve(
+            one.format.cols, one.format.bits, one.format.group_size);
+      }
+    }
+  }
+  std::vector<cpu::PreparedVector>& operator[](int index) {
+    return all_[static_cast<size_t>(index)].rows;
+  }
+
+ private:
+  struct Prepared {
+    Format format;
+    std::vector<cpu::PreparedVector> rows;
+  };
+  std::vector<Prepared> all_;
+};
+
+/// The experts of a step: pairs of a sequence and one of its experts, and the
+/// same pairs grouped by expert, so that each expert's weights are read once.
+struct Routing {
+  struct Group {
+    int expert;
+    int first, count; // of `order`
+  };
+  std::vector<int> ids; // (batch, top_k)
+  std::vector<float> weights; // (batch, top_k)
+  std::vector<int> order; // pairs, sorted by expert
+  std::vector<Group> groups;
+};
+
+/// Cosines and sines of the step's position, (head_dim / 2) each.
+struct Rotation {
+  float theta;
+  int head_dim;
+  std::vector<float> cosines, sines;
+};
+
+struct Workspace {
+  Step step;
+  Rows h; // the residual stream
+  Rows normed; // its norm
+  Rows mixed; // what a mixer hands on
+  Rows queries, keys, values;
+  Rows scores; // of the router
+  Rows hidden; // a row a pair
+  PreparedPool x; // of normed or mixed
+  PreparedPool hidden_prepared; // a row a pair
+  std::vector<Rotation> rotations;
+
+  /// A counter from which the threads take the tasks of one phase.
+  int add_phase() {
+    return num_phases++;
+  }
+  int add_rotation(float theta, int head_dim);
+
+  int num_phases = 0;
+  /// Experts a sequence goes to: in the last stage compiled, and the most.
+  int top_k = 1, most_top_k = 1;
+  struct alignas(64) Counter {
+    std::atomic<int64_t> next{0};
+  };
+  std::unique_ptr<Counter[]> counters; // one a phase, zero before a step
+};
+
+/// One thread of a running step.
+struct Lane {
+  Workspace& work;
+  ThreadTeam& team;
+  const int thread;
+  Routing routing = {}; // the same on every thread
+  AlignedVector<float> scratch = {};
+
+  Range share_of(int64_t count, int64_t unit) const {
+    return share(count, unit, thread, team.size());
+  }
+  int batch() const {
+    return work.step.batch;
+  }
+  /// Calls run(task) for the tasks 0 .. count - 1 that no other thread takes:
+  /// threads that a neighbour of the machine slows down take fewer.
+  template <class Run>
+  void tasks(int phase, int64_t count, const Run& run) {
+    if (team.size() == 1) {
+      for (int64_t task = 0; task < count; ++task) {
+        run(task);
+      }
+      return;
+    }
+    auto& next = work.counters[static_cast<size_t>(phase)].next;
+    for (int64_t task;
+         (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
+      run(task);
+    }
+  }
+  float* floats(int64_t count) {
+    if (scratch.size() < static_cast<size_t>(count)) {
+      scratch.resize(static_cast<size_t>(count));
+    }
+    return scratch.data();
+  }
+};
+
+/// Rows that one task takes of a matrix: some tasks a thread, whole chunks of
+/// what the next stage prepares.
+inline int64_t rows_a_task(int64_t rows, int threads) {
+  const int64_t even = rows / (6 * threads);
+  return std::clamp<int64_t>(even / 16 * 16, 16, 128);
+}
+
+/// A matrix (or a stack of them) of a stage, and where vectors prepared for it
+/// are.
+struct Matrix {
+  cpu::PackedMatrix view;
+  int pool_index = 0;
+
+  Matrix(const quant::QuantizedArrays& arrays, PreparedPool& pool)
+      : view(quant::view(arrays)), pool_index(pool.index_of(view)) {}
+};
+
+/// Prepares norm(rows), or the rows themselves without one, for matrices of
+/// some pool indices of Workspace::x. Ends with a barrier.
+class Preparation {
+ public:
+  Preparation(const Norm* norm, std::initializer_list<const Matrix*> matrices);
+  void run(Lane& lane, Rows& rows) const;
+
+ private:
+  const float* weight_ = nullptr;
+  float eps_ = 0;
+  std::vector<int> pool_indices_;
+  int64_t cols_;
+};
+
+/// out[i][row - begin] = (W x)[row] for vectors x = vectors[indices ?
+/// indices[i] : i], i < count.
+void multiply(
+    const cpu::PackedMatrix& w,
+    const std::vector<cpu::PreparedVector>& vectors,
+    const int* indices,
+    int64_t count,
+    Range rows,
+    float* const* out);
+
+/// The values of an optional bias, or null.
+inline const float* data_of(const std::optional<mx::array>& bias) {
+  return bias ? bias->data<float>() : nullptr;
+}
+
+/// A stage ready to run. Each thread of the team calls run() with its lane;
+/// after it a barrier follows.
+class CpuStage {
+ public:
+  virtual ~CpuStage() = default;
+  virtual void run(Lane& lane) const = 0;
+  /// Grows the workspace for a batch.
+  virtual void reserve(Workspace& work, int batch) const = 0;
+  /// Bytes of weights that one sequence's step reads.
+  virtual uint64_t nbytes() const = 0;
+};
+
+using CpuStagePtr = std::unique_ptr<CpuStage>;
+CpuStagePtr compile(const EmbedStage& stage, Workspace& work);
+CpuStagePtr compile(const ConvStage& stage, Workspace& work);
+CpuStagePtr compile(const QkvStage& stage, Workspace& work);
+CpuStagePtr compile(const AttendStage& stage, Workspace& work);
+CpuStagePtr compile(const MixStage& stage, Workspace& work);
+CpuStagePtr compile(const ExpertsStage& stage, Workspace& work);
+CpuStagePtr compile(const CombineStage& stage, Workspace& work);
+CpuStagePtr compile(const HeadStage& stage, Workspace& work);
+
+} // namespace zmlx::decode

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+// The decode program on the demo model against stock MLX.
+#include <cmath>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "zmlx/model/decode/fused_network.h"
+#include "zmlx/model/decode/lower.h"
+#include "zmlx/model/model.h"
+#include "zmlx/model/patch/patch.h"
+#include "zmlx/runtime/thread_team.h"
+
+namespace zmlx::decode {
+namespace {
+
+std::unique_ptr<Model> demo() {
+  LoadOptions options;
+  options.skip_tokenizer = true;
+  return load(ZMLX_SOURCE_DIR "/models/demo", options);
+}
+
+std::unique_ptr<Model> demo_with_steps() {
+  auto model = demo();
+  const auto done = patch(*model, {.patterns = {"decode_step"}});
+  EXPECT_EQ(done.installed.size(), 1u) << done.summary();
+  return model;
+}
+
+mx::array tokens(std::vector<int> ids, int batch = 1) {
+  const int length = static_cast<int>(ids.size()) / batch;
+  return mx::array(ids.begin(), {batch, length}, mx::int32);
+}
+
+std::vector<float> values(const mx::array& array) {
+  auto flat = mx::contiguous(mx::astype(array, mx::float32));
+  mx::eval(flat);
+  return {flat.data<float>(), flat.data<float>() + flat.size()};
+}
+
+// Logits of three steps after a prompt.
+std::vector<float> run(
+    Network& network,
+    const mx::array& prompt,
+    const std::vector<mx::array>& steps) {
+  auto cache = network.make_cache();
+  network.forward(prompt, cache, true);
+  std::vector<float> all;
+  for (const auto& step : steps) {
+    const auto logits = values(network.forward(step, cache, true));
+    all.insert(all.end(), logits.begin(), logits.end());
+  }
+  return all;
+}
+
+double largest_difference(
+    const std::vector<float>& a,
+    const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double most = 0;
+  for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
+    most = std::max<double>(most, std::abs(a[i] - b[i]));
+  }
+  return most;
+}
+
+TEST(DecodeStep, EqualsStockForABatchOfSequences) {
+  auto stock = demo(), fused = demo_with_steps();
+  const auto prompt = tokens({5, 9, 200, 31, 7, 400, 3, 77, 12}, 3);
+  const std::vector<mx::array> steps = {
+      tokens({8, 90, 700}, 3), tokens({11, 12, 13}, 3), tokens({4, 4, 4}, 3)};
+  const auto expected = run(*stock->network, prompt, steps);
+  EXPECT_LT(
+      largest_difference(expected, run(*fused->network, prompt, steps)), 1e-4);
+}
+
+TEST(DecodeStep, GivesEachSequenceOfABatchWhatItHasAlone) {
+  auto model = demo_with_steps();
+  const auto both =
+      run(*model->network, tokens({5, 9, 200, 31}, 2), {tokens({8, 90}, 2)});
+  const auto first = run(*model->network, tokens({5, 9}), {tokens({8})});
+  const auto second = run(*model->network, tokens({200, 31}), {tokens({90})});
+  const auto vocab = static_cast<ptrdiff_t>(first.size());
+  EXPECT_LT(
+      largest_difference({both.begin(), both.begin() + vocab}, first), 1e-4);
+  EXPECT_LT(
+      largest_difference({both.begin() + vocab, both.end()}, second), 1e-4);
+}
+
+TEST(DecodeStep, StartsFromAnEmptyCache) {
+  auto stock = demo(), fused = demo_with_steps();
+  auto run_first = [](Network& network) {
+    auto cache = network.make_cache();
+    return values(network.forward(tokens({17}), cache, true));
+  };
+  EXPECT_LT(
+      largest_difference(
+          run_first(*stock->network), run_first(*fused->network)),
+      1e-4);
+}
+
+TEST(DecodeStep, CrossesTheCachesGrowth) {
+  auto stock = demo(), fused = demo_with_steps();
+  std::vector<int> prompt(254);
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    prompt[i] = static_cast<int>(i * 37 % 1000);
+  }
+  std::vector<mx::array> steps;
+  for (int i = 0; i < 5; ++i) {
+    steps.push_back(tokens({100 + i}));
+  }
+  EXPECT_LT(
+      largest_difference(
+          run(*stock->network, tokens(prompt), steps),
+          run(*fused->network, tokens(prompt), steps)),
+      1e-4);
+}
+
+TEST(DecodeStep, IsBitwiseTheSameForAnyNumberOfThreads) {
+  auto model = demo_with_steps();
+  const int before = num_threads();
+  std::vector<std::vector<float>> results;
+  for (const int threads : {1, 2, 3, 2}) {
+    set_num_threads(threads);
+    results.push_back(
+        run(*model->network,
+            tokens({5, 9, 200, 31}, 2),
+            {tokens({8, 90}, 2), tokens({2, 3}, 2)}));
+  }
+  set_num_threads(before);
+  for (const auto& result : results) {
+    EXPECT_EQ(result, results[0]);
+  }
+}
+
+TEST(DecodeStep, LeavesArraysThatOthersHoldAsTheyWere) {
+  auto model = demo_with_steps();
+  auto cache = model->network->make_cache();
+  model->network->forward(tokens({5, 9, 200}), cache, true);
+  eval(cache);
+  std::vector<mx::array> held;
+  std::vector<std::vector<float>> before;
+  for (const auto& layer : cache) {
+    for (auto& state : layer->state()) {
+      before.push_back(values(state));
+      held.push_back(state);
+    }
+  }
+  mx::eval(model->network->forward(tokens({8}), cache, true));
+  eval(cache);
+  for (size_t i = 0; i < held.size(); ++i) {
+    EXPECT_EQ(values(held[i]), before[i]) << i;
+  }
+}
+
+TEST(DecodeStep, LetsStockGoOnWithItsCaches) {
+  auto stock = demo(), fused = demo_with_steps();
+  auto own = stock->network->make_cache(), other = stock->network->make_cache();
+  for (const auto& part : {tokens({5, 9, 200}), tokens({8}), tokens({1, 2})}) {
+    mx::eval(stock->network->forward(part, own, true));
+    mx::eval(fused->network->forward(part, other, true));
+  }
+  EXPECT_LT(
+      largest_difference(
+          values(stock->network->forward(tokens({30}), own, true)),
+          values(stock->network->forward(tokens({30}), other, true))),
+      1e-4);
+}
+
+TEST(DecodeStep, RunsSeveralModelsFromSeveralThreads) {
+  const auto expected =
+      run(*demo_with_steps()->network, tokens({5, 9}), {tokens({8})});
+  std::vector<float> results[2];
+  // MLX's streams belong to threads: each one loads its own model.
+  auto work = [](std::vector<float>& result) {
+    auto model = demo_with_steps();
+    for (int i = 0; i < 20; ++i) {
+      result = run(*model->network, tokens({5, 9}), {tokens({8})});
+    }
+  };
+  std::thread other([&] { work(results[1]); });
+  work(results[0]);
+  other.join();
+  EXPECT_EQ(results[0], expected);
+  EXPECT_EQ(results[1], expected);
+}
+
+TEST(DecodeStep, RefusesAStepPastTheContextOrOfAnotherBatch) {
+  auto model = demo();
+  model->info.max_positions = 3;
+  patch(*model, {.patterns = {"decode_step"}});
+  auto cache = model->network->make_cache();
+  model->network->forward(tokens({5, 9}), cache, true);
+  EXPECT_THROW(
+      model->network->forward(tokens({1, 2}, 2), cache, true),
+      std::invalid_argument);
+  const auto logits = values(model->network->forward(tokens({8}), cache, true));
+  EXPECT_THROW(
+      model->network->forward(tokens({8}), cache, true), std::invalid_argument);
+  auto again = model->network->make_cache();
+  model->network->forward(tokens({5, 9}), again, true);
+  EXPECT_EQ(values(model->network->forward(tokens({8}), again, true)), logits);
+}
+
+TEST(DecodeStep, MakesNumbersOfTokensOutsideTheVocabularyVisible) {
+  auto model = demo_with_steps();
+  auto cache = model->network->make_cache();
+  const auto logits = values(
+      model->network->forward(tokens({model->info.vocab_size}), cache, true));
+  EXPECT_TRUE(std::isnan(logits[0]));
+}
+
+TEST(DecodeStep, IsPutInOnceAndTakenOutAgain) {
+  auto model = demo();
+  const Network* stock = model->network.get();
+  patch(*model);
+  EXPECT_EQ(model->network->kind(), "FusedDecodeStep");
+  EXPECT_TRUE(patch(*model).installed.empty());
+  unpatch(*model);
+  EXPECT_EQ(model->network.get(), stock);
+}
+
+TEST(DecodeStep, IsLeftOutAtOtherActivationsWithAReason) {
+  LoadOptions options;
+  options.dtype = mx::bfloat16;
+  options.skip_tokenizer = true;
+  auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
+  const auto done = patch(*model, {.patterns = {"decode_step"}});
+  ASSERT_EQ(done.skipped.size(), 1u);
+  EXPECT_NE(done.skipped[0].reason.find("float32"), std::string::npos);
+}
+
+} // namespace
+} // namespace zmlx::decode

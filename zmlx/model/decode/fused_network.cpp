@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/decode/fused_network.h"
+
+#include "zmlx/base/error.h"
+#include "zmlx/model/decode/cpu_step.h"
+
+namespace zmlx::decode {
+namespace {
+
+void check_step(
+    const mx::array& tokens,
+    const Cache& cache,
+    int max_positions) {
+  const int batch = tokens.shape(0);
+  for (const auto& layer : cache) {
+    if (const auto* kv = dynamic_cast<const KVCache*>(layer.get());
+        kv && max_positions > 0 && kv->offset >= max_positions) {
+      invalid(
+          "decode_step",
+          "the context must be at most ",
+          max_positions,
+          " tokens, got ",
+          kv->offset + 1,
+          '.');
+    }
+    for (const auto& state : layer->state()) {
+      if (state.shape(0) != batch) {
+        invalid(
+            "decode_step",
+            "the batch must be the cache's, ",
+            state.shape(0),
+            ", got ",
+            batch,
+            '.');
+      }
+    }
+  }
+}
+
+} // namespace
+
+std::shared_ptr<StepExecutor> make_executor(
+    std::shared_ptr<const Program> program) {
+  if (mx::default_device() == mx::Device(mx::Device::cpu)) {
+    return std::make_shared<CpuStep>(std::move(program));
+  }
+  return nullptr;
+}
+
+FusedNetwork::FusedNetwork(
+    std::unique_ptr<Network> stock,
+    std::shared_ptr<StepExecutor> executor,
+    int max_positions)
+    : stock(std::move(stock)),
+      executor(std::move(executor)),
+      max_positions_(max_positions) {}
+
+mx::array
+FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
+  if (tokens.shape(1) != 1 || cache.empty()) {
+    return stock->forward(tokens, cache, last_only);
+  }
+  check_step(tokens, cache, max_positions_);
+  return executor->forward(tokens, cache);
+}
+
+} // namespace zmlx::decode

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+// A network whose steps of one token run as a decode program.
+#pragma once
+
+#include <memory>
+
+#include "zmlx/model/decode/program.h"
+#include "zmlx/model/model.h"
+
+namespace zmlx::decode {
+
+/// Runs steps of one token a sequence, logits (batch, 1, vocab) float32, and
+/// advances the same caches as the network that the program was made of.
+class StepExecutor {
+ public:
+  virtual ~StepExecutor() = default;
+  virtual mx::array forward(const mx::array& tokens, Cache& cache) = 0;
+};
+
+/// The executor of the default device, or null when it has none.
+std::shared_ptr<StepExecutor> make_executor(
+    std::shared_ptr<const Program> program);
+
+/// Stands for `stock`: one token a sequence with a cache goes through the
+/// executor, everything else through stock.
+class FusedNetwork : public Network {
+ public:
+  /// max_positions: the longest context, 0 for any.
+  FusedNetwork(
+      std::unique_ptr<Network> stock,
+      std::shared_ptr<StepExecutor> executor,
+      int max_positions);
+
+  std::string_view kind() const override {
+    return "FusedDecodeStep";
+  }
+  const Module& stock_module() const override {
+    return *stock;
+  }
+  std::vector<Child> children() override {
+    return stock->children();
+  }
+  /// Throws std::invalid_argument when a step would go past max_positions or
+  /// has another batch than the cache; the cache is then as it was.
+  mx::array forward(const mx::array& tokens, Cache& cache, bool last_only)
+      override;
+  Cache make_cache() const override {
+    return stock->make_cache();
+  }
+  std::optional<Backbone> backbone() const override {
+    return stock->backbone();
+  }
+
+  std::unique_ptr<Network> stock;
+  const std::shared_ptr<StepExecutor> executor;
+
+ private:
+  int max_positions_;
+};
+
+} // namespace zmlx::decode

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/layers/packed_arrays.h"
+
+#include "zmlx/base/error.h"
+
+namespace zmlx {
+
+PackedArrays packed_arrays(const PackedWeight& weight) {
+  if (!weight.biases) {
+    return {{}, {}, "the mode must be affine, got " + weight.mode};
+  }
+  quant::QuantizedArrays arrays{
+      weight.packed,
+      weight.scales.stored(),
+      weight.biases->stored(),
+      weight.bits,
+      weight.group_size};
+  auto reason = quant::why_unsupported(arrays, weight.mode);
+  if (!reason.empty()) {
+    return {{}, {}, std::move(reason)};
+  }
+  return {std::move(arrays), {}, ""};
+}
+
+PackedArrays packed_arrays(
+    const std::variant<DenseWeight, PackedWeight>& weight) {
+  const auto* packed = std::get_if<PackedWeight>(&weight);
+  return packed ? packed_arrays(*packed)
+                : PackedArrays{{}, {}, "its weights must be quantised"};
+}
+
+PackedArrays packed_arrays(const LayerSlot& layer) {
+  const auto* linear =
+      dynamic_cast<const QuantizedLinear*>(&layer->stock_module());
+  if (!linear) {
+    return {
+        {},
+        {},
+        concat("its projections must be QuantizedLinear, got ", layer->kind())};
+  }
+  auto packed = packed_arrays(linear->weight);
+  if (linear->bias) {
+    packed.bias = linear->bias->stored();
+  }
+  return packed;
+}
+
+} // namespace zmlx

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT
+// What a device is called: for reports, and as a key of what is kept for it.
+#pragma once
+
+#include <string>
+
+#include "mlx/mlx.h"
+
+namespace zmlx {
+
+namespace mx = mlx::core;
+
+/// "AMD EPYC 9B45"; "" where the system does not tell.
+std::string cpu_name();
+
+/// cpu_name(), or the GPU's name.
+std::string device_name(const mx::Device& device);
+
+/// "cpu", "metal" or "cuda".
+const char* backend_name(const mx::Device& device);
+
+} // namespace zmlx
