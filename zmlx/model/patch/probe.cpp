@@ -69,7 +69,11 @@ probe(const Mixer& stock, const Mixer& fused, int width, bool attends) {
 }
 
 ProbeResult
-probe(Network& network, decode::StepExecutor& executor, int vocab_size) {
+probe(
+    Network& network,
+    decode::StepExecutor& executor,
+    int vocab_size,
+    mx::Dtype dtype) {
   double error = INFINITY;
   for (const uint64_t seed : {4, 5}) {
     const auto tokens = mx::random::randint(
@@ -88,11 +92,11 @@ probe(Network& network, decode::StepExecutor& executor, int vocab_size) {
           difference(expected, executor.forward(columns(i, i + 1), other)));
     }
     error = std::min(error, worst);
-    if (error <= allowed_error(mx::float32)) {
+    if (error <= allowed_error(dtype)) {
       break;
     }
   }
-  return {error, allowed_error(mx::float32)};
+  return {error, allowed_error(dtype)};
 }
 
 } // namespace zmlx

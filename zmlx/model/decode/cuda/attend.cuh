@@ -82,7 +82,7 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
   Shared& shared = block();
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31;
   const int dim = s.head_dim, group = s.heads / s.kv_heads;
-  const int seen = shared.step.position + 1, splits = splits_of(s, seen);
+  const int seen = shared.position + 1, splits = splits_of(s, seen);
   const int kv = blockIdx.x % s.kv_heads, split = blockIdx.x / s.kv_heads;
   if (split >= splits) {
     await_grid(c);
@@ -102,23 +102,25 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
   u8* keys = reinterpret_cast<u8*>(stats + group * 4);
   u8* values = keys + rows * row_bytes;
   const float* in = shared.exchange + s.x_at;
-  const u32 head = kv * s.capacity * dim;
+  const u32 head = kv * shared.capacity * dim;
+  const u64 key_cache = shared.caches[s.cache];
+  const u64 value_cache = shared.caches[s.cache + 1];
   int stop = min(begin + rows, end);
   // Copied while queries are waited for.
-  copy_rows(keys, row_bytes, s.keys, head, dim, begin, min(stop, seen - 1));
-  copy_rows(values, row_bytes, s.values, head, dim, begin, min(stop, seen - 1));
+  copy_rows(keys, row_bytes, key_cache, head, dim, begin, min(stop, seen - 1));
+  copy_rows(values, row_bytes, value_cache, head, dim, begin, min(stop, seen - 1));
   await_grid(c);
   if (newest && warp == kWarps - 1) {
     norm_and_rotate(s, in + s.rows_a + kv * dim, s.key_norm, 1.0f, key);
 #pragma unroll 1
     for (int i = lane; i < dim; i += 32) {
-      key[i] = store_cached(s.keys, head + (seen - 1) * dim + i, key[i]);
+      key[i] = store_cached(key_cache, head + (seen - 1) * dim + i, key[i]);
     }
   } else if (newest && warp == kWarps - 2) {
 #pragma unroll 1
     for (int i = lane; i < dim; i += 32) {
       value[i] = store_cached(
-          s.values, head + (seen - 1) * dim + i,
+          value_cache, head + (seen - 1) * dim + i,
           __ldcg(in + s.rows_a + s.rows_b + kv * dim + i));
     }
   }
@@ -128,20 +130,20 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
     norm_and_rotate(
         s, in + (kv * group + h) * dim, s.query_norm, scale, queries + h * dim);
     if (lane == 0) {
-      stats[h * 4] = -INFINITY;
+      stats[h * 4] = -infinity();
       stats[h * 4 + 1] = 0;
     }
   }
-  constexpr int outputs = 1024 / kConsumers; // group * dim is at most 1024
+  constexpr int outputs = kMaxAttended / kConsumers;
   float y[outputs] = {};
 #pragma unroll 1
   for (int first = begin; first < end; first = stop) {
     if (first > begin) {
       stop = min(first + rows, end);
       sync_consumers();
-      copy_rows(keys, row_bytes, s.keys, head, dim, first, min(stop, seen - 1));
+      copy_rows(keys, row_bytes, key_cache, head, dim, first, min(stop, seen - 1));
       copy_rows(
-          values, row_bytes, s.values, head, dim, first, min(stop, seen - 1));
+          values, row_bytes, value_cache, head, dim, first, min(stop, seen - 1));
     }
     finish_copies();
     sync_consumers();
@@ -174,8 +176,8 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
 #pragma unroll 1
     for (int h = warp; h < group; h += kWarps) {
       float* of = scores + h * rows; // at most two a lane
-      const float a = lane < count ? of[lane] : -INFINITY;
-      const float b = lane + 32 < count ? of[lane + 32] : -INFINITY;
+      const float a = lane < count ? of[lane] : -infinity();
+      const float b = lane + 32 < count ? of[lane + 32] : -infinity();
       float top = fmaxf(a, b);
 #pragma unroll
       for (int o = 16; o; o >>= 1) {
@@ -234,14 +236,14 @@ __device__ __noinline__ void merge(const Stage& s) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int dim = s.head_dim, record = dim + 4;
   const int group = s.heads / s.kv_heads, stride = group * record;
-  const int splits = splits_of(s, shared.step.position + 1);
+  const int splits = splits_of(s, shared.position + 1);
 #pragma unroll 1
   for (int u = blockIdx.x + warp * gridDim.x; u < s.units;
        u += kWarps * gridDim.x) {
     const int channel = u * 16 + (lane & 15), head = channel / dim;
     const float* from = shared.exchange + s.x_at +
         (head / group * s.splits * group + head % group) * record;
-    float top = -INFINITY, total = 0, y = 0;
+    float top = -infinity(), total = 0, y = 0;
 #pragma unroll 1
     for (int base = lane >> 4; base < splits; base += 8) {
       float o[4], m[4], l[4];
@@ -250,13 +252,13 @@ __device__ __noinline__ void merge(const Stage& s) {
         const bool there = base + 2 * i < splits;
         const float* at = from + (base + 2 * i) * stride;
         o[i] = there ? __ldcg(at + channel % dim) : 0.0f;
-        m[i] = there ? __ldcg(at + dim) : -INFINITY;
+        m[i] = there ? __ldcg(at + dim) : -infinity();
         l[i] = there ? __ldcg(at + dim + 1) : 0.0f;
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float next = fmaxf(top, m[i]);
-        if (next > -INFINITY) {
+        if (next > -infinity()) {
           const float fade = expf(top - next), weight = expf(m[i] - next);
           top = next;
           total = total * fade + weight * l[i];
@@ -265,7 +267,7 @@ __device__ __noinline__ void merge(const Stage& s) {
       }
     }
     const float next = fmaxf(top, __shfl_xor_sync(~0u, top, 16));
-    const float fade = top == -INFINITY ? 0.0f : expf(top - next);
+    const float fade = top == -infinity() ? 0.0f : expf(top - next);
     total = sum_lanes(total * fade, 16, 32);
     y = sum_lanes(y * fade, 16, 32);
     if (lane < 16) {

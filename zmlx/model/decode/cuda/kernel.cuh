@@ -6,60 +6,6 @@
 
 namespace zmlx_decode {
 
-__device__ __forceinline__ bool
-better(float value, int at, float best, int best_at) {
-  return value > best || (value == best && at < best_at);
-}
-
-// The best of a warp, in every lane.
-__device__ __forceinline__ void best_of_warp(float& best, int& best_at) {
-#pragma unroll 1
-  for (int o = 16; o; o >>= 1) {
-    const float other = __shfl_xor_sync(~0u, best, o);
-    const int other_at = __shfl_xor_sync(~0u, best_at, o);
-    if (better(other, other_at, best, best_at)) {
-      best = other, best_at = other_at;
-    }
-  }
-}
-
-// The best of the block, then of all blocks; warp 0 of block 0 has the answer.
-__device__ __forceinline__ int choose(Consumer& c, int at) {
-  Shared& shared = block();
-  best_of_warp(c.best, c.best_at);
-  if (c.lane == 0) {
-    shared.best[c.warp] = c.best;
-    shared.best_at[c.warp] = c.best_at;
-  }
-  sync_consumers();
-  float best = c.lane < kWarps ? shared.best[c.lane] : -INFINITY;
-  int best_at = c.lane < kWarps ? shared.best_at[c.lane] : 0x7fffffff;
-  if (c.warp == 0) {
-    best_of_warp(best, best_at);
-    if (c.lane == 0) {
-      publish(at + 2 * blockIdx.x, best);
-      publish(at + 2 * blockIdx.x + 1, __int_as_float(best_at));
-    }
-  }
-  arrive_at_grid(c);
-  if (blockIdx.x != 0) {
-    return 0;
-  }
-  await_grid(c);
-  best = -INFINITY, best_at = 0x7fffffff;
-  const float* from = shared.exchange + at;
-#pragma unroll 1
-  for (int i = c.lane; i < gridDim.x; i += 32) {
-    const float other = __ldcg(from + 2 * i);
-    const int other_at = __float_as_int(__ldcg(from + 2 * i + 1));
-    if (better(other, other_at, best, best_at)) {
-      best = other, best_at = other_at;
-    }
-  }
-  best_of_warp(best, best_at);
-  return best_at == 0x7fffffff ? 0 : best_at;
-}
-
 #ifdef ZMLX_PROFILE
 #define ZMLX_MARK(what)                                                  \
   if (c.tid == 0) {                                                      \
@@ -70,13 +16,13 @@ __device__ __forceinline__ int choose(Consumer& c, int at) {
 #define ZMLX_MARK(what)
 #endif
 
-__device__ __forceinline__ void consume(int* result, long long* profile) {
+__device__ __forceinline__ void consume(int* failed, long long* profile) {
   Shared& shared = block();
   const Program& p = shared.p;
   Consumer c = {
       static_cast<int>(threadIdx.x), static_cast<int>(threadIdx.x >> 5),
       static_cast<int>(threadIdx.x & 31), static_cast<int>(threadIdx.x / kRowLanes),
-      shared.step.count, {0, 0}, -INFINITY, 0x7fffffff};
+      shared.first_count, {0, 0}};
 #pragma unroll 1
   for (int own = 0; own < kMaxOwn; ++own) {
     const int row = (blockIdx.x + own * gridDim.x) * kRows + c.row;
@@ -88,7 +34,7 @@ __device__ __forceinline__ void consume(int* result, long long* profile) {
   }
   if (c.tid < p.half_head) {
     // Half turns, reduced in double: sincosf would bring a stack.
-    const float angle = static_cast<float>(shared.step.position) *
+    const float angle = static_cast<float>(shared.position) *
         expf(-c.tid * p.log_theta);
     const double turns = angle * 0.31830988618379067154;
     sincospif(
@@ -168,45 +114,43 @@ __device__ __forceinline__ void consume(int* result, long long* profile) {
     }
     ZMLX_MARK(3)
   }
-  const int chosen = choose(c, p.exchange_len - 2 * gridDim.x);
-  if (c.tid == 0) {
-    if (blockIdx.x == 0) {
-      result[0] = chosen;
-    }
-    if (shared.failed) {
-      result[1] = 1;
-    }
+  if (blockIdx.x == 0 && c.tid == 0) {
+    *failed = shared.failed;
   }
 }
 
-/// exchange: exchange_len floats, then the count of arrivals at barriers; last: the token that the last step chose; result: the
-/// token chosen, then 1 if a wait was given up.
+/// program: a Program, then its stages; caches: addresses; token: this step's;
+/// step: its position, and the capacity of caches of keys; workspace:
+/// exchange_len floats, then the count of arrivals at barriers, a multiple of
+/// the number of blocks; failed: whether a wait was given up.
 __device__ __forceinline__ void run(
-    const Program* program,
-    const Step* step,
-    float* exchange,
-    const int* last,
+    const u32* program,
+    const u64* caches,
+    const int* token,
+    const int* step,
+    float* workspace,
     float* logits,
-    int* result,
+    int* failed,
     long long* profile) {
   Shared& shared = block();
 #pragma unroll 1
   for (int i = threadIdx.x; i < sizeof(Program) / 4; i += kThreads) {
-    reinterpret_cast<u32*>(&shared.p)[i] =
-        reinterpret_cast<const u32*>(program)[i];
-  }
-#pragma unroll 1
-  for (int i = threadIdx.x; i < sizeof(Step) / 4; i += kThreads) {
-    reinterpret_cast<u32*>(&shared.step)[i] =
-        reinterpret_cast<const u32*>(step)[i];
+    reinterpret_cast<u32*>(&shared.p)[i] = program[i];
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    shared.exchange = exchange;
-    shared.count =
-        reinterpret_cast<u32*>(exchange + shared.p.exchange_len);
+    shared.stages =
+        reinterpret_cast<const uint4*>(program) + sizeof(Program) / 16;
+    shared.caches = caches;
+    shared.exchange = workspace;
+    shared.count = reinterpret_cast<u64*>(workspace + shared.p.exchange_len);
+    // Others may have arrived already, but nobody got past the first barrier.
+    const u64 count = *reinterpret_cast<volatile u64*>(shared.count);
+    shared.first_count = count - count % gridDim.x;
     shared.logits = logits;
-    shared.token = shared.step.token >= 0 ? shared.step.token : *last;
+    shared.token = *token;
+    shared.position = step[0];
+    shared.capacity = step[1];
     shared.failed = 0;
 #pragma unroll 1
     for (int i = 0; i < shared.p.slots; ++i) {
@@ -221,7 +165,7 @@ __device__ __forceinline__ void run(
   if (threadIdx.x >= kConsumers) {
     produce();
   } else {
-    consume(result, profile);
+    consume(failed, profile);
   }
 }
 

@@ -6,10 +6,6 @@
 
 namespace zmlx_decode {
 
-constexpr int kMaxSlots = 16;
-constexpr int kMaxTopK = 16;
-constexpr int kMaxOwn = 4; // units of 16 rows of the residual stream a block
-constexpr int kMaxHalf = 64; // half a head
 
 // The start of a block's shared memory; the ring and the rest follow.
 struct Shared {
@@ -17,21 +13,23 @@ struct Shared {
   alignas(16) Stage stage[3];
   alignas(16) Stage ahead[kProducers][2];
   alignas(16) Program p;
-  Step step;
+  const uint4* stages;
+  const u64* caches; // addresses
   float* exchange;
-  u32* count; // of arrivals at the grid's barriers
+  u64* count; // of arrivals at the grid's barriers
+  u64 first_count; // before this launch
   float* logits;
-  int token; // this step's input
+  int token, position, capacity;
   int failed;
   float sum_squares[2][kWarps];
   float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
   float fresh[kRows];
   float weight[kMaxTopK];
   int chosen[kProducers][kMaxTopK];
-  float best[kWarps];
-  int best_at[kWarps];
   float cosines[kMaxHalf], sines[kMaxHalf];
 };
+
+static_assert(sizeof(Shared) <= kHeadBytes);
 
 __device__ __forceinline__ Shared& block() {
   return *reinterpret_cast<Shared*>(shared_memory());
@@ -70,12 +68,12 @@ __device__ __forceinline__ void route(
   const float squares =
       sum_lanes(sum_squares[lane & (kWarps - 1)], 1, kWarps);
   const float rms = 1.0f / sqrtf(squares / s.norm_len + s.eps);
-  float score[4], most = -INFINITY, sum = 0;
+  float score[4], most = -infinity(), sum = 0;
   u32 key[4] = {0, 0, 0, 0};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int e = lane + 32 * i;
-    score[i] = -INFINITY;
+    score[i] = -infinity();
     if (e < experts) {
       float logit = 0;
 #pragma unroll
@@ -296,11 +294,11 @@ __device__ __forceinline__ bool has_pieces(int kind) {
   return kind != kAttend && kind != kMerge;
 }
 
-__device__ __forceinline__ const uint4* stage_words(const Shared& shared, int i) {
-  return reinterpret_cast<const uint4*>(
-      reinterpret_cast<const Stage*>(shared.p.stages) + i);
-}
 constexpr int kStageWords = sizeof(Stage) / 16;
+
+__device__ __forceinline__ const uint4* stage_words(const Shared& shared, int i) {
+  return shared.stages + i * kStageWords;
+}
 
 __device__ __forceinline__ void produce() {
   Shared& shared = block();

@@ -3,17 +3,12 @@
 
 namespace zmlx_decode {
 
-constexpr int kFlush = 8; // tiles reduced at once
-constexpr int kRedStride = 17;
-
 // A thread's place, and what it keeps over stages.
 struct Consumer {
   int tid, warp, lane;
   int row; // of a tile: one for each half of a warp
-  u32 target; // of the grid's barrier
+  u64 target; // of the grid's barrier
   Ring ring;
-  float best;
-  int best_at;
 };
 
 __device__ __forceinline__ void publish(int at, float value) {
@@ -84,7 +79,7 @@ load_early(const Consumer& c, const Stage& s, int unit) {
       early.b =
           __ldg(reinterpret_cast<const float*>(s.taps) + i * s.dim + row);
       if (i + 1 < s.num_taps) {
-        early.a = load_cached(s.state, i * s.dim + row);
+        early.a = load_cached(block().caches[s.cache], i * s.dim + row);
       }
     }
   } else if (s.kind == kMix && s.experts) {
@@ -279,7 +274,7 @@ __device__ __forceinline__ void convolve(
   float sum = sum_lanes(window * early.b, 1, kRowLanes);
   const float next = __shfl_down_sync(~0u, window, 1, kRowLanes);
   if (i < keep) {
-    store_cached(s.state, i * s.dim + channel, next);
+    store_cached(block().caches[s.cache], i * s.dim + channel, next);
   }
   if (i == 0) {
     if (s.conv_bias) {
@@ -364,18 +359,6 @@ __device__ __forceinline__ void silu_rows(
   }
 }
 
-__device__ __forceinline__ float perturbed(float logit, u32 index) {
-  const Step& step = block().step;
-  u64 z = step.seed +
-      0x9e3779b97f4a7c15ull *
-          ((static_cast<u64>(step.position) << 32 | index) + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  z ^= z >> 31;
-  const float uniform = (static_cast<float>(z >> 40) + 0.5f) * 0x1p-24f;
-  return logit / step.temperature - logf(-logf(uniform));
-}
-
 // Rows as they are: queries, keys and values, or logits.
 __device__ __forceinline__ void plain_rows(
     Consumer& c,
@@ -402,14 +385,8 @@ __device__ __forceinline__ void plain_rows(
   const int at = (blockIdx.x + (first + tile) * gridDim.x) * 16 + (row & 15);
   if (s.kind == kQkv) {
     publish(s.out_at + at, y);
-    return;
-  }
-  block().logits[at] = y;
-  if (block().step.temperature > 0) {
-    y = perturbed(y, at);
-  }
-  if (y > c.best) {
-    c.best = y, c.best_at = at;
+  } else {
+    block().logits[at] = y;
   }
 }
 

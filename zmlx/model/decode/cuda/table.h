@@ -1,8 +1,26 @@
 // SPDX-License-Identifier: MIT
 // The decode program as the CUDA kernel reads it: plain records in device
 // memory. Included by the host and, as text, by the kernel.
+#pragma once
 
 namespace zmlx_decode {
+
+constexpr int kWarps = 8; // that multiply
+constexpr int kProducers = 4; // warps that load
+constexpr int kConsumers = kWarps * 32;
+constexpr int kThreads = kConsumers + kProducers * 32;
+constexpr int kChunk = 128; // columns a warp takes at once
+constexpr int kRows = 16; // of a tile
+constexpr int kMaxChunks = 16; // of a piece
+constexpr int kFlush = 8; // tiles reduced at once
+constexpr int kRedStride = 17;
+constexpr int kMaxSlots = 16;
+constexpr int kMaxTopK = 16;
+constexpr int kMaxOwn = 4; // units of 16 rows of the residual stream a block
+constexpr int kMaxHalf = 64; // half a head
+constexpr int kMaxDim = 8 * kConsumers; // of the residual stream
+constexpr int kMaxAttended = 1024; // a group's heads times head_dim
+constexpr int kHeadBytes = 8192; // of shared memory, in front of the slots
 
 /// A (rows, cols) matrix, or a stack of them, in MLX's affine packing.
 struct Matrix {
@@ -40,17 +58,16 @@ struct Stage {
   int softmax, weight_from_biased, renormalise;
   float router_eps, router_scale;
   // Convolution and attention.
-  unsigned long long taps, conv_bias, state, keys, values;
-  unsigned long long query_norm, key_norm;
-  int num_taps, heads, kv_heads, head_dim, capacity, splits;
+  unsigned long long taps, conv_bias, query_norm, key_norm;
+  int cache; // index of the state's or the keys' address; values' follows
+  int num_taps, heads, kv_heads, head_dim, splits;
   int chunk_rows; // positions attended at once, up to 64
-  int padding[3];
+  int padding;
 };
 
-/// What stays the same over tokens. Offsets are in bytes of a block's shared
+/// In front of the stages. Offsets are in bytes of a block's shared
 /// memory.
 struct Program {
-  unsigned long long stages;
   int num_stages, dim, vocab, exchange_len;
   int slots, slot_bytes;
   int slots_at, digits_at, scales_at, sums_at, partials_at, red_at, memory_len;
@@ -58,15 +75,10 @@ struct Program {
   float log_theta; // log(theta) / half_head
   int embedded_at; // where the token's row of the embedding goes
   Matrix embedding;
+  int padding[2];
 };
 
-/// One token's own values.
-struct Step {
-  int token; // or below 0: the one the last step chose
-  int position;
-  unsigned count; // arrivals at grid barriers before this launch
-  float temperature; // 0: greedy
-  unsigned long long seed;
-};
+static_assert(sizeof(Stage) % 16 == 0 && sizeof(Program) % 16 == 0);
+
 
 } // namespace zmlx_decode

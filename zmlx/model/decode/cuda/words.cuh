@@ -22,15 +22,12 @@ typedef unsigned long long u64;
 typedef unsigned short u16;
 typedef unsigned char u8;
 
-constexpr int kWarps = 8; // that multiply
-constexpr int kProducers = 4; // warps that load
-constexpr int kConsumers = kWarps * 32;
-constexpr int kThreads = kConsumers + kProducers * 32;
-constexpr int kChunk = 128; // columns a warp takes at once
-constexpr int kRows = 16; // of a tile
-constexpr int kMaxChunks = 16; // of a piece
-constexpr int kPerWarp = kMaxChunks / kWarps;
 constexpr int kRowLanes = kConsumers / kRows; // threads a row of a tile
+constexpr int kPerWarp = kMaxChunks / kWarps;
+
+__device__ __forceinline__ float infinity() {
+  return __int_as_float(0x7f800000);
+}
 
 // --- what blocks hand on ---
 
@@ -40,20 +37,20 @@ __device__ __forceinline__ float4 load4(const float* at) {
 
 // One arrival a block; what its threads stored before their own barrier is seen
 // by whoever has waited for the count.
-__device__ __forceinline__ void arrive_grid(u32* count) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count)
+__device__ __forceinline__ void arrive_grid(u64* count) {
+  asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(count)
                : "memory");
 }
 // Gives up after about a second: a read of the count takes half a microsecond.
-__device__ __forceinline__ bool wait_grid(const u32* count, u32 target) {
+__device__ __forceinline__ bool wait_grid(const u64* count, u64 target) {
 #pragma unroll 1
   for (int rounds = 0; rounds < 1 << 21; ++rounds) {
-    u32 now;
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                 : "=r"(now)
+    u64 now;
+    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];"
+                 : "=l"(now)
                  : "l"(count)
                  : "memory");
-    if (static_cast<int>(now - target) >= 0) {
+    if (now >= target) {
       return true;
     }
   }
