@@ -29,7 +29,7 @@ struct Flags {
   std::string n_prompt = "512", n_gen = "128", n_depth = "0";
   std::optional<int> repetitions;
   std::string output = "md";
-  bool compare = false;
+  bool compare = false, stages = false;
   std::string gguf, llama_bench;
 };
 
@@ -56,6 +56,7 @@ measure::BenchOptions options_of(const Flags& flags) {
   options.n_gen = parse_list("bench", "-n", "counts", flags.n_gen);
   options.n_depth = parse_list("bench", "-d", "counts", flags.n_depth);
   options.repetitions = flags.repetitions.value_or(kModelRepetitions);
+  options.stages = flags.stages;
   return options;
 }
 
@@ -77,6 +78,7 @@ void print_result(const Flags& flags, const measure::BenchResult& result) {
     print(measure::bench_csv(result));
   } else {
     print(measure::bench_markdown(result));
+    print(measure::bench_stages(result));
     const std::string ratios = measure::bench_ratios(result);
     print(ratios.empty() ? "" : '\n' + ratios);
   }
@@ -123,9 +125,6 @@ int run_model(const Flags& flags) {
   const PatchOptions patches = patch_options(flags.model);
   if (flags.compare && flags.model.no_patch) {
     invalid("bench", "--compare goes without --no-patch.");
-  }
-  if (!flags.gguf.empty() && !flags.compare) {
-    invalid("bench", "--gguf goes with --compare.");
   }
   const auto model = load_stock(flags.model);
   const Interrupt interrupt;
@@ -180,9 +179,13 @@ void add_bench(CLI::App& app, int* exit_code) {
       "--compare",
       flags->compare,
       "Patched and stock in turn, and their ratio");
+  command.add_flag(
+      "--stages", flags->stages, "Time the stages of a patched step too");
   command
       .add_option(
-          "--gguf", flags->gguf, "Compare with llama-bench on this file too")
+          "--gguf",
+          flags->gguf,
+          "llama-bench on this file in turn, without stock but for --compare")
       ->type_name("F");
   command
       .add_option(

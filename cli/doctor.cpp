@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT
 // zmlx doctor: what this machine has, and what is missing.
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
 #include <system_error>
 #include <vector>
-
-#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -22,6 +19,7 @@
 #include "zmlx/measure/machine.h"
 #include "zmlx/model/checkpoint/hub.h"
 #include "zmlx/model/checkpoint/memory.h"
+#include "zmlx/runtime/cpu_compiler.h"
 #include "zmlx/runtime/thread_team.h"
 #include "zmlx/version.h"
 
@@ -106,30 +104,14 @@ Finding huge_pages_finding() {
   return finding;
 }
 
-std::string find_program(const std::string& name) {
-  const char* path = std::getenv("PATH");
-  for (const auto& folder : split(path ? path : "", ':')) {
-    const std::string full = folder + '/' + name;
-    if (::access(full.c_str(), X_OK) == 0) {
-      return full;
-    }
-  }
-  return "";
-}
-
 Finding compiler_finding() {
-  for (const char* name : {"c++", "g++", "clang++"}) {
-    const std::string path = find_program(name);
-    if (!path.empty()) {
-      return {"compiler", path, "", ""};
-    }
+  Finding finding{"compiler", cpu_compiler_description(), "", ""};
+  if (finding.value.starts_with("none")) {
+    finding.note =
+        "needed for raw kernels and mx.compile on the CPU. Try: apt-get "
+        "install g++";
   }
-  return {
-      "compiler",
-      "none",
-      "needed for your own kernels and mx.compile on CPU. Try: apt-get install "
-      "g++",
-      ""};
+  return finding;
 }
 
 Finding models_finding() {
@@ -181,7 +163,7 @@ std::string as_text(const std::vector<Finding>& findings, bool works) {
   }
   out += "\nEnvironment variables that zmlx reads\n";
   for (const auto& variable : env_variables()) {
-    out += "  " + padded(variable.name, 16) +
+    out += "  " + padded(variable.name, 20) +
         padded(env(variable.name).value_or("(not set)"), 22) +
         variable.summary + '\n';
   }

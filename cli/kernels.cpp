@@ -116,6 +116,12 @@ std::string text_of(const std::vector<CheckedCase>& cases) {
 
 int check(const Flags& flags) {
   auto cases = cases_to_check(flags);
+  if (cases.empty()) {
+    throw BackendError(concat(
+        "nothing to check: MLX has no ",
+        flags.device,
+        " here, or the kernels do not run on it."));
+  }
   const Interrupt interrupt;
   Progress progress("Checking");
   int passed = 0, failed = 0;

@@ -23,11 +23,6 @@ PROMPT = "Once upon a time there was a sea."
 
 
 @pytest.fixture(scope="session")
-def program(build):
-    return str(build.folder / "bin" / "zmlx")
-
-
-@pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     return str(tiny_model.write_model(tmp_path_factory.mktemp("a model") / "tiny"))
 
@@ -35,21 +30,6 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def oracle(tiny):
     return load(tiny)
-
-
-@pytest.fixture
-def zmlx(program):
-    def run(*args, stdin="", **options):
-        return subprocess.run(
-            [program, *map(str, args)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            **options,
-        )
-
-    return run
 
 
 def json_lines(done):

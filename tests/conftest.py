@@ -64,3 +64,25 @@ def prefix(build, tmp_path_factory):
     where = tmp_path_factory.mktemp("an install") / "prefix"
     build.run(build.cmake, "--install", build.folder, "--prefix", where)
     return where
+
+
+@pytest.fixture(scope="session")
+def program(build):
+    return str(build.folder / "bin" / "zmlx")
+
+
+@pytest.fixture(scope="session")
+def zmlx(program):
+    """Runs the program; what it is given beside its arguments is its stdin."""
+
+    def run(*args, stdin="", **options):
+        return subprocess.run(
+            [program, *map(str, args)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **options,
+        )
+
+    return run

@@ -2,24 +2,9 @@
 """zmlx kernels and zmlx bench KERNEL: the catalog as its users meet it."""
 
 import json
-import subprocess
 
 import pytest
 from conftest import ROOT
-
-
-@pytest.fixture
-def zmlx(build):
-    def run(*args):
-        return subprocess.run(
-            [str(build.folder / "bin" / "zmlx"), *map(str, args)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    return run
 
 
 def names(zmlx):
@@ -66,6 +51,12 @@ def test_check_passes_and_tells_each_check_in_json(zmlx):
     done = zmlx("kernels", "--check", "gated_short_conv", "--device", "cpu")
     assert done.returncode == 0
     assert "0 failed, on 5 cases." in done.stdout
+
+
+def test_check_of_nothing_is_no_success(zmlx):
+    done = zmlx("kernels", "--check", "rms_norm", "--device", "gpu")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("zmlx kernels: nothing to check: MLX has no gpu here")
 
 
 def test_bench_times_a_kernel_against_composed_mlx(zmlx):

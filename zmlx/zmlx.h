@@ -18,7 +18,7 @@
 #include "zmlx/authoring/reduce.h"
 
 // Checking, timing, tuning and listing kernels.
-#include "zmlx/authoring/autotune.h"
+#include "zmlx/authoring/autotune_kernel.h"
 #include "zmlx/authoring/bench.h"
 #include "zmlx/authoring/registry.h"
 #include "zmlx/authoring/testing.h"
@@ -29,6 +29,7 @@
 #include "zmlx/kernels/attention/attention.h"
 #include "zmlx/kernels/catalog.h"
 #include "zmlx/kernels/conv/conv.h"
+#include "zmlx/kernels/dense/dense.h"
 #include "zmlx/kernels/moe/moe.h"
 #include "zmlx/kernels/norms/norms.h"
 #include "zmlx/kernels/quant/quant.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The tools around kernels: differences, the driver and registry, comparing,
 // asserting and tuning. Each is shown wrong functions, which it must catch.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -9,7 +10,7 @@
 
 #include <gtest/gtest.h>
 
-#include "zmlx/authoring/autotune.h"
+#include "zmlx/authoring/autotune_kernel.h"
 #include "zmlx/authoring/bench.h"
 #include "zmlx/authoring/difference.h"
 #include "zmlx/authoring/registry.h"
@@ -155,6 +156,18 @@ TEST(Verify, CatchesAGradientThatIsOff) {
     return Arrays{mx::stop_gradient(in[0]) + in[0]};
   };
   EXPECT_EQ(failures(spec), (Names{"gradients", "ties"}));
+}
+
+TEST(Verify, CatchesTransformationsThatAKernelDoesNotBear) {
+  auto spec = doubling();
+  // Something else under a transformation than by itself.
+  spec.run = [](const Arrays& in, const Params&) {
+    return Arrays{in[0] * mx::array(in[0].is_tracer() ? 2.5f : 2.0f)};
+  };
+  const auto found = failures(spec);
+  for (const char* name : {"gradients", "vmap", "compile"}) {
+    EXPECT_NE(std::find(found.begin(), found.end(), name), found.end()) << name;
+  }
 }
 
 TEST(Verify, CatchesAKernelThatReadsItsInputAsIfDense) {
@@ -416,6 +429,33 @@ TEST_F(Autotune, SaysWhyItCouldNotRemember) {
   const auto result = tune();
   EXPECT_EQ(result.best, (TuneConfig{{"ms", 0}}));
   EXPECT_NE(result.cache_problem, "");
+}
+
+TEST_F(Autotune, FindsALaunchOfARawKernel) {
+  const Kernel squares(
+      {.name = "squares",
+       .inputs = {"x"},
+       .body = "uint i = thread_position_in_grid.x; out[i] = x[i] * x[i];"});
+  auto candidates = launch_candidates({}, 128);
+  ASSERT_EQ(candidates.size(), 3u);
+  candidates.push_back({.threadgroup = KernelSize{2048, 1, 1}});
+  const TuneOptions options = {.warmup = 1, .iterations = 2};
+  const Arrays inputs = {mx::arange(1000.0f)};
+  const auto tuned = autotune_kernel(squares, inputs, candidates, options);
+  EXPECT_FALSE(tuned.result.cached);
+  EXPECT_TRUE(contains(
+      tuned.result.timings[3].failure, "threadgroup must have at most 1024"));
+  EXPECT_EQ(
+      difference(squares(inputs, tuned.best)[0], mx::square(inputs[0]), {1e-6}),
+      "");
+  EXPECT_TRUE(
+      autotune_kernel(squares, inputs, candidates, options).result.cached);
+  const Kernel other(
+      {.name = "squares",
+       .inputs = {"x"},
+       .body = "uint i = thread_position_in_grid.x; out[i] = x[i] + x[i];"});
+  EXPECT_FALSE(
+      autotune_kernel(other, inputs, candidates, options).result.cached);
 }
 
 TEST_F(Autotune, SurvivesManyThreadsWritingAtOnce) {

@@ -109,30 +109,13 @@ std::vector<CompareRow> compare(
     const std::vector<Implementation>& implementations,
     const std::vector<mx::Shape>& shapes,
     const CompareOptions& options) {
-  if (implementations.empty() || shapes.empty() || options.dtypes.empty() ||
-      options.inputs < 1) {
-    invalid(
-        "compare",
-        "implementations, shapes, dtypes and inputs must be at least 1, got ",
-        implementations.size(),
-        ", ",
-        shapes.size(),
-        ", ",
-        options.dtypes.size(),
-        " and ",
-        options.inputs,
-        '.');
+  if (implementations.empty()) {
+    invalid("compare", "implementations must be at least 1, got 0.");
   }
   std::vector<CompareRow> rows;
-  for (const auto& shape : shapes) {
-    for (mx::Dtype dtype : options.dtypes) {
-      Arrays inputs;
-      for (int i = 0; i < options.inputs; ++i) {
-        inputs.push_back(normal_values(
-            shape, dtype, options.seed + static_cast<uint64_t>(i)));
-      }
-      rows.push_back(compare_one(implementations, evaluated(inputs), options));
-    }
+  for (const auto& inputs : normal_inputs(
+           "compare", shapes, options.dtypes, options.inputs, options.seed)) {
+    rows.push_back(compare_one(implementations, inputs, options));
   }
   return rows;
 }

@@ -11,7 +11,6 @@ namespace zmlx {
 namespace {
 
 using dialect::Binding;
-using dialect::Combine;
 using dialect::Functions;
 using dialect::Graph;
 using dialect::RowGraph;
@@ -50,9 +49,6 @@ class Builder {
       check_reduce(pass, update, running);
     }
     const int total = rows_.add_update(init, update);
-    if (rows_.totals()[total].combine == Combine::Serial) {
-      serial_text_ = pass.update;
-    }
     row_names_.push_back({total_name, rows_.total(total)});
   }
 
@@ -114,14 +110,13 @@ class Builder {
   }
 
   std::shared_ptr<const Rows> build() {
-    return std::make_shared<const Rows>(op_, rows_.build(), serial_text_);
+    return std::make_shared<const Rows>(op_, rows_.build());
   }
 
   std::string op_;
   Functions helpers_;
   RowGraph rows_;
   std::vector<Binding> row_names_, elements_;
-  std::string serial_text_;
 };
 
 } // namespace
@@ -130,15 +125,7 @@ mx::array RowOperation::operator()(
     const std::vector<mx::array>& inputs,
     mx::StreamOrDevice s) const {
   const auto& op = rows_->name();
-  if (inputs.size() != names_.size()) {
-    invalid(
-        op,
-        "the number of inputs must be ",
-        names_.size(),
-        ", got ",
-        inputs.size(),
-        ".");
-  }
+  check_count(op, names_, inputs);
   const auto dtype = result_dtype(op, inputs);
   const auto shape = broadcast_shape(op, inputs);
   const int ndim = static_cast<int>(shape.size());

@@ -68,9 +68,10 @@ struct MapReduceSpec {
 /// Takes the arrays that Elementwise takes, of at least one dimension. Totals
 /// are float32. Updates that are sums, products, minima or maxima, as acc + f,
 /// acc * f, max(acc, f) or acc < f ? f : acc with f any expression without acc,
-/// run in any order, in parallel, and have derivatives of any order; others run
-/// in the order of the row and have none. vjp, jvp, vmap and compile of MLX
-/// work on it.
+/// run in any order, in parallel, and so do their derivatives. Others run in
+/// the order of the row; their derivatives take a step in MLX's graph for each
+/// element, for rows of at most 16384. vjp, jvp, vmap, higher derivatives and
+/// compile of MLX work on it.
 class RowOperation {
  public:
   /// One array for each of input_names(), in that order. Throws
@@ -91,6 +92,7 @@ class RowOperation {
   }
 
  private:
+  RowOperation() = default;
   friend RowOperation reduce(const ReduceSpec& spec);
   friend RowOperation map_reduce(const MapReduceSpec& spec);
 

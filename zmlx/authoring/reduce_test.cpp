@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "mlx/compile.h"
+#include "zmlx/authoring/expect_close.h"
 #include "zmlx/dialect/parse.h"
 #include "zmlx/dialect/row_graph.h"
 
@@ -18,28 +19,6 @@ using Function = std::function<mx::array(const mx::array&)>;
 mx::array sample(mx::Shape shape, float low = -2, float high = 2) {
   return mx::random::uniform(
       low, high, std::move(shape), mx::float32, mx::random::key(3));
-}
-
-void expect_close(
-    const mx::array& got,
-    const mx::array& wanted,
-    float tolerance = 1e-5f) {
-  ASSERT_EQ(got.shape(), wanted.shape());
-  ASSERT_EQ(got.dtype(), wanted.dtype());
-  const auto a = mx::astype(got, mx::float32);
-  const auto b = mx::astype(wanted, mx::float32);
-  EXPECT_TRUE(mx::allclose(a, b, tolerance, tolerance, true).item<bool>())
-      << got << "\nwanted\n"
-      << wanted;
-}
-
-std::string error(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::invalid_argument& failure) {
-    return failure.what();
-  }
-  return "no error";
 }
 
 // The gradient of sum(f(x) * weights), weights being unlike one another.
@@ -93,11 +72,57 @@ TEST(Reduce, FollowsTheOrderOfTheRowWhereItMust) {
   expect_close(
       decay(mx::array({1.0f, 2.0f, 3.0f, 8.0f, 8.0f, 8.0f}, {2, 3})),
       mx::array({4.25f, 14.0f}));
+}
+
+TEST(Reduce, DifferentiatesUpdatesInOrder) {
+  const auto decay =
+      reduce({.init = "0", .update = "0.5f * acc + v * v", .axis = 0});
+  const auto x = sample({6, 3});
+  const auto powers = mx::reshape(
+      mx::array({0.03125f, 0.0625f, 0.125f, 0.25f, 0.5f, 1.0f}), {6, 1});
+  const Function composed = [&](const mx::array& v) {
+    return mx::sum(powers * mx::square(v), 0);
+  };
+  expect_close(decay(x), composed(x));
+  expect_close(grad(decay, x), grad(composed, x));
+  const auto twice = [&](const Function& f) {
+    return grad([&](const mx::array& v) { return grad(f, v); }, x);
+  };
+  expect_close(twice(decay), twice(composed));
+  const auto dx = sample({6, 3}, 0, 1);
+  expect_close(mx::jvp(decay, x, dx).second, mx::jvp(composed, x, dx).second);
+  const auto each = [&](const Function& f) {
+    return mx::vmap([&](const mx::array& v) { return grad(f, v); })(
+        sample({4, 6, 3}));
+  };
+  expect_close(each(decay), each(composed));
+  // Longer than the pieces that rows are cut into.
+  const auto far = mx::reshape(
+      mx::power(mx::array(0.5f), mx::arange(129.0, -1.0, -1.0)), {130, 1});
+  const auto z = sample({130, 2});
+  expect_close(
+      grad(decay, z),
+      grad(
+          [&](const mx::array& v) { return mx::sum(far * mx::square(v), 0); },
+          z));
+  // One total in order among others, which its value and the result use.
+  const auto mixed = map_reduce(
+      {.pass1 = {"0", "acc1 + x"},
+       .pass2 = {"1", "acc2 * 0.5f + x * s1"},
+       .write = "x * s2 / D"});
+  const auto sums = [](const mx::array& v) { return mx::sum(v, -1, true); };
+  const auto steps = mx::array({0.125f, 0.25f, 0.5f, 1.0f});
+  const Function stock = [&](const mx::array& v) {
+    return v * (mx::array(0.0625f) + sums(v) * sums(v * steps)) /
+        mx::array(4.0f);
+  };
+  const auto y = sample({3, 4});
+  expect_close(mixed(y), stock(y));
+  expect_close(grad(mixed, y), grad(stock, y));
   EXPECT_EQ(
-      error([&] { grad(decay, sample({2, 3})); }),
-      "[reduce] a gradient needs updates of the form acc + v, acc * v, "
-      "max(acc, v) or min(acc, v) with v any expression without acc, got "
-      "'0.5f * acc + v'.");
+      error([&] { grad(decay, mx::zeros({16385, 1})); }),
+      "[reduce] a gradient of an update that is no sum, product, minimum or "
+      "maximum needs rows of at most 16384 elements, got 16385.");
 }
 
 TEST(Reduce, TakesAnyAxisShapeAndType) {
@@ -206,6 +231,10 @@ TEST(MapReduce, IsSoftmax) {
   expect_close(
       softmax()(mx::array({-INFINITY, 0.0f})), mx::array({0.0f, 1.0f}));
   EXPECT_EQ(softmax()(mx::zeros({3, 0})).shape(), (mx::Shape{3, 0}));
+  const auto masked = mx::array({-INFINITY, 0.0f, 1.0f, -INFINITY});
+  expect_close(
+      grad(softmax(), masked),
+      grad([](const mx::array& v) { return mx::softmax(v, -1); }, masked));
 }
 
 TEST(MapReduce, IsLayerNorm) {

@@ -2,12 +2,13 @@
 #include "zmlx/authoring/rows.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
+#include "mlx/primitives.h"
 #include "zmlx/authoring/program.h"
-#include "zmlx/base/error.h"
-#include "zmlx/dialect/row_derivative.h"
-#include "zmlx/runtime/mlx_internals.h"
+#include "zmlx/authoring/unrolled_rows.h"
+#include "zmlx/runtime/cpu_dispatch.h"
 
 namespace zmlx {
 namespace {
@@ -36,44 +37,28 @@ class RowsPrimitive : public mx::Primitive {
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    if (num_written() > 0) {
-      take_over(inputs, outputs[0]);
-    }
-    size_t size = 0;
-    for (auto& output : outputs) {
-      size += output.size();
-      if (!output.data_shared_ptr()) {
-        output.set_data(mx::allocator::malloc(output.nbytes()));
+    for (int i = 0; num_written() > 0 && i < num_elements(); ++i) {
+      if (take_over(inputs[i], outputs[0])) {
+        break;
       }
     }
-    if (size == 0) {
-      return;
+    allocate(outputs);
+    if (has_elements(outputs)) {
+      dispatch_cpu(
+          stream(),
+          inputs,
+          outputs,
+          [rows = rows_, shape = inputs[0].shape(), axis = axis_](
+              const std::vector<mx::array>& in, std::vector<mx::array>& out) {
+            rows->cpu().run(shape, axis, in, out);
+          });
     }
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    std::vector<mx::array> in, out;
-    for (const auto& array : inputs) {
-      encoder.set_input_array(array);
-      in.push_back(mx::array::unsafe_weak_copy(array));
-    }
-    for (auto& array : outputs) {
-      encoder.set_output_array(array);
-      out.push_back(mx::array::unsafe_weak_copy(array));
-    }
-    encoder.dispatch([rows = rows_,
-                      shape = inputs[0].shape(),
-                      axis = axis_,
-                      in = std::move(in),
-                      out = std::move(out)]() mutable {
-      rows->cpu().run(shape, axis, in, out);
-    });
   }
 
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    // Rows without elements still have totals.
-    if (std::ranges::any_of(
-            outputs, [](const mx::array& made) { return made.size() > 0; })) {
+    if (has_elements(outputs)) {
       rows_->gpu().run(rows_->program(), axis_, inputs, outputs, stream());
       return;
     }
@@ -88,6 +73,11 @@ class RowsPrimitive : public mx::Primitive {
       const std::vector<int>& argnums,
       const std::vector<mx::array>&) override {
     check_differentiable(rows_->name(), primals, argnums);
+    if (!rows_->has_row_derivatives()) {
+      return mx::vjp(
+                 unrolled(primals, argnums), pick(primals, argnums), cotangents)
+          .second;
+    }
     // Elements, their cotangents, row values, theirs.
     std::vector<mx::array> inputs(
         primals.begin(), primals.begin() + num_elements());
@@ -124,6 +114,11 @@ class RowsPrimitive : public mx::Primitive {
       const std::vector<mx::array>& tangents,
       const std::vector<int>& argnums) override {
     check_differentiable(rows_->name(), primals, argnums);
+    if (!rows_->has_row_derivatives()) {
+      return mx::jvp(
+                 unrolled(primals, argnums), pick(primals, argnums), tangents)
+          .second;
+    }
     std::vector<mx::array> inputs(
         primals.begin(), primals.begin() + num_elements());
     for (size_t i = 0; i < argnums.size(); ++i) {
@@ -190,17 +185,33 @@ class RowsPrimitive : public mx::Primitive {
     return static_cast<int>(rows_->program().write.outputs.size());
   }
 
-  // Writes over an element input that nobody else needs.
-  void take_over(const std::vector<mx::array>& inputs, mx::array& output)
-      const {
-    for (int i = 0; i < num_elements(); ++i) {
-      const auto& input = inputs[i];
-      if (input.is_donatable() && input.flags().row_contiguous &&
-          input.dtype() == output.dtype() && input.size() == output.size()) {
-        output.copy_shared_buffer(input);
-        return;
-      }
+  static std::vector<mx::array> pick(
+      const std::vector<mx::array>& arrays,
+      const std::vector<int>& argnums) {
+    std::vector<mx::array> picked;
+    for (const int i : argnums) {
+      picked.push_back(arrays[i]);
     }
+    return picked;
+  }
+
+  // The outputs as a function of the inputs in argnums.
+  std::function<std::vector<mx::array>(const std::vector<mx::array>&)> unrolled(
+      const std::vector<mx::array>& primals,
+      const std::vector<int>& argnums) {
+    return [this, primals, argnums](const std::vector<mx::array>& some) {
+      auto all = primals;
+      for (size_t i = 0; i < argnums.size(); ++i) {
+        all[argnums[i]] = some[i];
+      }
+      return run_unrolled(*rows_, axis_, all, dtypes_, stream());
+    };
+  }
+
+  // Rows without elements still have totals.
+  static bool has_elements(const std::vector<mx::array>& outputs) {
+    return std::ranges::any_of(
+        outputs, [](const mx::array& output) { return output.size() > 0; });
   }
 
   std::shared_ptr<const Rows> rows_;
@@ -210,13 +221,8 @@ class RowsPrimitive : public mx::Primitive {
 
 } // namespace
 
-Rows::Rows(
-    std::string name,
-    dialect::RowProgram program,
-    std::string serial_text)
-    : name_(std::move(name)),
-      program_(std::move(program)),
-      serial_text_(std::move(serial_text)) {}
+Rows::Rows(std::string name, dialect::RowProgram program)
+    : name_(std::move(name)), program_(std::move(program)) {}
 
 const CpuRowProgram& Rows::cpu() const {
   const std::lock_guard lock(mutex_);
@@ -226,19 +232,7 @@ const CpuRowProgram& Rows::cpu() const {
   return *cpu_;
 }
 
-void Rows::check_differentiable() const {
-  if (!dialect::is_differentiable(program_)) {
-    invalid(
-        name_,
-        "a gradient needs updates of the form acc + v, acc * v, max(acc, v) or "
-        "min(acc, v) with v any expression without acc, got '",
-        serial_text_,
-        "'.");
-  }
-}
-
 std::shared_ptr<const Rows> Rows::vjp(const std::vector<int>& inputs) const {
-  check_differentiable();
   const std::lock_guard lock(mutex_);
   auto& known = vjps_[inputs];
   if (!known) {
@@ -249,7 +243,6 @@ std::shared_ptr<const Rows> Rows::vjp(const std::vector<int>& inputs) const {
 }
 
 std::shared_ptr<const Rows> Rows::jvp(const std::vector<int>& inputs) const {
-  check_differentiable();
   const std::lock_guard lock(mutex_);
   auto& known = jvps_[inputs];
   if (!known) {

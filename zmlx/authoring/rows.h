@@ -10,6 +10,7 @@
 
 #include "mlx/mlx.h"
 #include "zmlx/authoring/gpu_program.h"
+#include "zmlx/dialect/row_derivative.h"
 #include "zmlx/dialect/row_program.h"
 #include "zmlx/runtime/expression_cpu.h"
 
@@ -20,12 +21,7 @@ namespace mx = mlx::core;
 /// A row program with what is made from it on demand, as Program.
 class Rows {
  public:
-  /// serial_text: an update that is in the order of the row, for the error when
-  /// somebody asks for its derivative.
-  Rows(
-      std::string name,
-      dialect::RowProgram program,
-      std::string serial_text = {});
+  Rows(std::string name, dialect::RowProgram program);
 
   const std::string& name() const {
     return name_;
@@ -45,8 +41,12 @@ class Rows {
     return gpu_;
   }
 
-  /// As dialect::vjp_of() and jvp_of(). Throw std::invalid_argument where an
-  /// update has no known derivative.
+  /// Whether vjp() and jvp() know the program; else derivatives are those of
+  /// run_unrolled().
+  bool has_row_derivatives() const {
+    return dialect::is_differentiable(program_);
+  }
+  /// As dialect::vjp_of() and jvp_of().
   std::shared_ptr<const Rows> vjp(const std::vector<int>& inputs) const;
   std::shared_ptr<const Rows> jvp(const std::vector<int>& inputs) const;
 
@@ -57,11 +57,8 @@ class Rows {
  private:
   using Derived = std::map<std::vector<int>, std::shared_ptr<const Rows>>;
 
-  void check_differentiable() const;
-
   std::string name_;
   dialect::RowProgram program_;
-  std::string serial_text_;
   mutable GpuKernels gpu_;
   mutable std::mutex mutex_;
   mutable std::unique_ptr<const CpuRowProgram> cpu_;

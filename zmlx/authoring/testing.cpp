@@ -108,26 +108,13 @@ void assert_matches(
     const ArrayFunction& reference,
     const std::vector<mx::Shape>& shapes,
     const MatchOptions& options) {
-  if (shapes.empty() || options.dtypes.empty() || options.inputs < 1) {
-    invalid(
-        "assert_matches",
-        "shapes, dtypes and inputs must be at least 1, got ",
-        shapes.size(),
-        ", ",
-        options.dtypes.size(),
-        " and ",
-        options.inputs,
-        '.');
-  }
-  for (const auto& shape : shapes) {
-    for (mx::Dtype dtype : options.dtypes) {
-      Arrays inputs;
-      for (int i = 0; i < options.inputs; ++i) {
-        inputs.push_back(normal_values(
-            shape, dtype, options.seed + static_cast<uint64_t>(i)));
-      }
-      assert_matches_on(inputs, function, reference, options);
-    }
+  for (const auto& inputs : normal_inputs(
+           "assert_matches",
+           shapes,
+           options.dtypes,
+           options.inputs,
+           options.seed)) {
+    assert_matches_on(inputs, function, reference, options);
   }
 }
 

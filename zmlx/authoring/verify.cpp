@@ -3,8 +3,7 @@
 
 #include <cmath>
 
-#include "zmlx/authoring/difference.h"
-#include "zmlx/base/error.h"
+#include "zmlx/authoring/verify_case.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx {
@@ -14,20 +13,6 @@ constexpr uint64_t kSeed = 17;
 
 bool is_floating(const mx::array& array) {
   return mx::issubdtype(array.dtype(), mx::floating);
-}
-
-// What the oracle reads: the same values in a wide type.
-Arrays widened(const Arrays& arrays, mx::Dtype dtype = mx::float64) {
-  mx::StreamContext cpu{mx::Device(mx::Device::cpu)};
-  Arrays wide;
-  for (const auto& array : arrays) {
-    wide.push_back(is_floating(array) ? mx::astype(array, dtype) : array);
-  }
-  return wide;
-}
-
-int64_t terms_of(const KernelSpec& spec, const KernelCase& one) {
-  return spec.terms ? spec.terms(one) : 1;
 }
 
 Tolerance value_tolerance(double ulps, int64_t terms, mx::Dtype dtype) {
@@ -41,47 +26,13 @@ Tolerance value_tolerance(double ulps, int64_t terms, mx::Dtype dtype) {
                    : Tolerance{absolute, rounding + ulps * epsilon, 0};
 }
 
-// Gradients sum over whatever was broadcast, and are held to the largest.
-Tolerance
-gradient_tolerance(const KernelSpec& spec, double terms, mx::Dtype dtype) {
-  const double epsilon = epsilon_of(mx::float32);
-  const double rounding = dtype == mx::float32 ? 0 : 2 * epsilon_of(dtype);
-  return {
-      0x1p-126,
-      rounding,
-      rounding + (4 * spec.ulps + 2 * std::sqrt(terms)) * epsilon};
-}
-
+// The checks of every kernel.
 class Driver {
  public:
-  Driver(
-      const KernelSpec& spec,
-      const KernelCase& one,
-      const mx::Device& device)
-      : spec_(spec),
-        case_(one),
-        device_(device),
-        inputs_(make_inputs(spec, one, kSeed)) {
-    mx::eval(inputs_);
-  }
+  explicit Driver(const VerifyCase& at) : at_(at) {}
 
   std::string values(const Arrays& inputs) const {
-    return values_difference(spec_, case_, inputs, run(inputs));
-  }
-
-  std::string gradients(const Arrays& inputs) const {
-    const Arrays outputs = run(inputs);
-    Arrays cotangents;
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      cotangents.push_back(normal_values(
-          outputs[i].shape(), outputs[i].dtype(), kSeed + 100 + i));
-    }
-    const Arrays got =
-        on_device([&] { return differentiate(spec_.run, inputs, cotangents); });
-    mx::StreamContext cpu{mx::Device(mx::Device::cpu)};
-    const Arrays want =
-        differentiate(spec_.reference, widened(inputs), widened(cotangents));
-    return compare_gradients(inputs, got, want);
+    return values_difference(at_.spec, at_.one, inputs, at_.run(inputs));
   }
 
   std::string strided() const {
@@ -111,11 +62,13 @@ class Driver {
     const Arrays inputs =
         with_plain([](const mx::array& x) { return mx::round(x); });
     const std::string why = values(inputs);
-    return why.empty() && !spec_.gradient.empty() ? gradients(inputs) : why;
+    return why.empty() && !at_.spec.gradient.empty()
+        ? gradients_difference(at_, inputs)
+        : why;
   }
 
   std::string specials() const {
-    const std::vector<float> specials = spec_.specials == Specials::kAll
+    const std::vector<float> specials = at_.spec.specials == Specials::kAll
         ? std::vector<float>{NAN, INFINITY, -INFINITY, 0.0f, -0.0f}
         : std::vector<float>{NAN, 0.0f, -0.0f};
     return values(with_plain(
@@ -123,7 +76,7 @@ class Driver {
   }
 
   std::string repeats() const {
-    return same_bits(run(inputs_), run(inputs_));
+    return bit_difference(at_.spec, at_.run(at_.inputs), at_.run(at_.inputs));
   }
 
   std::string threads() const {
@@ -134,10 +87,11 @@ class Driver {
       }
     } restore;
     set_num_threads(1);
-    const Arrays one = run(inputs_);
+    const Arrays one = at_.run(at_.inputs);
     for (int count : {2, 3}) {
       set_num_threads(count);
-      const std::string why = same_bits(run(inputs_), one);
+      const std::string why =
+          bit_difference(at_.spec, at_.run(at_.inputs), one);
       if (!why.empty()) {
         return concat(count, " threads: ", why);
       }
@@ -145,82 +99,13 @@ class Driver {
     return "";
   }
 
-  const Arrays& inputs() const {
-    return inputs_;
-  }
-
  private:
-  template <class Work>
-  Arrays on_device(Work&& work) const {
-    mx::StreamContext context{device_};
-    Arrays outputs = work();
-    mx::eval(outputs);
-    return outputs;
-  }
-
-  Arrays run(const Arrays& inputs) const {
-    return on_device([&] { return spec_.run(inputs, case_.params); });
-  }
-
-  // The vector-Jacobian products in the inputs of spec.gradient.
-  Arrays differentiate(
-      const KernelFunction& function,
-      const Arrays& inputs,
-      const Arrays& cotangents) const {
-    Arrays primals;
-    for (int place : spec_.gradient) {
-      primals.push_back(inputs[static_cast<size_t>(place)]);
-    }
-    const auto of_primals = [&](const Arrays& given) {
-      Arrays all = inputs;
-      for (size_t i = 0; i < given.size(); ++i) {
-        all[static_cast<size_t>(spec_.gradient[i])] = given[i];
-      }
-      return function(all, case_.params);
-    };
-    return mx::vjp(of_primals, primals, cotangents).second;
-  }
-
-  std::string compare_gradients(
-      const Arrays& inputs,
-      const Arrays& got,
-      const Arrays& want) const {
-    size_t largest = 1;
-    for (const auto& input : inputs) {
-      largest = std::max(largest, input.size());
-    }
-    for (size_t i = 0; i < got.size(); ++i) {
-      const auto place = static_cast<size_t>(spec_.gradient[i]);
-      const mx::Dtype dtype = inputs[place].dtype();
-      const double terms = static_cast<double>(terms_of(spec_, case_)) *
-          static_cast<double>(largest) /
-          static_cast<double>(std::max<size_t>(1, got[i].size()));
-      std::string why = got[i].dtype() == dtype
-          ? difference(got[i], want[i], gradient_tolerance(spec_, terms, dtype))
-          : concat("type must be ", dtype, ", got ", got[i].dtype(), '.');
-      if (!why.empty()) {
-        return concat("gradient in ", spec_.inputs[place].name, ": ", why);
-      }
-    }
-    return "";
-  }
-
-  std::string same_bits(const Arrays& got, const Arrays& want) const {
-    for (size_t i = 0; i < got.size(); ++i) {
-      const std::string why = bit_difference(got[i], want[i]);
-      if (!why.empty()) {
-        return concat(spec_.outputs[i].name, ": ", why);
-      }
-    }
-    return "";
-  }
-
   // The inputs, with the plain ones of at least one axis changed.
   template <class Change>
   Arrays with_plain(Change&& change) const {
-    Arrays changed = inputs_;
+    Arrays changed = at_.inputs;
     for (size_t i = 0; i < changed.size(); ++i) {
-      if (spec_.inputs[i].plain && is_floating(changed[i]) &&
+      if (at_.spec.inputs[i].plain && is_floating(changed[i]) &&
           changed[i].ndim() > 0) {
         changed[i] = change(changed[i]);
       }
@@ -264,23 +149,53 @@ class Driver {
         x);
   }
 
-  const KernelSpec& spec_;
-  const KernelCase& case_;
-  const mx::Device device_;
-  const Arrays inputs_;
+  const VerifyCase& at_;
 };
 
-template <class Work>
-Check checked(const char* name, Work&& work) {
-  try {
-    std::string why = work();
-    return {name, why.empty(), std::move(why)};
-  } catch (const std::exception& error) {
-    return {name, false, concat("threw: ", error.what())};
+std::vector<Check> all_checks(const VerifyCase& at) {
+  const KernelSpec& spec = at.spec;
+  const Driver driver(at);
+  std::vector<Check> checks = {
+      checked("values", [&] { return driver.values(at.inputs); })};
+  if (!spec.gradient.empty()) {
+    for (auto& check : transform_checks(at)) {
+      checks.push_back(std::move(check));
+    }
   }
+  checks.push_back(checked("strided", [&] { return driver.strided(); }));
+  checks.push_back(checked("broadcast", [&] { return driver.broadcast(); }));
+  checks.push_back(checked("ties", [&] { return driver.ties(); }));
+  if (spec.specials != Specials::kNone) {
+    checks.push_back(checked("specials", [&] { return driver.specials(); }));
+  }
+  checks.push_back(checked("repeats", [&] { return driver.repeats(); }));
+  if (at.device == mx::Device::cpu) {
+    checks.push_back(checked("threads", [&] { return driver.threads(); }));
+  }
+  return checks;
 }
 
 } // namespace
+
+Arrays widened(const Arrays& arrays, mx::Dtype dtype) {
+  mx::StreamContext cpu{mx::Device(mx::Device::cpu)};
+  Arrays wide;
+  for (const auto& array : arrays) {
+    wide.push_back(is_floating(array) ? mx::astype(array, dtype) : array);
+  }
+  return wide;
+}
+
+std::string
+bit_difference(const KernelSpec& spec, const Arrays& got, const Arrays& want) {
+  for (size_t i = 0; i < got.size(); ++i) {
+    const std::string why = bit_difference(got[i], want[i]);
+    if (!why.empty()) {
+      return concat(spec.outputs[i].name, ": ", why);
+    }
+  }
+  return "";
+}
 
 std::string values_difference(
     const KernelSpec& spec,
@@ -300,7 +215,8 @@ std::string values_difference(
   // In float32 the reference cancels where it likes.
   const bool exact = oracle == mx::float64;
   const double ulps = exact ? spec.ulps : 4 * spec.ulps;
-  const int64_t terms = std::max<int64_t>(terms_of(spec, one), exact ? 1 : 2);
+  const int64_t terms =
+      std::max<int64_t>((spec.terms ? spec.terms(one) : 1), exact ? 1 : 2);
   for (size_t i = 0; i < want.size(); ++i) {
     const mx::Dtype dtype = typed[i].dtype();
     std::string why = outputs[i].dtype() == dtype
@@ -317,25 +233,13 @@ std::vector<Check> verify(
     const KernelSpec& spec,
     const KernelCase& one,
     const mx::Device& device) {
-  std::vector<Check> checks;
-  const Driver driver(spec, one, device);
-  checks.push_back(
-      checked("values", [&] { return driver.values(driver.inputs()); }));
-  if (!spec.gradient.empty()) {
-    checks.push_back(checked(
-        "gradients", [&] { return driver.gradients(driver.inputs()); }));
-  }
-  checks.push_back(checked("strided", [&] { return driver.strided(); }));
-  checks.push_back(checked("broadcast", [&] { return driver.broadcast(); }));
-  checks.push_back(checked("ties", [&] { return driver.ties(); }));
-  if (spec.specials != Specials::kNone) {
-    checks.push_back(checked("specials", [&] { return driver.specials(); }));
-  }
-  checks.push_back(checked("repeats", [&] { return driver.repeats(); }));
-  if (device == mx::Device::cpu) {
-    checks.push_back(checked("threads", [&] { return driver.threads(); }));
-  }
-  return checks;
+  VerifyCase at{spec, one, device, {}};
+  const Check inputs = checked("inputs", [&] {
+    at.inputs = make_inputs(spec, one, kSeed);
+    mx::eval(at.inputs);
+    return std::string();
+  });
+  return inputs.passed ? all_checks(at) : std::vector<Check>{inputs};
 }
 
 std::vector<mx::Device> devices_of(const KernelSpec& spec) {

@@ -20,6 +20,10 @@ struct Check {
 /// Runs, against the reference in float64 on the CPU:
 ///  values     plain normal inputs: types, shapes, values
 ///  gradients  of the inputs in spec.gradient, against MLX's differentiation
+///  jvp        is the transpose of that (float32)
+///  second     derivatives, against MLX's (float32)
+///  vmap       of values and gradients along the first and last axis (float32)
+///  compile    gives the same bits (float32)
 ///  strided    every second value, transposed, and reversed views
 ///  broadcast  inputs of stride zero along the first axis
 ///  ties       small whole numbers: values, and gradients where there are any

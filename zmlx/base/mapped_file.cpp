@@ -2,9 +2,13 @@
 #include "zmlx/base/mapped_file.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -24,6 +28,44 @@ struct Descriptor {
     }
   }
 };
+
+#ifdef MADV_HUGEPAGE
+// Reads the first `size` bytes, on a few threads since one is bound by copying.
+// Returns an errno, 0 when all was read.
+int read_all(int fd, char* to, size_t size) {
+  constexpr size_t kPart = size_t{16} << 20;
+  std::atomic<size_t> next{0};
+  std::atomic<int> error{fd < 0 ? errno : 0};
+  const auto work = [&] {
+    for (size_t part; (part = kPart * next++) < size && error == 0;) {
+      const size_t end = std::min(size, part + kPart);
+      for (size_t at = part; at < end && error == 0;) {
+        const ssize_t got =
+            ::pread(fd, to + at, end - at, static_cast<off_t>(at));
+        if (got > 0) {
+          at += static_cast<size_t>(got);
+        } else if (got == 0) {
+          error = ENODATA; // the file became shorter
+        } else if (errno != EINTR) {
+          error = errno;
+        }
+      }
+    }
+  };
+  std::vector<std::thread> others;
+  const size_t parts = (size + kPart - 1) / kPart;
+  const size_t threads =
+      std::clamp(std::thread::hardware_concurrency(), 1u, 4u);
+  for (size_t i = 1; i < std::min(parts, threads); ++i) {
+    others.emplace_back(work);
+  }
+  work();
+  for (auto& thread : others) {
+    thread.join();
+  }
+  return error;
+}
+#endif
 
 } // namespace
 
@@ -71,7 +113,13 @@ MappedFile::MappedFile(const std::string& path, Links links) : path_(path) {
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) {
+  release();
+}
+
+void MappedFile::release() {
+  if (region_ != nullptr) {
+    ::munmap(region_, region_size_);
+  } else if (data_ != nullptr) {
     ::munmap(data_, size_);
   }
 }
@@ -79,16 +127,62 @@ MappedFile::~MappedFile() {
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      size_(std::exchange(other.size_, 0)),
+      region_(std::exchange(other.region_, nullptr)),
+      region_size_(std::exchange(other.region_size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(region_, other.region_);
+  std::swap(region_size_, other.region_size_);
   return *this;
 }
 
+bool MappedFile::read_into_huge_pages([[maybe_unused]] size_t aligned) {
+#ifdef MADV_HUGEPAGE
+  constexpr size_t kHuge = size_t{2} << 20, kLine = 64;
+  if (size_ == 0 || region_ != nullptr) {
+    return region_ != nullptr;
+  }
+  const size_t size = size_ + kHuge + kLine;
+  void* map = ::mmap(
+      nullptr,
+      size,
+      PROT_READ | PROT_WRITE,
+      MAP_PRIVATE | MAP_ANONYMOUS,
+      -1,
+      0);
+  if (map == MAP_FAILED) {
+    return false;
+  }
+  auto* const region = static_cast<char*>(map);
+  const size_t to_huge = (kHuge - reinterpret_cast<uintptr_t>(region) % kHuge);
+  char* const to = region + to_huge % kHuge + (kLine - aligned % kLine) % kLine;
+  if (::madvise(region, size, MADV_HUGEPAGE) != 0) {
+    ::munmap(map, size);
+    return false;
+  }
+  const Descriptor file{::open(path_.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (const int error = read_all(file.fd, to, size_)) {
+    ::munmap(map, size);
+    bad_file(path_, "cannot be read: ", std::strerror(error), ".");
+  }
+  release();
+  data_ = to;
+  region_ = region;
+  region_size_ = size;
+  return true;
+#else
+  return false;
+#endif
+}
+
 void MappedFile::advise(Advice advice, size_t offset, size_t length) const {
+  if (region_ != nullptr) {
+    return;
+  }
   const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
   size_t begin = std::min(offset, size_);
   size_t end = begin + std::min(length, size_ - begin);

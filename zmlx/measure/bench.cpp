@@ -8,6 +8,7 @@
 #include "zmlx/measure/memory.h"
 #include "zmlx/measure/prompts.h"
 #include "zmlx/measure/side_switch.h"
+#include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/generate.h"
 
 namespace zmlx::measure {
@@ -136,6 +137,9 @@ class Runner {
             run_here(row, round);
           }
         });
+    if (options_.stages && which_.patched && test.n_gen > 0) {
+      time_stages(sides.front());
+    }
     rows.insert(rows.end(), sides.begin(), sides.end());
   }
 
@@ -152,6 +156,20 @@ class Runner {
     const auto seed = static_cast<uint64_t>(round) + 1;
     row.nanoseconds.push_back(run_once(model_, row.test, seed) * 1e9);
     row.peak_memory_bytes = std::max(row.peak_memory_bytes, peak_memory());
+  }
+
+  // The patched side is the first.
+  void time_stages(BenchRow& row) {
+    if (side_.to(true)) {
+      warm_up(model_, row.test);
+    }
+    auto* fused = dynamic_cast<decode::FusedNetwork*>(model_.network.get());
+    if (!fused) {
+      return;
+    }
+    fused->executor->start_timing();
+    run_once(model_, row.test, 1);
+    row.stages = fused->executor->stop_timing();
   }
 
   Model& model_;

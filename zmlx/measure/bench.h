@@ -12,6 +12,7 @@
 #include "zmlx/measure/machine.h"
 #include "zmlx/measure/roofline.h"
 #include "zmlx/measure/validate.h"
+#include "zmlx/model/decode/program.h"
 
 namespace zmlx::measure {
 
@@ -20,6 +21,9 @@ namespace zmlx::measure {
 struct BenchOptions {
   std::vector<int> n_prompt = {512}, n_gen = {128}, n_depth = {0};
   int repetitions = 5;
+  /// Time the stages of decode_step too, in a run of their own for each test
+  /// of new tokens.
+  bool stages = false;
   /// How the read bandwidth is measured, before the tests and after.
   RooflineOptions roofline;
   /// Called with the side and test that is run, and repetitions done.
@@ -33,6 +37,8 @@ struct BenchRow {
   std::string started; // UTC
   std::vector<double> nanoseconds; // one a repetition
   uint64_t peak_memory_bytes = 0; // 0: not known (llama.cpp)
+  /// Of one more run, with the clock read after each stage; see BenchOptions.
+  std::vector<decode::StageTime> stages = {};
 
   /// Tokens a second, one a repetition.
   std::vector<double> tokens_per_second() const;
@@ -74,6 +80,9 @@ BenchResult bench(
 
 /// llama-bench's table, with GB/s and percent of the read bandwidth behind it.
 std::string bench_markdown(const BenchResult& result);
+/// For each row that has them, a table of its stages: microseconds a token,
+/// bytes, and GB/s.
+std::string bench_stages(const BenchResult& result);
 /// llama-bench's array of rows, with our keys behind its own.
 Json bench_json(const BenchResult& result);
 /// The same without the samples, a header line first.

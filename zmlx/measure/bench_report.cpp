@@ -126,6 +126,17 @@ void add_own_keys(const BenchResult& result, const BenchRow& row, Json& json) {
       ? Json(percent_of_roof(result, row))
       : Json();
   json["read_bandwidth_gb_s"] = result.read_bandwidth / 1e9;
+  Json stages = Json::array();
+  for (const auto& stage : row.stages) {
+    stages.push_back(
+        {{"name", stage.name},
+         {"count", stage.count},
+         {"us_per_token",
+          stage.seconds * 1e6 /
+              static_cast<double>(std::max<int64_t>(1, stage.steps))},
+         {"bytes", stage.bytes}});
+  }
+  json["stages"] = std::move(stages);
   json["peak_mem_gb"] = row.peak_memory_bytes > 0
       ? Json(static_cast<double>(row.peak_memory_bytes) / 1e9)
       : Json();
@@ -206,6 +217,38 @@ std::string bench_markdown(const BenchResult& result) {
       " (MLX {})\n",
       result.read_bandwidth / 1e9,
       result.machine.mlx_version);
+  return text;
+}
+
+std::string bench_stages(const BenchResult& result) {
+  std::string text;
+  for (const auto& row : result.rows) {
+    if (row.stages.empty()) {
+      continue;
+    }
+    double total = 0;
+    for (const auto& stage : row.stages) {
+      total += stage.seconds;
+    }
+    text += fmt::format(
+        "\n{}, one run with the clock read after each stage:\n"
+        "| stage   | number | us/token | share |     MB |  GB/s |\n"
+        "| ------- | -----: | -------: | ----: | -----: | ----: |\n",
+        row.test.name());
+    for (const auto& stage : row.stages) {
+      const double seconds = stage.seconds /
+          static_cast<double>(std::max<int64_t>(1, stage.steps));
+      const auto bytes = static_cast<double>(stage.bytes);
+      text += fmt::format(
+          "| {:<7} | {:>6} | {:>8.1f} | {:>4.0f}% | {:>6.1f} | {:>5.1f} |\n",
+          stage.name,
+          stage.count,
+          seconds * 1e6,
+          100 * stage.seconds / total,
+          bytes / 1e6,
+          bytes / seconds / 1e9);
+    }
+  }
   return text;
 }
 

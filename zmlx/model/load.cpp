@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include <filesystem>
 
+#include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
 #include "zmlx/model/checkpoint/checkpoint.h"
 #include "zmlx/model/checkpoint/hub.h"
+#include "zmlx/model/checkpoint/mapped_array.h"
 #include "zmlx/model/checkpoint/memory.h"
 #include "zmlx/model/families/lfm2_moe.h"
 #include "zmlx/model/families/weights.h"
@@ -125,11 +127,15 @@ std::unique_ptr<Model> load(
   auto model = std::make_unique<Model>();
   model->folder = resolve_model(name);
   auto checkpoint =
-      std::make_shared<const Checkpoint>(Checkpoint::open(model->folder));
+      std::make_shared<Checkpoint>(Checkpoint::open(model->folder));
   const Config config(
       checkpoint->config(), concat(model->folder, "/config.json"));
   const Family& family = family_of(config);
   check_memory(*checkpoint);
+  if (options.huge_pages && env("ZMLX_HUGE_PAGES").value_or("1") != "0" &&
+      buffer_header_bytes()) {
+    checkpoint->read_into_memory();
+  }
   model->dtype =
       checked(options.dtype ? *options.dtype : natural_dtype(*checkpoint));
   model->info.family = family.model_type;

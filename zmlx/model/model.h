@@ -56,6 +56,11 @@ struct LoadOptions {
   std::optional<mx::Dtype> dtype;
   /// Fail when the folder has no tokenizer.json, instead of going without.
   bool need_tokenizer = false;
+  /// Read weights into memory of huge pages on CPU, which makes decoding up to
+  /// a fifth faster and loading a second slower for every 4 GB; otherwise they
+  /// are mapped, and shared with other processes. ZMLX_HUGE_PAGES=0 turns it
+  /// off.
+  bool huge_pages = true;
   /// Leave the tokenizer and the chat template out, whatever the folder has.
   bool skip_tokenizer = false;
 };
@@ -76,7 +81,8 @@ class Model {
 };
 
 /// Loads a checkpoint in MLX or Hugging Face layout. name: a folder, or a
-/// Hugging Face id found in the local hub cache. Weights are mapped, not read.
+/// Hugging Face id found in the local hub cache. See
+/// LoadOptions::huge_pages for where weights are then.
 /// Throws FileError (a bad file), std::invalid_argument (an unknown family or
 /// dtype), or BackendError when memory will not do.
 std::unique_ptr<Model> load(

@@ -11,7 +11,7 @@
 namespace zmlx::cpu {
 
 /// Positions along rows that one thread reduces at a time.
-inline constexpr int64_t kColumnChunk = 1024;
+inline constexpr int64_t kColumnChunk = 256;
 
 /// One thread's. Lanes of the problem's elements are numbered position by
 /// position: lane i * rows + r is value i of row r.

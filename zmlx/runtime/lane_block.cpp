@@ -46,6 +46,10 @@ BlockRunner::BlockRunner(
 }
 
 void BlockRunner::load(int64_t begin, int64_t count) {
+  if (memory_.input >= 0) {
+    runner_.set_input(
+        memory_.input, {memory_.data + (begin - memory_.origin), kGroup});
+  }
   const int64_t padded = whole_groups(count);
   for (size_t i = 0; i < inputs_.size(); ++i) {
     if (!used_[i]) {

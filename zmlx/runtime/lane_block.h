@@ -43,6 +43,11 @@ class BlockRunner {
   LaneRunner& lanes() {
     return runner_;
   }
+  /// Takes an input from memory, where lane i is at data[i - origin]; whole
+  /// groups are readable.
+  void set_memory(int input, const float* data, int64_t origin) {
+    memory_ = {input, data, origin};
+  }
   int64_t block_lanes() const {
     return block_lanes_;
   }
@@ -59,7 +64,14 @@ class BlockRunner {
   void load(int64_t begin, int64_t count);
   void store(int k, int64_t begin, int64_t count);
 
+  struct Memory {
+    int input = -1;
+    const float* data = nullptr;
+    int64_t origin = 0;
+  };
+
   LaneRunner runner_;
+  Memory memory_;
   std::vector<bool> used_;
   const std::vector<LaneArray>& inputs_;
   const std::vector<LaneArray>& outputs_;

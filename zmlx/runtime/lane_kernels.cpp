@@ -57,7 +57,26 @@ void ToBfloat(const float* from, int64_t count, uint16_t* to) {
   });
 }
 
-// Integer arithmetic on half bits: exact, whatever the processor has.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+
+using D16F = hn::Rebind<hwy::float16_t, D>;
+
+void FromHalf(const uint16_t* from, int64_t count, float* to) {
+  convert(from, count, to, [](const uint16_t* in, float* out) HWY_ATTR {
+    const auto half = hn::BitCast(D16F(), hn::LoadU(D16(), in));
+    hn::StoreU(hn::PromoteTo(D(), half), D(), out);
+  });
+}
+
+void ToHalf(const float* from, int64_t count, uint16_t* to) {
+  convert(from, count, to, [](const float* in, uint16_t* out) HWY_ATTR {
+    const auto half = hn::DemoteTo(D16F(), hn::LoadU(D(), in));
+    hn::StoreU(hn::BitCast(D16(), half), D16(), out);
+  });
+}
+
+#else // In integers: exact, whatever Highway's own does there.
+
 HWY_INLINE V half_to_float(hn::Vec<DU> bits) {
   const DU du;
   const D d;
@@ -102,6 +121,8 @@ void ToHalf(const float* from, int64_t count, uint16_t* to) {
     hn::StoreU(hn::TruncateTo(D16(), half), D16(), out);
   });
 }
+
+#endif
 
 void Stream(const float* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; i += kVector) {

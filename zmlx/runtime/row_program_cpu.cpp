@@ -41,6 +41,8 @@ using cpu::RowRunner;
 
 // The runs of adjacent rows that a column walk needs to be worth it.
 constexpr int64_t kLeastColumns = 16;
+// Rows side by side: wide, so that memory is read in long runs.
+constexpr int64_t kLanes = 4096;
 
 RowProblem arrange(
     const dialect::RowProgram& program,
@@ -89,7 +91,7 @@ void share_rows(const RowPlan& plan, const RowProblem& problem) {
   const auto team = thread_team();
   std::vector<RowRunner> runners;
   for (int i = 0; i < team->size(); ++i) {
-    runners.emplace_back(plan, problem);
+    runners.emplace_back(plan, problem, false);
   }
   const auto each_chunk = [&](const auto& run) {
     std::atomic<int64_t> next{0};
@@ -140,7 +142,7 @@ void run_rows(const RowPlan& plan, const RowProblem& problem, int64_t steps) {
   cpu::for_each_part(
       (problem.rows + part - 1) / part,
       problem.rows * problem.length * steps,
-      [&] { return RowRunner(plan, problem); },
+      [&] { return RowRunner(plan, problem, true); },
       [&](RowRunner& runner, int64_t i) {
         const int64_t begin = i * part;
         runner.run_rows(begin, std::min(part, problem.rows - begin));
@@ -196,18 +198,14 @@ void run_columns(
     const RowProblem& problem,
     bool serial,
     int64_t steps) {
-  // What several passes read again should stay in the second-level cache.
-  constexpr int64_t kFloats = 1 << 17;
-  const int64_t lanes = std::clamp<int64_t>(
-      kFloats / std::max<int64_t>(1, problem.length) / cpu::kGroup *
-          cpu::kGroup,
-      cpu::kGroup,
-      std::min<int64_t>(1024, cpu::whole_groups(problem.rows)));
   const int team = num_threads();
-  if (team > 1 && !serial && problem.rows < 2 * team * lanes &&
+  const int64_t columns = cpu::whole_groups(problem.rows);
+  if (team > 1 && !serial && problem.rows < 2 * team * kLanes &&
       problem.length >= 4 * cpu::kColumnChunk) {
-    return share_columns(plan, problem, lanes);
+    return share_columns(plan, problem, std::min(columns, kLanes));
   }
+  const int64_t lanes =
+      std::clamp(cpu::whole_groups(problem.rows / team), cpu::kGroup, kLanes);
   cpu::for_each_part(
       (problem.rows + lanes - 1) / lanes,
       problem.rows * problem.length * steps,

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "zmlx/runtime/kept_value.h"
 #include "zmlx/runtime/lane_kernels.h"
 
 namespace zmlx::cpu {
@@ -31,6 +32,14 @@ RowPlan::RowPlan(const dialect::RowProgram& row_program, bool uniform_rows)
       finish(program.finish, std::numeric_limits<int>::max()) {
   for (const auto& pass : program.passes) {
     passes.emplace_back(pass.values, uniform_from(program, uniform_rows));
+  }
+  if (uniform_rows) {
+    if (const auto found = find_kept_value(program)) {
+      kept = Kept{
+          found->pass,
+          LaneProgram(found->values, program.num_elements),
+          LaneProgram(found->write, program.num_elements + 1)};
+    }
   }
 }
 
@@ -71,14 +80,26 @@ float total(
   return static_cast<float>(total);
 }
 
-RowRunner::RowRunner(const RowPlan& plan, const RowProblem& problem)
+RowRunner::RowRunner(
+    const RowPlan& plan,
+    const RowProblem& problem,
+    bool whole_rows)
     : plan_(plan),
       problem_(problem),
       finish_(plan.finish, kGroup),
       row_values_(problem.row_values.size()),
       finish_inputs_(kGroup * plan.finish.num_inputs()) {
   const auto elements = static_cast<int>(problem.elements.size());
-  for (const auto& pass : plan.passes) {
+  const auto outputs = static_cast<int>(problem.element_outputs.size());
+  const bool keeps = whole_rows && plan.kept && problem.length <= kMostKept;
+  if (keeps) {
+    kept_pass_ = plan.kept->pass;
+    // Blocks that start anywhere read whole groups.
+    kept_.resize(whole_groups(problem.length) + kGroup);
+  }
+  for (size_t p = 0; p < plan.passes.size(); ++p) {
+    const auto& pass =
+        static_cast<int>(p) == kept_pass_ ? plan.kept->values : plan.passes[p];
     passes_.emplace_back(
         pass,
         problem.elements,
@@ -86,13 +107,13 @@ RowRunner::RowRunner(const RowPlan& plan, const RowProblem& problem)
         cpu::block_lanes(pass, elements),
         Store::Copied);
   }
-  const auto outputs = static_cast<int>(problem.element_outputs.size());
   if (outputs > 0) {
+    const auto& write = keeps ? plan.kept->write : plan.write;
     write_.emplace_back(
-        plan.write,
+        write,
         problem.elements,
         problem.element_outputs,
-        cpu::block_lanes(plan.write, elements + outputs),
+        cpu::block_lanes(write, elements + outputs),
         problem.store);
   }
   for (int i = 0; i < plan.finish.num_inputs(); ++i) {
@@ -100,9 +121,8 @@ RowRunner::RowRunner(const RowPlan& plan, const RowProblem& problem)
   }
 }
 
-// Row inputs and the totals so far, to the inputs after the elements.
-void RowRunner::set_uniforms(BlockRunner& runner) {
-  auto input = static_cast<int>(problem_.elements.size());
+// Row inputs and the totals so far, to the inputs from `input` on.
+void RowRunner::set_uniforms(BlockRunner& runner, int input) {
   for (const auto* values : {&row_values_, &totals_}) {
     for (float value : *values) {
       runner.lanes().set_uniform(input++, value);
@@ -122,7 +142,7 @@ void RowRunner::start(int64_t row) {
 void RowRunner::reduce_chunk(int pass, int64_t chunk, float* partials) {
   const auto& reductions = plan_.program.passes[pass].reductions;
   auto& runner = passes_[pass];
-  set_uniforms(runner);
+  set_uniforms(runner, static_cast<int>(problem_.elements.size()));
   auto& sums = sums_;
   sums.resize(reductions.size());
   for (size_t k = 0; k < reductions.size(); ++k) {
@@ -131,6 +151,10 @@ void RowRunner::reduce_chunk(int pass, int64_t chunk, float* partials) {
   const int64_t end = std::min(problem_.length, (chunk + 1) * kChunk);
   for (int64_t i = chunk * kChunk; i < end; i += runner.block_lanes()) {
     const int64_t count = std::min(runner.block_lanes(), end - i);
+    if (pass == kept_pass_) {
+      runner.lanes().set_target(
+          static_cast<int>(reductions.size()), kept_.data() + i);
+    }
     runner.run(row_ * problem_.length + i, count);
     for (size_t k = 0; k < reductions.size(); ++k) {
       const auto combine = reductions[k].combine;
@@ -175,8 +199,12 @@ void RowRunner::write_chunk(int64_t chunk) {
   if (write_.empty()) {
     return;
   }
-  set_uniforms(write_[0]);
   const int64_t begin = row_ * problem_.length;
+  auto first = static_cast<int>(problem_.elements.size());
+  if (kept_pass_ >= 0) {
+    write_[0].set_memory(first++, kept_.data(), begin);
+  }
+  set_uniforms(write_[0], first);
   write_[0].run_all(
       begin + chunk * kChunk,
       begin + std::min(problem_.length, (chunk + 1) * kChunk));

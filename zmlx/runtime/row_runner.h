@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "zmlx/dialect/row_program.h"
@@ -20,7 +21,19 @@ struct RowPlan {
   dialect::RowProgram program;
   std::vector<LaneProgram> passes;
   LaneProgram write, finish;
+
+  /// With uniform rows: a pass that also gives a value of each element, and a
+  /// write that takes that after the elements.
+  struct Kept {
+    int pass;
+    LaneProgram values, write;
+  };
+  std::optional<Kept> kept;
 };
+
+/// Values of a row that are kept from a pass at most; they stay in the
+/// second-level cache.
+inline constexpr int64_t kMostKept = 1 << 16;
 
 /// The arrays of one run, numbered as the runner walks them.
 struct RowProblem {
@@ -41,7 +54,8 @@ double combined(dialect::Combine combine, double x, double y);
 /// One thread's. No pass is Serial.
 class RowRunner {
  public:
-  RowRunner(const RowPlan& plan, const RowProblem& problem);
+  /// whole_rows: only run_rows() will be called.
+  RowRunner(const RowPlan& plan, const RowProblem& problem, bool whole_rows);
 
   /// Everything for `count` <= kGroup rows.
   void run_rows(int64_t begin, int64_t count);
@@ -60,7 +74,7 @@ class RowRunner {
   void finish();
 
  private:
-  void set_uniforms(BlockRunner& runner);
+  void set_uniforms(BlockRunner& runner, int first);
   void run_passes();
   void finish_rows(int64_t begin, int64_t count);
 
@@ -70,6 +84,8 @@ class RowRunner {
   LaneRunner finish_;
   int64_t row_ = 0;
   std::vector<float> row_values_, totals_; // of the row at hand
+  int kept_pass_ = -1;
+  std::vector<float> kept_; // a value of each element, from that pass
   std::vector<std::array<float, kGroup>> sums_; // of a chunk
   std::vector<float> finish_inputs_; // kGroup lanes for each input of finish
 };

@@ -280,31 +280,37 @@ HWY_INLINE V Log(D d, V x) {
   return logarithm(d, x, [&](V e, V f) { return log_of_parts(d, e, f); });
 }
 
+/// e + (f + rest) * (high + low), where high has 12 bits: f, whose product
+/// counts most, is split so that it is exact with or without FMA.
+template <class D, class V>
+HWY_INLINE V scaled_log(D d, V e, V f, V rest, float high, float low) {
+  const hn::RebindToUnsigned<D> du;
+  const auto top = hn::And(f, hn::BitCast(d, hn::Set(du, 0xfffff000)));
+  const auto bottom = hn::Add(hn::Sub(f, top), rest);
+  const auto small =
+      hn::MulAdd(bottom, hn::Set(d, high + low), hn::Mul(top, hn::Set(d, low)));
+  return hn::Add(e, hn::MulAdd(top, hn::Set(d, high), small));
+}
+
 template <class D, class V>
 HWY_INLINE V Log2(D d, V x) {
   return logarithm(d, x, [&](V e, V f) {
-    const auto rest = log1p_rest(d, f);
-    // (f + rest) / ln 2, where f times the first 12 bits of 1 / ln 2 comes last
-    const auto low = hn::MulAdd(
-        f,
-        hn::Set(d, -0x1.5c4d6ap-11f),
-        hn::Mul(rest, hn::Set(d, 0x1.715476p0f)));
-    return hn::Add(e, hn::MulAdd(f, hn::Set(d, 0x1.718p0f), low));
+    return scaled_log(d, e, f, log1p_rest(d, f), 0x1.718p0f, -0x1.5c4d6ap-11f);
   });
 }
 
 template <class D, class V>
 HWY_INLINE V Log10(D d, V x) {
   return logarithm(d, x, [&](V e, V f) {
-    const auto rest = log1p_rest(d, f);
-    const auto low = hn::MulAdd(
+    // log10(2) as 12 bits, times which e is exact, and the rest.
+    const auto near_0 = scaled_log(
+        d,
+        hn::Mul(e, hn::Set(d, 0x1.3509f8p-18f)),
         f,
-        hn::Set(d, -0x1.09d5b2p-15f),
-        hn::Mul(rest, hn::Set(d, 0x1.bcb7b2p-2f)));
-    const auto near_0 = hn::MulAdd(f, hn::Set(d, 0x1.bccp-2f), low);
-    // log10(2) as 12 bits and the rest; e times the first is exact.
-    const auto middle = hn::MulAdd(e, hn::Set(d, 0x1.3509f8p-18f), near_0);
-    return hn::MulAdd(e, hn::Set(d, 0x1.344p-2f), middle);
+        log1p_rest(d, f),
+        0x1.bccp-2f,
+        -0x1.09d5b2p-15f);
+    return hn::MulAdd(e, hn::Set(d, 0x1.344p-2f), near_0);
   });
 }
 

@@ -28,9 +28,7 @@ struct Activation {
   bool to_largest = false;
 };
 
-mx::array number(double value, const mx::array& like) {
-  return mx::astype(mx::array(value, mx::float64), like.dtype());
-}
+using reference::number;
 
 mx::array relu_reference(const mx::array& x) {
   return mx::maximum(x, number(0, x));

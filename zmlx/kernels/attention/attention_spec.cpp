@@ -96,7 +96,7 @@ Arrays composed(const Arrays& in, const Params& params) {
     };
     const mx::array scores =
         mx::matmul(q, mx::transpose(each(keys), {0, 1, 3, 2})) *
-        mx::astype(mx::array(scale), q.dtype());
+        reference::number(scale, q);
     y = mx::matmul(
         reference::softmax(scores + causal(length, offset, q.dtype())),
         each(values));

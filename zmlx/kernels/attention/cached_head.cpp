@@ -34,6 +34,8 @@ HWY_INLINE void scores_of(
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   FloatVector sums[kCount * kPositions];
   clear(sums);
+  unrolled<kPositions>(
+      [&](auto p) ZMLX_INLINE_LAMBDA { rows.prefetch(first + p + kAhead); });
   int64_t i = 0;
   for (; i + lanes <= dim; i += lanes) {
     FloatVector keys[kPositions];
@@ -75,6 +77,9 @@ HWY_INLINE void weighted_sum(
   unrolled<kCount * kVectors>(
       [&](auto s) ZMLX_INLINE_LAMBDA { sums[s] = hn::Zero(d); });
   for (int64_t p = 0; p < count; ++p) {
+    if (i == 0) {
+      rows.prefetch(p + kAhead);
+    }
     V values[kVectors];
     unrolled<kVectors>([&](auto v) ZMLX_INLINE_LAMBDA {
       values[v] = rows.load(d, p, i + v * lanes);

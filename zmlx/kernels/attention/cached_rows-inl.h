@@ -10,12 +10,17 @@
 
 #include <algorithm>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "zmlx/kernels/attention/cached_head.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+// Positions to ask for ahead of use, 4 kB of 64 floats: 29 GB/s a thread
+// instead of 20.
+constexpr int64_t kAhead = 16;
 
 struct FloatRows {
   FloatRows(const CachedRows& rows, int64_t dim)
@@ -24,6 +29,12 @@ struct FloatRows {
   template <class D>
   HWY_INLINE hn::Vec<D> load(D d, int64_t position, int64_t i) const {
     return hn::LoadU(d, values + position * dim + i);
+  }
+
+  HWY_INLINE void prefetch(int64_t position) const {
+    for (int64_t i = 0; i < dim; i += 16) {
+      hwy::Prefetch(values + position * dim + i);
+    }
   }
 
   const float* values;
@@ -46,6 +57,9 @@ struct ByteRows {
     return hn::MulAdd(
         values, hn::Set(d, rows.scales[group]), hn::Set(d, rows.biases[group]));
   }
+
+  // Unpacking is slower than the memory.
+  HWY_INLINE void prefetch(int64_t) const {}
 
   CachedRows rows;
   int64_t dim, groups;

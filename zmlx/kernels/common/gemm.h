@@ -125,6 +125,7 @@ void gemm(
 
 /// From this many vectors on gemm() is faster than matvec() on each.
 inline constexpr int64_t kGemmVectors = 4;
+inline constexpr int64_t kDenseGemmVectors = 16;
 
 /// A good number of rows for one call of gemm().
 inline constexpr int64_t kGemmRows = 128;

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "zmlx/kernels/common/dense.h"
 #include "zmlx/kernels/common/matvec.h"
 #include "zmlx/kernels/common/test_matrices.h"
 
@@ -146,7 +147,7 @@ TEST_P(GemmOnEveryTarget, GivesTheSameBitsHoweverRowsAndVectorsAreSplit) {
 
 TEST_P(GemmOnEveryTarget, MultipliesDenseMatricesOfEveryType) {
   for (auto dtype : {mx::float32, mx::float16, mx::bfloat16}) {
-    for (int64_t cols : {1, 37, 700}) {
+    for (int64_t cols : {1, 37, 300, 700}) {
       const int64_t rows = 45;
       auto values = normal(rows * cols, 4);
       const mx::array stored = mx::astype(
@@ -157,7 +158,13 @@ TEST_P(GemmOnEveryTarget, MultipliesDenseMatricesOfEveryType) {
           : dtype == mx::float16                  ? FloatType::F16
                                                   : FloatType::BF16;
       const Rows x = normal_rows(14, cols);
-      const Rows y = run(DenseMatrix{stored.data<char>(), type, rows, cols}, x);
+      const DenseMatrix w{stored.data<char>(), type, rows, cols};
+      const Rows y = run(w, x);
+      std::vector<float> one(rows), parts(rows);
+      matvec(w, x.pointers[3], 0, rows, one.data());
+      matvec(w, x.pointers[3], 0, 7, parts.data());
+      matvec(w, x.pointers[3], 7, rows, parts.data() + 7);
+      EXPECT_EQ(one, parts);
       for (int64_t i = 0; i < 14; ++i) {
         for (int64_t row = 0; row < rows; ++row) {
           double sum = 0, size = 0;
@@ -168,6 +175,9 @@ TEST_P(GemmOnEveryTarget, MultipliesDenseMatricesOfEveryType) {
             size += std::abs(product);
           }
           ASSERT_NEAR(y.pointers[i][row], sum, 1e-6 * size + 1e-30);
+          if (i == 3) {
+            ASSERT_NEAR(one[row], sum, 1e-6 * size + 1e-30);
+          }
         }
       }
     }

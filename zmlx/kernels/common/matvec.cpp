@@ -35,17 +35,18 @@ void Matvec(
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    float* y) {
+    float* y,
+    [[maybe_unused]] const RowsAhead& next) {
 #if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX2 || \
     HWY_TARGET == HWY_AVX3
   if (!x.needs_float()) {
     switch (w.float_type) {
       case FloatType::F32:
-        return integer_matvec<FloatType::F32>(w, x, begin, end, y);
+        return integer_matvec<FloatType::F32>(w, x, begin, end, y, next);
       case FloatType::F16:
-        return integer_matvec<FloatType::F16>(w, x, begin, end, y);
+        return integer_matvec<FloatType::F16>(w, x, begin, end, y, next);
       case FloatType::BF16:
-        return integer_matvec<FloatType::BF16>(w, x, begin, end, y);
+        return integer_matvec<FloatType::BF16>(w, x, begin, end, y, next);
     }
   }
 #endif
@@ -136,8 +137,9 @@ void matvec(
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    float* y) {
-  HWY_DYNAMIC_DISPATCH(Matvec)(w, x, begin, end, y);
+    float* y,
+    const RowsAhead& next) {
+  HWY_DYNAMIC_DISPATCH(Matvec)(w, x, begin, end, y, next);
 }
 
 void dequantize_row(const PackedMatrix& w, int64_t row, float* out) {

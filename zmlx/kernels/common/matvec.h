@@ -67,15 +67,28 @@ class PreparedVector {
   bool nibbles_ = false;
 };
 
+/// Where some rows lie, for prefetching.
+struct RowsAhead {
+  const void *words = nullptr, *scales = nullptr, *biases = nullptr;
+
+  RowsAhead() = default;
+  RowsAhead(const PackedMatrix& w, int64_t row)
+      : words(w.row_words(row)),
+        scales(w.row_scales(row)),
+        biases(w.row_biases(row)) {}
+};
+
 /// y[row - begin] = sum over columns of W[row] * x for rows [begin, end).
 /// x was prepared for W's cols, bits and group size. Bitwise the same however
-/// the rows are split.
+/// the rows are split. next: what the caller reads after these rows, so that
+/// memory does not pause between them.
 void matvec(
     const PackedMatrix& w,
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    float* y);
+    float* y,
+    const RowsAhead& next = {});
 
 /// out[col] = the values of a row, cols floats.
 void dequantize_row(const PackedMatrix& w, int64_t row, float* out);

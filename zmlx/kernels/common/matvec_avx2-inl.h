@@ -120,7 +120,8 @@ void integer_matvec(
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    float* y) {
+    float* y,
+    const RowsAhead&) {
   AlignedVector<uint8_t> unpacked;
   for (int64_t row = begin; row < end; ++row) {
     const auto* words = reinterpret_cast<const uint8_t*>(w.row_words(row));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The integer path of matvec() for AVX-512 with VNNI. A chunk (64 bytes of a
-// row, 128 nibbles) costs 15 vector instructions, 8 cycles on two ports: 25
-// GB/s a core at 2.6 GHz, above what one core reads from memory. A float path
-// (table look-up and FMA) costs 30 and reached 12.
+// row, 128 nibbles) costs 15 vector instructions: 40 GB/s a core in L2 on Zen
+// 5, above what one core reads from memory. A float path (table look-up and
+// FMA) costs 30 and reached 12.
 
 #if defined(ZMLX_COMMON_MATVEC_VNNI_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ZMLX_COMMON_MATVEC_VNNI_INL_H
@@ -21,17 +21,21 @@ HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
 namespace zmlx::cpu::HWY_NAMESPACE {
 
 constexpr int kRowsAtOnce = 4;
-// 8 kB ahead at 2048 columns, 0.5 us of memory.
-constexpr int kPrefetchRows = 8;
+// 0.25 us of one core's share of memory. From memory, two cores read 36.8 GB/s
+// of weights this way, where a plain read got 36.1, against 26.1 with each
+// row's own stream 4 kB ahead and 10.5 without prefetch (medians of 7).
+constexpr int64_t kPrefetchBytes = 8192;
+constexpr int kPrefetchRows = 16; // of scales and biases
 
 HWY_INLINE void prefetch_line(const void* address) {
   _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0);
 }
 
-/// Scales of a chunk, one for each of 16 lanes. kSpan: columns a lane.
-template <int kSpan, FloatType kType>
+/// Scales of a chunk, one for each of 16 lanes. kSpan: columns a lane; kGroups:
+/// groups a chunk, 4, 2, 1, or 0 where one group spans two chunks.
+template <int kSpan, FloatType kType, int kGroups>
 struct LaneScales {
-  explicit LaneScales(int group_size) : span_(16 * kSpan / group_size) {
+  explicit LaneScales(int group_size) {
     alignas(64) uint8_t bytes[64];
     alignas(64) int32_t lanes[16];
     for (int lane = 0; lane < 16; ++lane) {
@@ -51,24 +55,39 @@ struct LaneScales {
     }
     bytes_ = _mm512_load_si512(bytes);
     lanes_ = _mm512_load_si512(lanes);
-    // A group wider than the chunk: one scale serves two chunks.
-    shift_ = span_ == 0 ? 1 : 0;
-    span_ = std::max(span_, 1);
   }
 
-  /// kGroups groups of the chunk (1, 2 or 4), read in one load.
-  template <int kGroups>
-  HWY_INLINE __m512 load(const void* scales, int64_t chunk) const {
-    const char* first = at(scales, chunk);
+  /// The groups from `first` on, read in one load.
+  HWY_INLINE __m512 load(const char* first) const {
+    return load_some<kGroups>(first);
+  }
+
+  /// The last chunk of a row, where only `groups` of them exist.
+  __m512 load_last(const char* first, int64_t groups) const {
+    alignas(64) char padded[16] = {};
+    std::memcpy(padded, first, static_cast<size_t>(groups) * size_of(kType));
+    return load_some<4>(padded);
+  }
+
+  /// Where the groups of a chunk start, in bytes.
+  static HWY_INLINE int64_t offset(int64_t chunk) {
+    return (kGroups == 0 ? chunk >> 1 : chunk * kGroups) *
+        static_cast<int64_t>(size_of(kType));
+  }
+
+ private:
+  template <int kCount>
+  HWY_INLINE __m512 load_some(const char* first) const {
     if (kType == FloatType::F32) {
-      const auto mask = static_cast<__mmask8>((1u << kGroups) - 1);
+      const auto mask =
+          static_cast<__mmask8>(kCount <= 1 ? 1 : (1u << kCount) - 1);
       return _mm512_permutexvar_ps(
           lanes_, _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(mask, first)));
     }
     __m512i packed;
-    if (kGroups == 1) {
+    if (kCount <= 1) {
       packed = _mm512_set1_epi16(load_as<int16_t>(first));
-    } else if (kGroups == 2) {
+    } else if (kCount == 2) {
       packed = _mm512_set1_epi32(load_as<int32_t>(first));
     } else {
       packed = _mm512_set1_epi64(load_as<int64_t>(first));
@@ -80,41 +99,20 @@ struct LaneScales {
         _mm512_castsi512_si256(packed), _mm512_castsi512_si256(bytes_)));
   }
 
-  /// The last chunk of a row, where only `groups` of them exist.
-  __m512 load_last(const void* scales, int64_t chunk, int64_t groups) const {
-    alignas(64) char padded[16] = {};
-    std::memcpy(
-        padded,
-        at(scales, chunk),
-        static_cast<size_t>(groups) * size_of(kType));
-    return load<4>(padded, 0);
-  }
-
-  int groups_in_chunk() const {
-    return span_;
-  }
-
- private:
   template <class T>
   static HWY_INLINE T load_as(const char* bytes) {
     T value;
     std::memcpy(&value, bytes, sizeof value);
     return value;
   }
-  HWY_INLINE const char* at(const void* scales, int64_t chunk) const {
-    const int64_t group = shift_ ? chunk / 2 : chunk * span_;
-    return static_cast<const char*>(scales) +
-        group * static_cast<int64_t>(size_of(kType));
-  }
 
   __m512i bytes_, lanes_;
-  int span_, shift_;
 };
 
-/// sum of biases * sums over a row's groups.
+/// total + biases * sums over a row's groups, by lanes.
 template <FloatType kType>
-HWY_INLINE float bias_dot(const void* biases, const float* sums, int64_t n) {
-  __m512 total = _mm512_setzero_ps();
+HWY_INLINE __m512
+add_biases(__m512 total, const void* biases, const float* sums, int64_t n) {
   for (int64_t g = 0; g < n; g += 16) {
     const int64_t left = n - g;
     const __mmask16 mask = left >= 16
@@ -135,7 +133,32 @@ HWY_INLINE float bias_dot(const void* biases, const float* sums, int64_t n) {
     total =
         _mm512_fmadd_ps(values, _mm512_maskz_loadu_ps(mask, sums + g), total);
   }
-  return _mm512_reduce_add_ps(total);
+  return total;
+}
+
+HWY_INLINE __m256 add_halves(__m512 v) {
+  return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+}
+
+/// The sum of the lanes of each vector, in one order however many there are.
+/// By value: a reference kept the sums in memory during the loop.
+HWY_INLINE void store_sums(float* y, __m512 v) {
+  const __m256 half = add_halves(v);
+  const __m256 pairs = _mm256_hadd_ps(half, half);
+  const __m256 fours = _mm256_hadd_ps(pairs, pairs);
+  *y = _mm_cvtss_f32(_mm_add_ss(
+      _mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
+}
+
+HWY_INLINE void
+store_sums(float* y, __m512 v0, __m512 v1, __m512 v2, __m512 v3) {
+  const __m256 pairs01 = _mm256_hadd_ps(add_halves(v0), add_halves(v1));
+  const __m256 pairs23 = _mm256_hadd_ps(add_halves(v2), add_halves(v3));
+  const __m256 fours = _mm256_hadd_ps(pairs01, pairs23);
+  _mm_storeu_ps(
+      y,
+      _mm_add_ps(
+          _mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
 /// The integer dot product of one chunk, as floats a lane.
@@ -168,107 +191,189 @@ HWY_INLINE __m512 chunk_dot(__m512i words, const __m512i* digits) {
   return kSpan == 8 ? nibble_chunk(words, digits) : byte_chunk(words, digits);
 }
 
-/// kRows rows from `row`, of 8-bit or 4-bit fields held at row_words(i).
-template <int kSpan, FloatType kType, int kGroups, int kRows, class RowWords>
+/// Some rows of a matrix, or of what unpack() made of one row.
+struct RowBlock {
+  const uint8_t* words;
+  int64_t words_stride; // bytes
+  const char *scales, *biases;
+  int64_t groups_stride; // bytes
+
+  RowBlock(const PackedMatrix& w, int64_t row, const uint8_t* unpacked)
+      : words(
+            unpacked ? unpacked
+                     : reinterpret_cast<const uint8_t*>(w.row_words(row))),
+        words_stride(unpacked ? 0 : 4 * w.words_per_row()),
+        scales(static_cast<const char*>(w.row_scales(row))),
+        biases(static_cast<const char*>(w.row_biases(row))),
+        groups_stride(
+            w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type))) {}
+};
+
+/// What is to be prefetched beside a block of rows: the same streams some way
+/// ahead, which go on with `next` past the end.
+struct Streams {
+  const char *words, *scales, *biases;
+
+  Streams(
+      const PackedMatrix& w,
+      int64_t row,
+      int64_t end,
+      const RowsAhead& next)
+      : words(ahead(
+            w.row_words(row),
+            kPrefetchBytes,
+            w.row_words(end),
+            next.words)),
+        scales(ahead(
+            w.row_scales(row),
+            kPrefetchRows * row_bytes(w),
+            w.row_scales(end),
+            next.scales)),
+        biases(ahead(
+            w.row_biases(row),
+            kPrefetchRows * row_bytes(w),
+            w.row_biases(end),
+            next.biases)) {}
+
+ private:
+  static int64_t row_bytes(const PackedMatrix& w) {
+    return w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type));
+  }
+  static const char*
+  ahead(const void* from, int64_t bytes, const void* end, const void* next) {
+    const auto* at = static_cast<const char*>(from);
+    const int64_t past = bytes - (static_cast<const char*>(end) - at);
+    // Nothing comes next: what is cached already costs nothing.
+    return past < 0 ? at + bytes
+        : next      ? static_cast<const char*>(next) + past
+                    : at;
+  }
+};
+
+/// kRows rows of 8-bit or 4-bit fields. Plain loops of constant length over
+/// local arrays: they stay in registers, which captures by reference did not.
+template <int kSpan, FloatType kType, int kGroups, int kRows>
 HWY_INLINE void dot_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
-    const LaneScales<kSpan, kType>& scales_of,
-    int64_t row,
-    const RowWords& row_words,
+    const LaneScales<kSpan, kType, kGroups>& scales_of,
+    const RowBlock& rows,
+    const Streams& streams,
     float* y) {
   constexpr int kColumns = 16 * kSpan; // a chunk
   constexpr int kDigits = kSpan == 8 ? 6 : 3; // vectors of digits a chunk
-  const uint8_t* words[kRows];
-  const void* scales[kRows];
+  const auto* digits = reinterpret_cast<const __m512i*>(x.digits());
+  const float* x_scales = x.lane_scales();
   __m512 total[kRows];
   for (int r = 0; r < kRows; ++r) {
-    words[r] = row_words(row + r);
-    scales[r] = w.row_scales(row + r);
     total[r] = _mm512_setzero_ps();
     // A row's scales and biases are a cache line or so, each in a stream of its
     // own that the hardware is slow to follow.
-    prefetch_line(w.row_scales(row + r + kPrefetchRows));
-    prefetch_line(w.row_biases(row + r + kPrefetchRows));
+    prefetch_line(streams.scales + r * rows.groups_stride);
+    prefetch_line(streams.biases + r * rows.groups_stride);
   }
-  auto chunk_step = [&](int64_t chunk, __mmask16 mask, auto&& scale_of) {
-    __m512i digits[kDigits];
-    for (int d = 0; d < kDigits; ++d) {
-      digits[d] = _mm512_load_si512(x.digits() + 64 * (kDigits * chunk + d));
-    }
-    const __m512 x_scales = _mm512_load_ps(x.lane_scales() + 16 * chunk);
-    for (int r = 0; r < kRows; ++r) {
-      const __m512i bytes =
-          _mm512_maskz_loadu_epi32(mask, words[r] + 64 * chunk);
-      const __m512 scale = _mm512_mul_ps(scale_of(scales[r]), x_scales);
-      total[r] =
-          _mm512_fmadd_ps(chunk_dot<kSpan>(bytes, digits), scale, total[r]);
-    }
-  };
   const int64_t whole = w.cols / kColumns;
   for (int64_t chunk = 0; chunk < whole; ++chunk) {
-    for (int r = 0; r < kRows; ++r) {
-      prefetch_line(
-          words[r] + 64 * chunk + kPrefetchRows * 4 * w.words_per_row());
+    __m512i d[kDigits];
+    for (int i = 0; i < kDigits; ++i) {
+      d[i] = _mm512_load_si512(digits + kDigits * chunk + i);
     }
-    chunk_step(chunk, 0xffff, [&](const void* row) {
-      return scales_of.template load<kGroups>(row, chunk);
-    });
+    const __m512 x_scale = _mm512_load_ps(x_scales + 16 * chunk);
+    const uint8_t* words = rows.words + 64 * chunk;
+    const char* scales = rows.scales + scales_of.offset(chunk);
+    for (int r = 0; r < kRows; ++r) {
+      // In the order of memory, not of use: rows follow one another.
+      prefetch_line(streams.words + 64 * (kRows * chunk + r));
+      const __m512 scale = scales_of.load(scales + r * rows.groups_stride);
+      total[r] = _mm512_fmadd_ps(
+          chunk_dot<kSpan>(
+              _mm512_loadu_si512(words + r * rows.words_stride), d),
+          _mm512_mul_ps(scale, x_scale),
+          total[r]);
+    }
   }
   if (const int64_t left = w.cols % kColumns; left != 0) {
     const auto mask = static_cast<__mmask16>((1u << (left / kSpan)) - 1);
-    chunk_step(whole, mask, [&](const void* row) {
-      return scales_of.load_last(
-          row, whole, (left + w.group_size - 1) / w.group_size);
-    });
+    const int64_t groups = (left + w.group_size - 1) / w.group_size;
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 scale = scales_of.load_last(
+          rows.scales + scales_of.offset(whole) + r * rows.groups_stride,
+          groups);
+      total[r] = _mm512_fmadd_ps(
+          chunk_dot<kSpan>(
+              _mm512_maskz_loadu_epi32(
+                  mask, rows.words + r * rows.words_stride + 64 * whole),
+              digits + kDigits * whole),
+          _mm512_mul_ps(scale, _mm512_load_ps(x_scales + 16 * whole)),
+          total[r]);
+    }
   }
   for (int r = 0; r < kRows; ++r) {
-    y[r] = _mm512_reduce_add_ps(total[r]) +
-        bias_dot<kType>(
-               w.row_biases(row + r), x.group_sums(), w.groups_per_row());
+    total[r] = add_biases<kType>(
+        total[r],
+        rows.biases + r * rows.groups_stride,
+        x.group_sums(),
+        w.groups_per_row());
+  }
+  if constexpr (kRows == 4) {
+    store_sums(y, total[0], total[1], total[2], total[3]);
+  } else {
+    static_assert(kRows == 1);
+    store_sums(y, total[0]);
   }
 }
 
-template <int kSpan, FloatType kType, int kGroups, class RowWords>
+template <int kSpan, FloatType kType, int kGroups>
 void integer_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
-    const LaneScales<kSpan, kType>& scales,
     int64_t begin,
     int64_t end,
-    const RowWords& row_words,
-    float* y) {
+    const uint8_t* unpacked,
+    float* y,
+    const RowsAhead& next) {
+  const LaneScales<kSpan, kType, kGroups> scales(w.group_size);
   int64_t row = begin;
   for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
     dot_rows<kSpan, kType, kGroups, kRowsAtOnce>(
-        w, x, scales, row, row_words, y + (row - begin));
+        w,
+        x,
+        scales,
+        RowBlock(w, row, unpacked),
+        Streams(w, row, end, next),
+        y + (row - begin));
   }
   for (; row < end; ++row) {
     dot_rows<kSpan, kType, kGroups, 1>(
-        w, x, scales, row, row_words, y + (row - begin));
+        w,
+        x,
+        scales,
+        RowBlock(w, row, unpacked),
+        Streams(w, row, end, next),
+        y + (row - begin));
   }
 }
 
 /// The same with the number of groups a chunk found from the group size.
-template <int kSpan, FloatType kType, class RowWords>
+/// unpacked: the bytes of one row, or null.
+template <int kSpan, FloatType kType>
 void integer_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    const RowWords& row_words,
-    float* y) {
-  const LaneScales<kSpan, kType> scales(w.group_size);
-  switch (scales.groups_in_chunk()) {
-    case 1:
-      return integer_rows<kSpan, kType, 1>(
-          w, x, scales, begin, end, row_words, y);
+    const uint8_t* unpacked,
+    float* y,
+    const RowsAhead& next) {
+  switch (16 * kSpan / w.group_size) {
+    case 4:
+      return integer_rows<kSpan, kType, 4>(w, x, begin, end, unpacked, y, next);
     case 2:
-      return integer_rows<kSpan, kType, 2>(
-          w, x, scales, begin, end, row_words, y);
+      return integer_rows<kSpan, kType, 2>(w, x, begin, end, unpacked, y, next);
+    case 0:
+      return integer_rows<kSpan, kType, 0>(w, x, begin, end, unpacked, y, next);
     default:
-      return integer_rows<kSpan, kType, 4>(
-          w, x, scales, begin, end, row_words, y);
+      return integer_rows<kSpan, kType, 1>(w, x, begin, end, unpacked, y, next);
   }
 }
 
@@ -278,23 +383,19 @@ void integer_matvec(
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    float* y) {
-  auto in_place = [&](int64_t row) {
-    return reinterpret_cast<const uint8_t*>(w.row_words(row));
-  };
+    float* y,
+    const RowsAhead& next) {
   if (w.bits == 4) {
-    integer_rows<8, kType>(w, x, begin, end, in_place, y);
+    integer_rows<8, kType>(w, x, begin, end, nullptr, y, next);
   } else if (w.bits == 8) {
-    integer_rows<4, kType>(w, x, begin, end, in_place, y);
+    integer_rows<4, kType>(w, x, begin, end, nullptr, y, next);
   } else {
     // Other widths are unpacked to bytes, a row of L1 at a time.
     AlignedVector<uint8_t> bytes(static_cast<size_t>(w.cols));
-    const auto unpacked = [&](int64_t row) {
-      unpack(w.row_words(row), w.bits, w.cols, bytes.data());
-      return bytes.data();
-    };
     for (int64_t row = begin; row < end; ++row) {
-      integer_rows<4, kType>(w, x, row, row + 1, unpacked, y + (row - begin));
+      unpack(w.row_words(row), w.bits, w.cols, bytes.data());
+      integer_rows<4, kType>(
+          w, x, row, row + 1, bytes.data(), y + (row - begin), next);
     }
   }
 }

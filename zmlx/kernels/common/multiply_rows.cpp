@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "zmlx/kernels/common/dense.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec.h"
 
@@ -35,9 +36,27 @@ void few_vectors(
   });
 }
 
+void few_vectors(
+    ThreadTeam& team,
+    const DenseMatrix& w,
+    const std::vector<const float*>& x,
+    const std::vector<float*>& y) {
+  team.run([&](int thread) {
+    const auto [begin, end] = share(w.rows, 1, thread, team.size());
+    // A row is read once and stays in L1 for the other vectors.
+    const int64_t step = x.size() == 1 ? w.rows : 1;
+    for (int64_t row = begin; row < end; row += step) {
+      for (size_t i = 0; i < x.size(); ++i) {
+        matvec(w, x[i], row, std::min(end, row + step), y[i] + row);
+      }
+    }
+  });
+}
+
+template <class Matrix>
 void many_vectors(
     ThreadTeam& team,
-    const PackedMatrix& w,
+    const Matrix& w,
     const std::vector<const float*>& x,
     const std::vector<float*>& y) {
   static thread_local PreparedRows own;
@@ -59,6 +78,23 @@ void many_vectors(
   });
 }
 
+template <class Matrix>
+void any_vectors(
+    ThreadTeam& team,
+    const Matrix& w,
+    int64_t many,
+    const std::vector<const float*>& x,
+    const std::vector<float*>& y) {
+  if (x.empty()) {
+    return;
+  }
+  if (static_cast<int64_t>(x.size()) < many) {
+    few_vectors(team, w, x, y);
+  } else {
+    many_vectors(team, w, x, y);
+  }
+}
+
 } // namespace
 
 void multiply_rows(
@@ -66,14 +102,15 @@ void multiply_rows(
     const PackedMatrix& w,
     const std::vector<const float*>& x,
     const std::vector<float*>& y) {
-  if (x.empty()) {
-    return;
-  }
-  if (static_cast<int64_t>(x.size()) < kGemmVectors) {
-    few_vectors(team, w, x, y);
-  } else {
-    many_vectors(team, w, x, y);
-  }
+  any_vectors(team, w, kGemmVectors, x, y);
+}
+
+void multiply_rows(
+    ThreadTeam& team,
+    const DenseMatrix& w,
+    const std::vector<const float*>& x,
+    const std::vector<float*>& y) {
+  any_vectors(team, w, kDenseGemmVectors, x, y);
 }
 
 } // namespace zmlx::cpu

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A quantised matrix times any number of vectors, on every thread.
+// A matrix times any number of vectors, on every thread.
 #pragma once
 
 #include <vector>
@@ -14,6 +14,11 @@ namespace zmlx::cpu {
 void multiply_rows(
     ThreadTeam& team,
     const PackedMatrix& w,
+    const std::vector<const float*>& x,
+    const std::vector<float*>& y);
+void multiply_rows(
+    ThreadTeam& team,
+    const DenseMatrix& w,
     const std::vector<const float*>& x,
     const std::vector<float*>& y);
 

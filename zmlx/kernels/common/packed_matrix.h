@@ -10,7 +10,7 @@ namespace zmlx::cpu {
 /// How scales and biases, or dense weights, are stored.
 enum class FloatType { F32, F16, BF16 };
 
-inline size_t size_of(FloatType type) {
+constexpr size_t size_of(FloatType type) {
   return type == FloatType::F32 ? 4 : 2;
 }
 

@@ -29,19 +29,35 @@ std::string why_unsupported(const QuantizedArrays& w, const std::string& mode) {
   return "";
 }
 
+namespace {
+
+cpu::FloatType float_type(mx::Dtype dtype) {
+  return dtype == mx::float32 ? cpu::FloatType::F32
+      : dtype == mx::float16  ? cpu::FloatType::F16
+                              : cpu::FloatType::BF16;
+}
+
+} // namespace
+
 cpu::PackedMatrix view(const QuantizedArrays& w) {
   cpu::PackedMatrix matrix;
   matrix.words = w.words.data<uint32_t>();
   matrix.scales = w.scales.data<char>();
   matrix.biases = w.biases.data<char>();
-  matrix.float_type = w.scales.dtype() == mx::float32 ? cpu::FloatType::F32
-      : w.scales.dtype() == mx::float16               ? cpu::FloatType::F16
-                                                      : cpu::FloatType::BF16;
+  matrix.float_type = float_type(w.scales.dtype());
   matrix.rows = w.words.shape(-2);
   matrix.cols = int64_t{w.words.shape(-1)} * 32 / w.bits;
   matrix.bits = w.bits;
   matrix.group_size = w.group_size;
   return matrix;
+}
+
+cpu::DenseMatrix dense_view(const mx::array& weight) {
+  return {
+      weight.data<char>(),
+      float_type(weight.dtype()),
+      weight.shape(-2),
+      weight.shape(-1)};
 }
 
 } // namespace zmlx::quant

@@ -29,4 +29,7 @@ std::string why_unsupported(const QuantizedArrays& w, const std::string& mode);
 /// The view that kernels read; evaluated arrays only.
 cpu::PackedMatrix view(const QuantizedArrays& w);
 
+/// Likewise of a row-contiguous (..., rows, cols) matrix of floats.
+cpu::DenseMatrix dense_view(const mx::array& weight);
+
 } // namespace zmlx::quant

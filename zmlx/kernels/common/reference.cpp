@@ -2,13 +2,10 @@
 #include "zmlx/kernels/common/reference.h"
 
 namespace zmlx::reference {
-namespace {
 
-mx::array constant(double value, const mx::array& like) {
-  return mx::astype(mx::array(value, mx::float64), like.dtype());
+mx::array number(double value, const mx::array& like) {
+  return mx::array(value, like.dtype());
 }
-
-} // namespace
 
 mx::array exp(const mx::array& x) {
   if (x.dtype() != mx::float64) {
@@ -16,7 +13,7 @@ mx::array exp(const mx::array& x) {
   }
   // expm1(x) + 1 cancels below zero, where 1 / exp(-x) does not. Each branch
   // sees values that it can take, or its gradient would be 0 * inf.
-  const mx::array zero = constant(0, x), one = constant(1, x);
+  const mx::array zero = number(0, x), one = number(1, x);
   const mx::array negative = x < zero;
   const mx::array above = mx::expm1(mx::where(negative, zero, x)) + one;
   const mx::array below = mx::expm1(mx::where(negative, -x, zero)) + one;
@@ -27,7 +24,7 @@ mx::array sigmoid(const mx::array& x) {
   if (x.dtype() != mx::float64) {
     return mx::sigmoid(x);
   }
-  const mx::array one = constant(1, x);
+  const mx::array one = number(1, x);
   return one / (one + reference::exp(-x));
 }
 
@@ -37,7 +34,7 @@ mx::array silu(const mx::array& x) {
 
 mx::array softplus(const mx::array& x) {
   return x.dtype() == mx::float64 ? mx::log1p(reference::exp(x))
-                                  : mx::logaddexp(x, constant(0, x));
+                                  : mx::logaddexp(x, number(0, x));
 }
 
 mx::array softmax(const mx::array& x) {
@@ -54,7 +51,7 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, double eps) {
         x, mx::astype(weight, x.dtype()), static_cast<float>(eps));
   }
   const mx::array mean = mx::mean(mx::square(x), -1, true);
-  return x * mx::rsqrt(mean + constant(eps, x)) * weight;
+  return x * mx::rsqrt(mean + number(eps, x)) * weight;
 }
 
 mx::array dequantized(

@@ -7,6 +7,9 @@
 
 namespace zmlx::reference {
 
+/// A constant of like's type.
+mx::array number(double value, const mx::array& like);
+
 /// exp(x); in float64 through expm1, which MLX has in full accuracy.
 mx::array exp(const mx::array& x);
 

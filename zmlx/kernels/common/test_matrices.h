@@ -97,6 +97,9 @@ inline std::vector<Case> all_cases() {
     }
     cases.push_back({5, 32, bits, 32, mx::float16});
     cases.push_back({1, 96, bits, 32, mx::float32});
+    for (auto type : {mx::float16, mx::float32}) {
+      cases.push_back({6, 384, bits, 128, type});
+    }
     cases.push_back({3, 320, bits, 64, mx::float16});
     cases.push_back({3, 320, bits, 64, mx::float32});
   }

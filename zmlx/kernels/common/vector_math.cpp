@@ -7,11 +7,12 @@
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 
-#include "hwy/contrib/math/math-inl.h"
+#include "zmlx/runtime/simd_float-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+namespace math = zmlx::simd::HWY_NAMESPACE;
 
 using D = hn::ScalableTag<float>;
 
@@ -66,16 +67,9 @@ void Axpy(float scale, const float* x, float* y, int64_t count) {
 void SiluMul(const float* gate, const float* up, float* out, int64_t count) {
   for_each_vector(count, [&](int64_t i, auto d) {
     const auto g = hn::LoadU(d, gate + i);
-    const auto one = hn::Set(d, 1.0f);
-    const auto sigmoid = hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(g))));
-    hn::StoreU(hn::Mul(hn::Mul(g, sigmoid), hn::LoadU(d, up + i)), d, out + i);
+    const auto silu = hn::Mul(g, math::Sigmoid(d, g));
+    hn::StoreU(hn::Mul(silu, hn::LoadU(d, up + i)), d, out + i);
   });
-}
-
-// Highway's Exp turns NaN into 0.
-template <class D>
-HWY_INLINE hn::Vec<D> exp_or_nan(D d, hn::Vec<D> x) {
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
 }
 
 float ExpAndSum(float* x, float most, int64_t count) {
@@ -84,15 +78,14 @@ float ExpAndSum(float* x, float most, int64_t count) {
   auto sums = hn::Zero(d);
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto e =
-        exp_or_nan(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, most)));
+    const auto e = math::Exp(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, most)));
     hn::StoreU(e, d, x + i);
     sums = hn::Add(sums, e);
   }
   float sum = hn::GetLane(hn::SumOfLanes(d, sums));
   const hn::CappedTag<float, 1> d1;
   for (; i < count; ++i) {
-    x[i] = hn::GetLane(exp_or_nan(d1, hn::Set(d1, x[i] - most)));
+    x[i] = hn::GetLane(math::Exp(d1, hn::Set(d1, x[i] - most)));
     sum += x[i];
   }
   return sum;

@@ -101,11 +101,9 @@ Arrays composed_moe(const Arrays& in, const Params& params) {
   const int tokens = in[0].shape(0);
   const mx::array chosen = mx::slice(order, {0, 0}, {tokens, router.top_k});
   mx::array weights = mx::take_along_axis(scores, chosen, -1);
-  const auto constant = [&](float value) {
-    return mx::astype(mx::array(value), weights.dtype());
-  };
-  weights = weights / (mx::sum(weights, -1, true) + constant(router.epsilon)) *
-      constant(router.scale);
+  const mx::array sum = mx::sum(weights, -1, true);
+  weights = weights / (sum + reference::number(router.epsilon, sum)) *
+      reference::number(router.scale, sum);
   const mx::array x = mx::expand_dims(in[0], {1, 2});
   const mx::array gated =
       reference::silu(product_of_chosen(x, in, 4, chosen, params)) *

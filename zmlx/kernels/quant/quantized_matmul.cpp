@@ -2,33 +2,10 @@
 #include "zmlx/kernels/quant/quantized_matmul.h"
 
 #include "zmlx/base/error.h"
-#include "zmlx/kernels/common/multiply_rows.h"
-#include "zmlx/kernels/common/rows.h"
-#include "zmlx/kernels/common/vector_math.h"
+#include "zmlx/kernels/common/apply_matrix.h"
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx::quant {
-namespace {
-
-void compute(
-    const mx::array& x,
-    const QuantizedArrays& w,
-    const mx::array* bias,
-    mx::array& out) {
-  RowsInOut rows(x, out);
-  cpu::multiply_rows(*thread_team(), view(w), rows.x, rows.y);
-  if (bias) {
-    std::vector<float> scratch;
-    const float* added = RowReader(*bias).row(0, scratch);
-    for (float* row : rows.y) {
-      cpu::axpy(1.0f, added, row, out.shape(-1));
-    }
-  }
-  rows.store();
-}
-
-} // namespace
-
 mx::array quantized_matmul(
     const mx::array& x,
     const QuantizedArrays& w,
@@ -63,7 +40,8 @@ mx::array quantized_matmul(
       {{std::move(shape), x.dtype()}},
       [bits, group_size](const auto& in, auto& out) {
         const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size};
-        compute(in[0], arrays, in.size() > 4 ? &in[4] : nullptr, out[0]);
+        cpu::apply_matrix(
+            in[0], view(arrays), in.size() > 4 ? &in[4] : nullptr, out[0]);
       })[0];
 }
 

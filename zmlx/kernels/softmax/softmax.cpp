@@ -160,7 +160,7 @@ Arrays softmax_grad_reference(const Arrays& in, const Params&) {
 
 Arrays masked_reference(const Arrays& in, const Params& params) {
   const auto number = [&](double value) {
-    return mx::astype(mx::array(value, mx::float64), in[0].dtype());
+    return reference::number(value, in[0]);
   };
   const mx::array x = in[0] * number(params.at("scale"));
   const mx::array filled = mx::where(in[1], x, number(-INFINITY));

@@ -275,6 +275,24 @@ const TensorInfo& Checkpoint::info(const std::string& name) const {
   return files_[found->second.file].header.tensors[found->second.tensor];
 }
 
+void Checkpoint::read_into_memory() {
+  constexpr size_t kWorthIt = size_t{64} << 20; // the TLBs reach about as far
+  for (auto& file : files_) {
+    const auto& tensors = file.header.tensors;
+    if (file.map->size() < kWorthIt || tensors.empty()) {
+      continue;
+    }
+    const auto first = std::min_element(
+        tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
+          return a.begin < b.begin;
+        });
+    auto map = std::make_shared<MappedFile>(file.map->path());
+    if (map->read_into_huge_pages(first->begin)) {
+      file.map = std::move(map);
+    }
+  }
+}
+
 mx::array Checkpoint::tensor(const std::string& name) const {
   const TensorInfo& tensor = info(name);
   return mapped_array(

@@ -56,6 +56,11 @@ class Checkpoint {
     return total_bytes_;
   }
 
+  /// Reads files of 64 MB and more into memory of huge pages where the system
+  /// has them, instead of looking into their maps; arrays taken before stay
+  /// with the maps. Throws FileError when reading fails.
+  void read_into_memory();
+
   /// What holds for layers that the configuration does not name.
   const std::optional<Quantization>& quantization() const {
     return quantization_.standard;

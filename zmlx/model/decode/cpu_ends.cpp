@@ -33,6 +33,9 @@ class Embed : public CpuStage {
       }
     }
   }
+  cpu::RowsAhead first(const Lane&) const override {
+    return {};
+  }
 
  private:
   cpu::PackedMatrix table_;
@@ -53,30 +56,43 @@ class Head : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.h);
-    const int64_t rows = out_.view.rows;
-    const int64_t step = rows_a_task(rows, lane.team.size());
-    lane.tasks(phase_, (rows + step - 1) / step, [&](int64_t task) {
-      const Range mine = {task * step, std::min(rows, (task + 1) * step)};
-      std::vector<float*> out;
-      for (int b = 0; b < lane.batch(); ++b) {
-        out.push_back(lane.work.step.logits + b * rows + mine.begin);
-      }
-      multiply(
-          out_.view,
-          lane.work.x[out_.pool_index],
-          nullptr,
-          lane.batch(),
-          mine,
-          out.data());
-      for (int64_t row = mine.begin; bias_ && row < mine.end; ++row) {
-        for (float* logits : out) {
-          logits[row - mine.begin] += bias_[row];
-        }
-      }
-    });
+    const Blocks blocks(out_.view.rows, lane.team.size());
+    lane.tasks(
+        phase_,
+        blocks.count(),
+        [&](int64_t task) {
+          return cpu::RowsAhead(out_.view, blocks[task].begin);
+        },
+        [&](int64_t task, const cpu::RowsAhead& next) {
+          logits(lane, blocks[task], next);
+        });
+  }
+  cpu::RowsAhead first(const Lane& lane) const override {
+    return {
+        out_.view, Blocks(out_.view.rows, lane.team.size())[lane.thread].begin};
   }
 
  private:
+  void logits(Lane& lane, Range rows, const cpu::RowsAhead& next) const {
+    std::vector<float*> out;
+    for (int b = 0; b < lane.batch(); ++b) {
+      out.push_back(lane.work.step.logits + b * out_.view.rows + rows.begin);
+    }
+    multiply(
+        out_.view,
+        lane.work.x[out_.pool_index],
+        nullptr,
+        lane.batch(),
+        rows,
+        out.data(),
+        next);
+    for (int64_t row = rows.begin; bias_ && row < rows.end; ++row) {
+      for (float* values : out) {
+        values[row - rows.begin] += bias_[row];
+      }
+    }
+  }
+
   Matrix out_;
   const float* bias_;
   Preparation preparation_;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/model/decode/cpu_workspace.h"
 
 namespace zmlx::decode {
@@ -116,6 +117,8 @@ class CpuExecutor::Impl {
     team->run([&](int thread) {
       Lane lane{work_, *team, thread};
       for (size_t i = 0; i < stages_.size(); ++i) {
+        lane.next_stage =
+            i + 1 < stages_.size() ? stages_[i + 1].get() : nullptr;
         stages_[i]->run(lane);
         team->barrier();
         if (timing && thread == 0) {
@@ -159,8 +162,10 @@ class CpuExecutor::Impl {
  private:
   void start(const Step& step) {
     work_.step = step;
-    if (step.batch > batch_) {
-      batch_ = step.batch;
+    const int64_t chunks = cpu::attention_chunks(step.position + 1);
+    if (step.batch > batch_ || chunks > chunks_) {
+      batch_ = std::max(batch_, step.batch);
+      chunks_ = std::max(chunks_, chunks);
       work_.x.reserve(batch_);
       work_.hidden_prepared.reserve(batch_ * work_.most_top_k);
       for (const auto& stage : stages_) {
@@ -179,7 +184,8 @@ class CpuExecutor::Impl {
   std::mutex mutex_;
   Workspace work_;
   std::vector<CpuStagePtr> stages_;
-  int batch_ = 0;
+  int batch_ = 0; // the largest so far
+  int64_t chunks_ = 0; // likewise, of attention
   bool timing_ = false;
   int64_t steps_ = 0;
   std::vector<double> seconds_; // a stage

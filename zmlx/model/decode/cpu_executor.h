@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "zmlx/model/decode/program.h"
@@ -28,15 +27,6 @@ struct Step {
   const int32_t* tokens = nullptr; // (batch)
   std::vector<LayerState> layers;
   float* logits = nullptr; // (batch, vocab)
-};
-
-/// What one kind of stage took in a number of steps.
-struct StageTime {
-  std::string name;
-  int count = 0; // stages of a step
-  double seconds = 0; // all of them, over `steps`
-  int64_t steps = 0;
-  uint64_t bytes = 0; // of weights that a step of batch 1 reads in them
 };
 
 /// Runs steps of one program; a second caller waits. The same bits for any

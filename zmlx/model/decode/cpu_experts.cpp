@@ -34,25 +34,25 @@ class Router {
   Router(const ExpertsStage::Router& router, Workspace& work)
       : matrix(router.weight, work.x),
         spec_(router.spec),
-        bias_(data_of(router.bias)),
-        phase_(work.add_phase()) {}
+        bias_(data_of(router.bias)) {}
+
+  Range part(const Lane& lane) const {
+    return lane.share_of(matrix.view.rows, 4);
+  }
 
   /// Every thread ends with the same routing.
   void run(Lane& lane) const {
     auto& scores = lane.work.scores;
     const int64_t rows = matrix.view.rows;
-    const int64_t step = rows_a_task(rows, lane.team.size());
-    lane.tasks(phase_, (rows + step - 1) / step, [&](int64_t task) {
-      const Range mine = {task * step, std::min(rows, (task + 1) * step)};
-      for (int b = 0; b < lane.batch(); ++b) {
-        cpu::matvec(
-            matrix.view,
-            lane.work.x[matrix.pool_index][static_cast<size_t>(b)],
-            mine.begin,
-            mine.end,
-            scores[b] + mine.begin);
-      }
-    });
+    const auto mine = part(lane); // a small matrix: equal parts
+    for (int b = 0; b < lane.batch(); ++b) {
+      cpu::matvec(
+          matrix.view,
+          lane.work.x[matrix.pool_index][static_cast<size_t>(b)],
+          mine.begin,
+          mine.end,
+          scores[b] + mine.begin);
+    }
     lane.team.barrier();
     for (int b = 0; b < lane.batch(); ++b) {
       moe::route(
@@ -70,7 +70,6 @@ class Router {
  private:
   moe::RouterSpec spec_;
   const float* bias_;
-  int phase_;
 };
 
 class Experts : public CpuStage {
@@ -114,21 +113,38 @@ class Experts : public CpuStage {
       router_->run(lane);
     }
     group_pairs(lane.routing);
-    const auto groups = static_cast<int64_t>(lane.routing.groups.size());
-    const int64_t rows = gate_.view.rows;
-    const int64_t step = rows_a_task(rows * groups, lane.team.size());
-    const int64_t blocks = (rows + step - 1) / step;
-    lane.tasks(phase_, groups * blocks, [&](int64_t task) {
-      const int64_t begin = task % blocks * step;
-      hidden_of(
-          lane,
-          lane.routing.groups[static_cast<size_t>(task / blocks)],
-          {begin, std::min(rows, begin + step)});
-    });
+    const auto& groups = lane.routing.groups;
+    const Blocks blocks(gate_.view.rows, lane.team.size());
+    const auto group_of = [&](int64_t task) -> const Routing::Group& {
+      return groups[static_cast<size_t>(task / blocks.count())];
+    };
+    lane.tasks(
+        phase_,
+        static_cast<int64_t>(groups.size()) * blocks.count(),
+        [&](int64_t task) {
+          return cpu::RowsAhead(
+              gate_.view.at(group_of(task).expert),
+              blocks[task % blocks.count()].begin);
+        },
+        [&](int64_t task, const cpu::RowsAhead& next) {
+          hidden_of(lane, group_of(task), blocks[task % blocks.count()], next);
+        });
+  }
+  cpu::RowsAhead first(const Lane& lane) const override {
+    if (router_) {
+      return {router_->matrix.view, router_->part(lane).begin};
+    }
+    return {
+        gate_.view,
+        Blocks(gate_.view.rows, lane.team.size())[lane.thread].begin};
   }
 
  private:
-  void hidden_of(Lane& lane, const Routing::Group& group, Range rows) const {
+  void hidden_of(
+      Lane& lane,
+      const Routing::Group& group,
+      Range rows,
+      const cpu::RowsAhead& next) const {
     const int64_t count = rows.end - rows.begin;
     float* up = lane.floats(count * group.count);
     std::vector<float*> gate_out, up_out;
@@ -139,17 +155,20 @@ class Experts : public CpuStage {
       gate_out.push_back(lane.work.hidden[pair] + rows.begin);
       up_out.push_back(up + i * count);
     }
-    auto multiply_by = [&](const Matrix& matrix, std::vector<float*>& out) {
+    auto multiply_by = [&](const Matrix& matrix,
+                           std::vector<float*>& out,
+                           const cpu::RowsAhead& then) {
       multiply(
           matrix.view.at(group.expert),
           lane.work.x[matrix.pool_index],
           sequences.data(),
           group.count,
           rows,
-          out.data());
+          out.data(),
+          then);
     };
-    multiply_by(gate_, gate_out);
-    multiply_by(up_, up_out);
+    multiply_by(gate_, gate_out, {up_.view.at(group.expert), rows.begin});
+    multiply_by(up_, up_out, next);
     for (int i = 0; i < group.count; ++i) {
       cpu::silu_mul(gate_out[i], up_out[i], gate_out[i], count);
     }
@@ -177,11 +196,18 @@ class Combine : public CpuStage {
   void run(Lane& lane) const override {
     const auto pairs = static_cast<int64_t>(lane.routing.ids.size());
     prepare(lane, pairs);
-    const int64_t rows = down_.view.rows;
-    const int64_t step = rows_a_task(rows, lane.team.size());
-    lane.tasks(phase_, (rows + step - 1) / step, [&](int64_t task) {
-      combine(lane, pairs, {task * step, std::min(rows, (task + 1) * step)});
-    });
+    const Blocks blocks(down_.view.rows, lane.team.size());
+    lane.tasks(
+        phase_,
+        blocks.count(),
+        [&](int64_t task) { return ahead(lane, 0, blocks[task].begin); },
+        [&](int64_t task, const cpu::RowsAhead& next) {
+          combine(lane, pairs, blocks[task], next);
+        });
+  }
+  cpu::RowsAhead first(const Lane& lane) const override {
+    const Blocks blocks(down_.view.rows, lane.team.size());
+    return ahead(lane, 0, blocks[lane.thread].begin);
   }
 
  private:
@@ -197,12 +223,21 @@ class Combine : public CpuStage {
     lane.team.barrier();
   }
 
-  void combine(Lane& lane, int64_t pairs, Range rows) const {
+  cpu::RowsAhead ahead(const Lane& lane, size_t group, int64_t row) const {
+    return {down_.view.at(lane.routing.groups[group].expert), row};
+  }
+
+  void combine(
+      Lane& lane,
+      int64_t pairs,
+      Range rows,
+      const cpu::RowsAhead& next) const {
     const int64_t count = rows.end - rows.begin;
     float* parts = lane.floats(count * (pairs + 1));
     const auto& routing = lane.routing;
     std::vector<float*> out;
-    for (const auto& group : routing.groups) {
+    for (size_t g = 0; g < routing.groups.size(); ++g) {
+      const auto& group = routing.groups[g];
       const int* order = routing.order.data() + group.first;
       out.clear();
       for (int i = 0; i < group.count; ++i) {
@@ -214,7 +249,9 @@ class Combine : public CpuStage {
           order,
           group.count,
           rows,
-          out.data());
+          out.data(),
+          g + 1 < routing.groups.size() ? ahead(lane, g + 1, rows.begin)
+                                        : next);
     }
     // A sequence's experts in the router's order, whatever the groups.
     float* sum = parts + pairs * count;

@@ -16,8 +16,11 @@ class CpuStep : public StepExecutor {
   explicit CpuStep(std::shared_ptr<const Program> program);
   mx::array forward(const mx::array& tokens, Cache& cache) override;
 
-  CpuExecutor& executor() {
-    return *executor_;
+  void start_timing() override {
+    executor_->start_timing();
+  }
+  std::vector<StageTime> stop_timing() override {
+    return executor_->stop_timing();
   }
 
  private:

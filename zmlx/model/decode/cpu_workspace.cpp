@@ -73,16 +73,21 @@ void multiply(
     const int* indices,
     int64_t count,
     Range rows,
-    float* const* out) {
+    float* const* out,
+    const cpu::RowsAhead& next) {
   const int64_t step = count == 1 ? rows.end - rows.begin : kRowsAPass;
   for (int64_t row = rows.begin; row < rows.end; row += step) {
+    const int64_t end = std::min(rows.end, row + step);
     for (int64_t i = 0; i < count; ++i) {
       cpu::matvec(
           w,
           vectors[static_cast<size_t>(indices ? indices[i] : i)],
           row,
-          std::min(rows.end, row + step),
-          out[i] + (row - rows.begin));
+          end,
+          out[i] + (row - rows.begin),
+          i + 1 < count        ? cpu::RowsAhead()
+              : end < rows.end ? cpu::RowsAhead(w, end)
+                               : next);
     }
   }
 }

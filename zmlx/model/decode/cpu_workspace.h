@@ -109,6 +109,7 @@ struct Workspace {
   Rows normed; // its norm
   Rows mixed; // what a mixer hands on
   Rows queries, keys, values;
+  Rows partials; // of attention: a row a sequence and key head
   Rows scores; // of the router
   Rows hidden; // a row a pair
   PreparedPool x; // of normed or mixed
@@ -130,6 +131,8 @@ struct Workspace {
   std::unique_ptr<Counter[]> counters; // one a phase, zero before a step
 };
 
+class CpuStage;
+
 /// One thread of a running step.
 struct Lane {
   Workspace& work;
@@ -137,6 +140,7 @@ struct Lane {
   const int thread;
   Routing routing = {}; // the same on every thread
   AlignedVector<float> scratch = {};
+  const CpuStage* next_stage = nullptr;
 
   Range share_of(int64_t count, int64_t unit) const {
     return share(count, unit, thread, team.size());
@@ -144,22 +148,22 @@ struct Lane {
   int batch() const {
     return work.step.batch;
   }
-  /// Calls run(task) for the tasks 0 .. count - 1 that no other thread takes:
-  /// threads that a neighbour of the machine slows down take fewer.
-  template <class Run>
-  void tasks(int phase, int64_t count, const Run& run) {
-    if (team.size() == 1) {
-      for (int64_t task = 0; task < count; ++task) {
-        run(task);
-      }
-      return;
-    }
-    auto& next = work.counters[static_cast<size_t>(phase)].next;
-    for (int64_t task;
-         (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
-      run(task);
+  /// Calls run(task, next) for the tasks 0 .. count - 1 that no other thread
+  /// takes: threads that a neighbour of the machine slows down take fewer. next
+  /// = first_of(the task that comes then), or after() at the end. The first
+  /// task of a thread is its number.
+  template <class First, class Run>
+  void tasks(int phase, int64_t count, const First& first_of, const Run& run) {
+    auto& counter = work.counters[static_cast<size_t>(phase)].next;
+    for (int64_t task = thread; task < count;) {
+      const int64_t next =
+          team.size() + counter.fetch_add(1, std::memory_order_relaxed);
+      run(task, next < count ? first_of(next) : after());
+      task = next;
     }
   }
+  /// What the next stage reads first.
+  cpu::RowsAhead after() const;
   float* floats(int64_t count) {
     if (scratch.size() < static_cast<size_t>(count)) {
       scratch.resize(static_cast<size_t>(count));
@@ -168,12 +172,26 @@ struct Lane {
   }
 };
 
-/// Rows that one task takes of a matrix: some tasks a thread, whole chunks of
-/// what the next stage prepares.
+/// Rows that one task takes of a matrix: 16 tasks a thread where there are
+/// enough, and no more rows than keeps the threads' ends close together.
 inline int64_t rows_a_task(int64_t rows, int threads) {
-  const int64_t even = rows / (6 * threads);
-  return std::clamp<int64_t>(even / 16 * 16, 16, 128);
+  const int64_t even = rows / (16 * threads);
+  return std::clamp<int64_t>(even / 16 * 16, 16, 64);
 }
+
+/// Equal blocks of rows, each a task.
+struct Blocks {
+  int64_t rows, step;
+
+  Blocks(int64_t rows, int threads)
+      : rows(rows), step(rows_a_task(rows, threads)) {}
+  int64_t count() const {
+    return (rows + step - 1) / step;
+  }
+  Range operator[](int64_t task) const {
+    return {std::min(rows, task * step), std::min(rows, (task + 1) * step)};
+  }
+};
 
 /// A matrix (or a stack of them) of a stage, and where vectors prepared for it
 /// are.
@@ -207,7 +225,8 @@ void multiply(
     const int* indices,
     int64_t count,
     Range rows,
-    float* const* out);
+    float* const* out,
+    const cpu::RowsAhead& next);
 
 /// The values of an optional bias, or null.
 inline const float* data_of(const std::optional<mx::array>& bias) {
@@ -220,11 +239,17 @@ class CpuStage {
  public:
   virtual ~CpuStage() = default;
   virtual void run(Lane& lane) const = 0;
-  /// Grows the workspace for a batch.
+  /// The weights that a thread reads first, as far as they are known before.
+  virtual cpu::RowsAhead first(const Lane& lane) const = 0;
+  /// Grows the workspace for a batch at the step's position.
   virtual void reserve(Workspace& work, int batch) const = 0;
   /// Bytes of weights that one sequence's step reads.
   virtual uint64_t nbytes() const = 0;
 };
+
+inline cpu::RowsAhead Lane::after() const {
+  return next_stage ? next_stage->first(*this) : cpu::RowsAhead();
+}
 
 using CpuStagePtr = std::unique_ptr<CpuStage>;
 CpuStagePtr compile(const EmbedStage& stage, Workspace& work);

@@ -21,8 +21,7 @@ int multiprocessors() {
     return 0;
   }
   using Get = int (*)(int*, int, int);
-  const auto get =
-      reinterpret_cast<Get>(dlsym(driver, "cuDeviceGetAttribute"));
+  const auto get = reinterpret_cast<Get>(dlsym(driver, "cuDeviceGetAttribute"));
   int count = 0;
   return get && get(&count, kMultiprocessorCount, 0) == 0 ? count : 0;
 }
@@ -53,13 +52,21 @@ mx::array device_addresses(const std::vector<mx::array>& arrays) {
     std::vector<mx::array> inputs;
     for (size_t i = first; i < first + kAtOnce; ++i) {
       // Arrays of one type need one kernel; the last fill up its arguments.
-      inputs.push_back(mx::view(
-          mx::reshape(arrays[std::min(i, arrays.size() - 1)], {-1}),
-          mx::uint8));
+      inputs.push_back(
+          mx::view(
+              mx::reshape(arrays[std::min(i, arrays.size() - 1)], {-1}),
+              mx::uint8));
     }
     parts.push_back(note(
-        inputs, {{kAtOnce}}, {mx::uint64}, {32, 1, 1}, {32, 1, 1}, {},
-        std::nullopt, false, mx::Device(mx::Device::gpu))[0]);
+        inputs,
+        {{kAtOnce}},
+        {mx::uint64},
+        {32, 1, 1},
+        {32, 1, 1},
+        {},
+        std::nullopt,
+        false,
+        mx::Device(mx::Device::gpu))[0]);
   }
   return mx::slice(
       mx::concatenate(parts), {0}, {static_cast<int>(arrays.size())});
@@ -129,8 +136,8 @@ CudaStep::CudaStep(std::shared_ptr<const Program> program)
   auto addresses = device_addresses(arrays);
   mx::eval(addresses);
   const auto* first = addresses.data<uint64_t>();
-  table_ = make_cuda_table(
-      *program_, {first, first + addresses.size()}, blocks_);
+  table_ =
+      make_cuda_table(*program_, {first, first + addresses.size()}, blocks_);
   const auto size = static_cast<int>(table_.words.size());
   words_ = copy_of(mx::array(table_.words.begin(), {size}, mx::uint32));
   // The barrier's count, of 64 bits, follows what blocks hand on.
@@ -237,12 +244,12 @@ int CudaStep::take_caches(Cache& cache, int batch) {
     held_.push_back(array->id());
   }
   const auto first = device_addresses(taken);
-  const auto each = mx::array(
-      bytes.begin(), {static_cast<int>(bytes.size())}, mx::uint64);
+  const auto each =
+      mx::array(bytes.begin(), {static_cast<int>(bytes.size())}, mx::uint64);
   addresses_.clear();
   for (int i = 0; i < batch; ++i) {
-    addresses_.push_back(mx::add(
-        first, mx::multiply(each, mx::array(i, mx::uint64))));
+    addresses_.push_back(
+        mx::add(first, mx::multiply(each, mx::array(i, mx::uint64))));
   }
   // Evaluated, so that nothing but the cache holds the arrays from here on.
   mx::eval(addresses_);
@@ -296,8 +303,8 @@ mx::array CudaStep::forward(const mx::array& tokens, Cache& cache) {
   std::vector<mx::array> logits;
   for (int i = 0; i < batch; ++i) {
     const auto token = batch == 1 ? ids : mx::slice(ids, {i}, {i + 1});
-    logits.push_back(mx::reshape(
-        run(token, i, position), {1, 1, program_->vocab}));
+    logits.push_back(
+        mx::reshape(run(token, i, position), {1, 1, program_->vocab}));
   }
   for (const auto& layer : layers_) {
     if (layer.attends) {

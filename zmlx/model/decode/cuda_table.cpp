@@ -325,8 +325,7 @@ class Layout {
     push(s);
   }
   void operator()(const MixStage& stage) {
-    auto s =
-        begin(cuda::kMix, program_.dim / cuda::kRows, 1, stage.out.cols());
+    auto s = begin(cuda::kMix, program_.dim / cuda::kRows, 1, stage.out.cols());
     s.x_at = m_;
     s.a = matrix(stage.out.weight);
     x_ = s.out_at = room(program_.dim);
@@ -381,8 +380,7 @@ class Layout {
     push(s);
   }
   void operator()(const HeadStage& stage) {
-    auto s =
-        begin(cuda::kHead, program_.vocab / cuda::kRows, 1, program_.dim);
+    auto s = begin(cuda::kHead, program_.vocab / cuda::kRows, 1, program_.dim);
     normalise(s, stage.norm);
     s.a = matrix(stage.out.weight);
     push(s);

@@ -47,8 +47,7 @@ Laid lay(const Program& program) {
   laid.stages.resize(static_cast<size_t>(laid.head.num_stages));
   const size_t bytes = laid.stages.size() * sizeof(cuda::Stage);
   EXPECT_EQ(words.size() * 4, sizeof(laid.head) + bytes);
-  std::memcpy(
-      laid.stages.data(), words.data() + sizeof(laid.head) / 4, bytes);
+  std::memcpy(laid.stages.data(), words.data() + sizeof(laid.head) / 4, bytes);
   return laid;
 }
 
@@ -120,8 +119,8 @@ TEST(CudaTable, GivesEachStageItsOwnOutput) {
   std::sort(ranges.begin(), ranges.end());
   for (size_t i = 0; i < ranges.size(); ++i) {
     const int end = ranges[i].first + ranges[i].second;
-    const int limit = i + 1 < ranges.size() ? ranges[i + 1].first
-                                            : laid.table.exchange_len;
+    const int limit =
+        i + 1 < ranges.size() ? ranges[i + 1].first : laid.table.exchange_len;
     EXPECT_LE(end, limit) << i;
   }
 }

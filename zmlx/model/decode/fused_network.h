@@ -18,6 +18,14 @@ class StepExecutor {
   virtual mx::array forward(const mx::array& tokens, Cache& cache) = 0;
   /// Ends steps under way, before others use their caches.
   virtual void settle() {}
+
+  /// Measures the stages of the steps that follow, from zero.
+  virtual void start_timing() {}
+  /// What was measured, a row a kind of stage, and stops; empty where stages
+  /// cannot be told apart.
+  virtual std::vector<StageTime> stop_timing() {
+    return {};
+  }
 };
 
 /// The executor of the default device, or why it has none.

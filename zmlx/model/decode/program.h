@@ -3,7 +3,9 @@
 // over weights as they are stored. Data only: executors give it meaning.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -111,6 +113,15 @@ struct Program {
   int dim = 0;
   int vocab = 0;
   std::vector<Stage> stages;
+};
+
+/// What one kind of stage took in a number of steps.
+struct StageTime {
+  std::string name;
+  int count = 0; // stages of a step
+  double seconds = 0; // all of them, over `steps`
+  int64_t steps = 0;
+  uint64_t bytes = 0; // of weights that a step of batch 1 reads in them
 };
 
 /// The name of a stage in tables: "embed", "conv", "qkv", ...

@@ -4,6 +4,7 @@
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/attention/attention.h"
 #include "zmlx/kernels/conv/short_conv.h"
+#include "zmlx/kernels/dense/dense.h"
 #include "zmlx/kernels/moe/moe_mlp.h"
 #include "zmlx/kernels/norms/rms_norm.h"
 #include "zmlx/kernels/quant/quantized_matmul.h"
@@ -133,6 +134,29 @@ Fusion fuse_quantized_linear(const LayerSlot& module) {
             return quant::quantized_matmul(x, weight, bias);
           }),
       stock->weight.cols());
+}
+
+Fusion fuse_linear(const LayerSlot& module) {
+  const auto* stock = dynamic_cast<const Linear*>(module.get());
+  if (!stock) {
+    return {};
+  }
+  const auto& weight = stock->weight.weight.stored();
+  if (!quant::is_float(weight.dtype())) {
+    return left_stock(
+        concat("its weight must be a floating type, got ", weight.dtype()));
+  }
+  std::optional<mx::array> bias;
+  if (stock->bias) {
+    bias = stock->bias->stored();
+  }
+  return install(
+      fused(
+          module,
+          [weight, bias](const mx::array& x) {
+            return dense::dense_matmul(x, weight, bias);
+          }),
+      weight.shape(1));
 }
 
 Fusion fuse_rmsnorm(const LayerSlot& module) {

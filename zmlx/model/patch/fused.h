@@ -60,6 +60,7 @@ struct Fusion {
 Fusion fuse_moe_mlp(const LayerSlot& module);
 Fusion fuse_swiglu_mlp(const LayerSlot& module);
 Fusion fuse_quantized_linear(const LayerSlot& module);
+Fusion fuse_linear(const LayerSlot& module);
 Fusion fuse_rmsnorm(const LayerSlot& module);
 Fusion fuse_attention(const MixerSlot& module, mx::Dtype dtype);
 Fusion fuse_short_conv(const MixerSlot& module, mx::Dtype dtype);

@@ -28,6 +28,7 @@ constexpr Pattern kPatterns[] = {
     {"moe_mlp", fuse_moe_mlp, nullptr},
     {"swiglu_mlp", fuse_swiglu_mlp, nullptr},
     {"quantized_linear", fuse_quantized_linear, nullptr},
+    {"linear", fuse_linear, nullptr},
     {"attention", nullptr, fuse_attention},
     {"short_conv", nullptr, fuse_short_conv},
     {"rmsnorm", fuse_rmsnorm, nullptr},
@@ -89,8 +90,8 @@ class Patcher {
       skip(pattern, kWhole, reason);
       return;
     }
-    const auto probed = probe(
-        *model_.network, *executor, model_.info.vocab_size, model_.dtype);
+    const auto probed =
+        probe(*model_.network, *executor, model_.info.vocab_size, model_.dtype);
     release(*model_.network);
     if (accept(pattern, kWhole, probed)) {
       model_.network = std::make_unique<decode::FusedNetwork>(

@@ -68,8 +68,7 @@ probe(const Mixer& stock, const Mixer& fused, int width, bool attends) {
   return {difference(run(stock), run(fused)), allowed_error(mx::float32)};
 }
 
-ProbeResult
-probe(
+ProbeResult probe(
     Network& network,
     decode::StepExecutor& executor,
     int vocab_size,

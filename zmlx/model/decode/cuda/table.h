@@ -80,5 +80,4 @@ struct Program {
 
 static_assert(sizeof(Stage) % 16 == 0 && sizeof(Program) % 16 == 0);
 
-
 } // namespace zmlx_decode

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// Rows of an array through a matrix of any kind.
+#pragma once
+
+#include <vector>
+
+#include "zmlx/kernels/common/multiply_rows.h"
+#include "zmlx/kernels/common/rows.h"
+#include "zmlx/kernels/common/vector_math.h"
+
+namespace zmlx::cpu {
+
+/// out = x W^T + bias on the library's team; evaluated arrays of any
+/// floating-point type, bias null for none.
+template <class Matrix>
+void apply_matrix(
+    const mx::array& x,
+    const Matrix& w,
+    const mx::array* bias,
+    mx::array& out) {
+  RowsInOut rows(x, out);
+  multiply_rows(*thread_team(), w, rows.x, rows.y);
+  if (bias) {
+    std::vector<float> scratch;
+    const float* added = RowReader(*bias).row(0, scratch);
+    for (float* row : rows.y) {
+      axpy(1.0f, added, row, out.shape(-1));
+    }
+  }
+  rows.store();
+}
+
+} // namespace zmlx::cpu
