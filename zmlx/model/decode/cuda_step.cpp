@@ -223,7 +223,9 @@ int CudaStep::take_caches(Cache& cache, int batch) {
     if (arrays[i]->dtype() != *type) {
       invalid(kOp, "caches must have one type, got ", arrays[i]->dtype());
     }
-    same = same && arrays[i]->id() == held_[i] && is_ours(*arrays[i]);
+    same = same && is_ours(*arrays[i]) &&
+        arrays[i]->data_shared_ptr() == held_[i].data.lock() &&
+        arrays[i]->offset() == held_[i].offset;
   }
   if (cache_type_ != *type) {
     compile(*type);
@@ -232,7 +234,7 @@ int CudaStep::take_caches(Cache& cache, int batch) {
     return position;
   }
   settle();
-  std::vector<mx::array> taken, offsets;
+  std::vector<mx::array> taken;
   std::vector<uint64_t> bytes;
   held_.clear();
   for (auto* array : arrays) {
@@ -241,7 +243,6 @@ int CudaStep::take_caches(Cache& cache, int batch) {
     }
     taken.push_back(*array);
     bytes.push_back(array->nbytes() / batch);
-    held_.push_back(array->id());
   }
   const auto first = device_addresses(taken);
   const auto each =
@@ -254,6 +255,9 @@ int CudaStep::take_caches(Cache& cache, int batch) {
   // Evaluated, so that nothing but the cache holds the arrays from here on.
   mx::eval(addresses_);
   mx::synchronize();
+  for (const auto& array : taken) {
+    held_.push_back({array.data_shared_ptr(), array.offset()});
+  }
   return position;
 }
 

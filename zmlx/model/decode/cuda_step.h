@@ -45,8 +45,13 @@ class CudaStep : public StepExecutor {
   mx::array words_, workspace_;
   std::optional<mx::Dtype> cache_type_;
   mx::fast::CustomKernelFunction kernel_;
-  // The caches that addresses_ was made of, a row a sequence.
-  std::vector<std::uintptr_t> held_;
+  /// Where an array's values are, without keeping them there.
+  struct Place {
+    std::weak_ptr<mx::array::Data> data;
+    int64_t offset;
+  };
+  // The caches that addresses_ was made of; a row a sequence.
+  std::vector<Place> held_;
   std::vector<mx::array> addresses_;
   int capacity_ = 0;
   std::deque<mx::array> unchecked_; // results of steps, oldest first

@@ -19,7 +19,8 @@ __device__ __forceinline__ float4 load_cached4(const u8* row, int at) {
       half_to_float(static_cast<u16>(v.y >> 16), half));
 }
 
-// One warp: a head's norm (if any) and rotation. Lane i has the pairs i, i + 32.
+// One warp: a head's norm (if any) and rotation. Lane i has the pairs i, i
+// + 32.
 __device__ __forceinline__ void norm_and_rotate(
     const Stage& s,
     const float* from,
@@ -108,7 +109,8 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
   int stop = min(begin + rows, end);
   // Copied while queries are waited for.
   copy_rows(keys, row_bytes, key_cache, head, dim, begin, min(stop, seen - 1));
-  copy_rows(values, row_bytes, value_cache, head, dim, begin, min(stop, seen - 1));
+  copy_rows(
+      values, row_bytes, value_cache, head, dim, begin, min(stop, seen - 1));
   await_grid(c);
   if (newest && warp == kWarps - 1) {
     norm_and_rotate(s, in + s.rows_a + kv * dim, s.key_norm, 1.0f, key);
@@ -120,7 +122,8 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
 #pragma unroll 1
     for (int i = lane; i < dim; i += 32) {
       value[i] = store_cached(
-          value_cache, head + (seen - 1) * dim + i,
+          value_cache,
+          head + (seen - 1) * dim + i,
           __ldcg(in + s.rows_a + s.rows_b + kv * dim + i));
     }
   }
@@ -141,9 +144,16 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
     if (first > begin) {
       stop = min(first + rows, end);
       sync_consumers();
-      copy_rows(keys, row_bytes, key_cache, head, dim, first, min(stop, seen - 1));
       copy_rows(
-          values, row_bytes, value_cache, head, dim, first, min(stop, seen - 1));
+          keys, row_bytes, key_cache, head, dim, first, min(stop, seen - 1));
+      copy_rows(
+          values,
+          row_bytes,
+          value_cache,
+          head,
+          dim,
+          first,
+          min(stop, seen - 1));
     }
     finish_copies();
     sync_consumers();

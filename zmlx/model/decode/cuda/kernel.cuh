@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 // One token through the decode program: a persistent kernel, one block an SM.
 //
-// Blocks hand vectors on through the exchange area, with a barrier of the grid a
-// stage.
+// Blocks hand vectors on through the exchange area, with a barrier of the grid
+// a stage.
 
 namespace zmlx_decode {
 
 #ifdef ZMLX_PROFILE
-#define ZMLX_MARK(what)                                                  \
-  if (c.tid == 0) {                                                      \
-    profile[(static_cast<u64>(blockIdx.x) * p.num_stages + i) * 4 +      \
-            what] = clock64();                                           \
+#define ZMLX_MARK(what)                                                     \
+  if (c.tid == 0) {                                                         \
+    profile[(static_cast<u64>(blockIdx.x) * p.num_stages + i) * 4 + what] = \
+        clock64();                                                          \
   }
 #else
 #define ZMLX_MARK(what)
@@ -20,9 +20,12 @@ __device__ __forceinline__ void consume(int* failed, long long* profile) {
   Shared& shared = block();
   const Program& p = shared.p;
   Consumer c = {
-      static_cast<int>(threadIdx.x), static_cast<int>(threadIdx.x >> 5),
-      static_cast<int>(threadIdx.x & 31), static_cast<int>(threadIdx.x / kRowLanes),
-      shared.first_count, {0, 0}};
+      static_cast<int>(threadIdx.x),
+      static_cast<int>(threadIdx.x >> 5),
+      static_cast<int>(threadIdx.x & 31),
+      static_cast<int>(threadIdx.x / kRowLanes),
+      shared.first_count,
+      {0, 0}};
 #pragma unroll 1
   for (int own = 0; own < kMaxOwn; ++own) {
     const int row = (blockIdx.x + own * gridDim.x) * kRows + c.row;
@@ -34,11 +37,12 @@ __device__ __forceinline__ void consume(int* failed, long long* profile) {
   }
   if (c.tid < p.half_head) {
     // Half turns, reduced in double: sincosf would bring a stack.
-    const float angle = static_cast<float>(shared.position) *
-        expf(-c.tid * p.log_theta);
+    const float angle =
+        static_cast<float>(shared.position) * expf(-c.tid * p.log_theta);
     const double turns = angle * 0.31830988618379067154;
     sincospif(
-        static_cast<float>(turns - 2 * rint(turns / 2)), &shared.sines[c.tid],
+        static_cast<float>(turns - 2 * rint(turns / 2)),
+        &shared.sines[c.tid],
         &shared.cosines[c.tid]);
   }
   auto fetch = [&](int i) {

@@ -24,14 +24,8 @@ __device__ __forceinline__ int bits_of(const Matrix& m) {
   return ZMLX_BITS ? ZMLX_BITS : m.bits;
 }
 
-__device__ __forceinline__ void multiply(
-    int (&c)[4],
-    u32 a0,
-    u32 a1,
-    u32 a2,
-    u32 a3,
-    u32 b0,
-    u32 b1) {
+__device__ __forceinline__ void
+multiply(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
@@ -46,13 +40,11 @@ __device__ __forceinline__ float element(const Matrix& m, u32 row, int col) {
   const u64 at = static_cast<u64>(row) * m.cols + col;
   const u32 word = __ldg(
       reinterpret_cast<const u32*>(m.words) + (at >> (m.bits == 4 ? 3 : 2)));
-  const int q =
-      (word >> (col * m.bits & 31)) & ((1 << m.bits) - 1);
+  const int q = (word >> (col * m.bits & 31)) & ((1 << m.bits) - 1);
   const u64 group = at >> m.group_shift;
   const u16 scale = __ldg(reinterpret_cast<const u16*>(m.scales) + group);
   const u16 bias = __ldg(reinterpret_cast<const u16*>(m.biases) + group);
-  return to_float(scale) * static_cast<float>(q) +
-      to_float(bias);
+  return to_float(scale) * static_cast<float>(q) + to_float(bias);
 }
 
 // What a warp knows of its 128 values of x: the matrix operand, and per lane
@@ -102,17 +94,16 @@ load_operand(Operand& x, const Vector& v, int chunk, float weight) {
   x.digits[4] = second.x, x.digits[5] = second.y;
   x.digits[6] = second.z, x.digits[7] = second.w;
   const float scale = v.scales_of()[chunk] * weight;
-  const float sum =
-      v.sums_of()[chunk * 2 + (t >> 1)] * weight;
+  const float sum = v.sums_of()[chunk * 2 + (t >> 1)] * weight;
   x.low = (t & 1) ? scale * 65536.0f : scale;
   x.high = x.low * 256.0f;
   x.sum = (t & 1) ? 0.0f : sum;
 }
 
 // Where a lane's words and scales are in a slot. Rows 8 to 15 lie a little
-// further than the first eight end, so that the lanes of rows i and 8 + i, which
-// read together, meet different banks: row 2 i of the instruction is row i of
-// the tile, row 2 i + 1 is row 8 + i.
+// further than the first eight end, so that the lanes of rows i and 8 + i,
+// which read together, meet different banks: row 2 i of the instruction is row
+// i of the tile, row 2 i + 1 is row 8 + i.
 struct Lane {
   u32 words, words_step, scales, scales_step, biases;
 };
@@ -169,16 +160,28 @@ __device__ __forceinline__ void multiply_chunk(
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       multiply(
-          c, v[j] & m, w[j] & m, (v[j] >> 4) & m, (w[j] >> 4) & m,
-          x.digits[2 * j], x.digits[2 * j + 1]);
+          c,
+          v[j] & m,
+          w[j] & m,
+          (v[j] >> 4) & m,
+          (w[j] >> 4) & m,
+          x.digits[2 * j],
+          x.digits[2 * j + 1]);
     }
   } else {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const uint4 &a = chunk.a[half], &b = chunk.b[half];
-      multiply(c, a.x, b.x, a.y, b.y, x.digits[half * 4], x.digits[half * 4 + 1]);
       multiply(
-          c, a.z, b.z, a.w, b.w, x.digits[half * 4 + 2], x.digits[half * 4 + 3]);
+          c, a.x, b.x, a.y, b.y, x.digits[half * 4], x.digits[half * 4 + 1]);
+      multiply(
+          c,
+          a.z,
+          b.z,
+          a.w,
+          b.w,
+          x.digits[half * 4 + 2],
+          x.digits[half * 4 + 3]);
     }
   }
   const float v0 = fmaf(exact(c[1]), x.high, exact(c[0]) * x.low);

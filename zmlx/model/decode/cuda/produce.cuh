@@ -6,7 +6,6 @@
 
 namespace zmlx_decode {
 
-
 // The start of a block's shared memory; the ring and the rest follow.
 struct Shared {
   u64 full[kMaxSlots], empty[kMaxSlots], routed, weighed;
@@ -65,8 +64,7 @@ __device__ __forceinline__ void route(
     int mine) {
   const float* partials = floats_at(shared.p.partials_at);
   const int lane = threadIdx.x & 31, experts = s.experts, top_k = s.top_k;
-  const float squares =
-      sum_lanes(sum_squares[lane & (kWarps - 1)], 1, kWarps);
+  const float squares = sum_lanes(sum_squares[lane & (kWarps - 1)], 1, kWarps);
   const float rms = 1.0f / sqrtf(squares / s.norm_len + s.eps);
   float score[4], most = -infinity(), sum = 0;
   u32 key[4] = {0, 0, 0, 0};
@@ -151,9 +149,10 @@ struct Copy {
   u32 row_bytes, size, to; // to: in the slot
 };
 
-// Warps 0 and 1 copy words, with one lane; warps 2 and 3 scales and biases, with
-// two.
-__device__ __forceinline__ Copy copy_of(const Stage& s, const Matrix* m, int mine) {
+// Warps 0 and 1 copy words, with one lane; warps 2 and 3 scales and biases,
+// with two.
+__device__ __forceinline__ Copy
+copy_of(const Stage& s, const Matrix* m, int mine) {
   const u32 second = mine < 2 ? mine : threadIdx.x & 1;
   if (mine < 2) {
     const u32 bytes = s.row_bytes;
@@ -161,7 +160,9 @@ __device__ __forceinline__ Copy copy_of(const Stage& s, const Matrix* m, int min
   }
   const u32 bytes = 2 * s.groups;
   return {
-      mine == 2 ? m->scales : m->biases, bytes, 8 * bytes,
+      mine == 2 ? m->scales : m->biases,
+      bytes,
+      8 * bytes,
       s.scales_at + (second + (mine == 2 ? 0u : 2u)) * s.scales_step};
 }
 
@@ -188,8 +189,11 @@ __device__ __forceinline__ void issue_rows(
   }
   if (lane < (mine < 2 ? 1 : 2)) {
     copy_in(
-        slot + copy.to, copy.from + static_cast<u64>(row) * copy.row_bytes,
-        copy.size, full, policy);
+        slot + copy.to,
+        copy.from + static_cast<u64>(row) * copy.row_bytes,
+        copy.size,
+        full,
+        policy);
   }
   __syncwarp();
 }
@@ -220,24 +224,26 @@ __device__ __forceinline__ void issue_parts(
     if (mine < 2) {
       copy_in(
           slot + second * s.words_step + i * s.row_bytes,
-          s.a.words + part * s.row_bytes, s.row_bytes, full, policy);
+          s.a.words + part * s.row_bytes,
+          s.row_bytes,
+          full,
+          policy);
     } else {
       const int biases = mine == 2 ? 0 : 2;
       copy_in(
           slot + s.scales_at + (second + biases) * s.scales_step + i * size,
-          (biases ? s.a.biases : s.a.scales) + part * size, size, full, policy);
+          (biases ? s.a.biases : s.a.scales) + part * size,
+          size,
+          full,
+          policy);
     }
   }
   __syncwarp();
 }
 
 // The warp's share of the block's pieces of a stage.
-__device__ __forceinline__ void issue_stage(
-    const Stage& s,
-    Ring& ring,
-    int mine,
-    bool routed,
-    u64 policy) {
+__device__ __forceinline__ void
+issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
   Shared& shared = block();
   const int kind = s.kind, slots = shared.p.slots;
   const int second = mine < 2 ? mine : threadIdx.x & 1; // of the lane's copy
@@ -296,7 +302,9 @@ __device__ __forceinline__ bool has_pieces(int kind) {
 
 constexpr int kStageWords = sizeof(Stage) / 16;
 
-__device__ __forceinline__ const uint4* stage_words(const Shared& shared, int i) {
+__device__ __forceinline__ const uint4* stage_words(
+    const Shared& shared,
+    int i) {
   return shared.stages + i * kStageWords;
 }
 

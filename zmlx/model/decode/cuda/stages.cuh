@@ -51,8 +51,7 @@ struct Early {
 __device__ __forceinline__ float load_cached(u64 base, u32 at) {
   return kCacheType == 0
       ? reinterpret_cast<const float*>(base)[at]
-      : half_to_float(
-            reinterpret_cast<const u16*>(base)[at], kCacheType == 1);
+      : half_to_float(reinterpret_cast<const u16*>(base)[at], kCacheType == 1);
 }
 // Stores v as the cache's type, and returns what was stored.
 __device__ __forceinline__ float store_cached(u64 base, u32 at, float v) {
@@ -76,8 +75,7 @@ load_early(const Consumer& c, const Stage& s, int unit) {
   const int row = unit * kRows + c.row, i = c.lane & (kRowLanes - 1);
   if (s.kind == kConv) {
     if (i < s.num_taps) {
-      early.b =
-          __ldg(reinterpret_cast<const float*>(s.taps) + i * s.dim + row);
+      early.b = __ldg(reinterpret_cast<const float*>(s.taps) + i * s.dim + row);
       if (i + 1 < s.num_taps) {
         early.a = load_cached(block().caches[s.cache], i * s.dim + row);
       }
@@ -103,8 +101,9 @@ load_early(const Consumer& c, const Stage& s, int unit) {
 }
 
 // Adds up what the blocks of the stage before published of the router's logits.
-__device__ __forceinline__ void
-gather_partials(const Consumer& c, const Stage& s) {
+__device__ __forceinline__ void gather_partials(
+    const Consumer& c,
+    const Stage& s) {
   const int quads = s.experts / 4; // a power of two, at most 32
   const float* from = block().exchange + s.partials_at;
   const int items = s.partial_rows * quads;
@@ -193,8 +192,9 @@ prepare_normed(const Consumer& c, const Stage& s, float* sum_squares) {
   }
 }
 
-__device__ __forceinline__ void
-prepare_plain(const Consumer& c, const Stage& s) {
+__device__ __forceinline__ void prepare_plain(
+    const Consumer& c,
+    const Stage& s) {
   const Vector x = vector_of();
   const float* from = block().exchange + s.x_at;
   const int len = s.x_len, bits = bits_of(s.a);
@@ -254,7 +254,8 @@ __device__ __forceinline__ Work work_of(const Consumer& c, const Stage& s) {
 __device__ __forceinline__ float
 row_sum(const Consumer& c, const float* red, int tile) {
   return sum_lanes(
-      red[(tile * kWarps + (c.lane & (kWarps - 1))) * kRedStride + c.row], 1,
+      red[(tile * kWarps + (c.lane & (kWarps - 1))) * kRedStride + c.row],
+      1,
       kWarps);
 }
 
@@ -312,8 +313,7 @@ __device__ __forceinline__ void add_row(
 #pragma unroll
   for (int r = 0; r < kEarly; ++r) {
     const u32 q = (early.word[r] >> (i * m.bits & 31)) & ((1 << m.bits) - 1);
-    const float weight = to_float(early.scale[r]) * q +
-        to_float(early.bias[r]);
+    const float weight = to_float(early.scale[r]) * q + to_float(early.bias[r]);
     const float part = sum_lanes(weight * fresh, 1, 16);
     if (i == 0 && of + r * kAtOnce < s.experts) {
       publish(at + r * kAtOnce, part);
@@ -375,8 +375,9 @@ __device__ __forceinline__ void plain_rows(
   float y = 0;
 #pragma unroll
   for (int i = 0; i < kWarps / parts; ++i) {
-    y += red
-        [(tile * kWarps + part * (kWarps / parts) + i) * kRedStride + (row & 15)];
+    y +=
+        red[(tile * kWarps + part * (kWarps / parts) + i) * kRedStride +
+            (row & 15)];
   }
   y = sum_lanes(y, 1, parts) * rms;
   if (part != 0) {

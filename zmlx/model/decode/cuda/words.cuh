@@ -76,11 +76,10 @@ __device__ __forceinline__ void arrive(u64* b) {
                : "memory");
 }
 __device__ __forceinline__ void arrive_expecting(u64* b, u32 bytes) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(
-          shared_address(b)),
-      "r"(bytes)
-      : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(
+                   shared_address(b)),
+               "r"(bytes)
+               : "memory");
 }
 __device__ __forceinline__ void wait(u64* b, u32 parity) {
   asm volatile(
@@ -119,15 +118,16 @@ __device__ __forceinline__ u16 load_shared_half(u32 at) {
 }
 // Copies 16 bytes without waiting; finish_copies() waits for the thread's own.
 __device__ __forceinline__ void copy16(void* to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(
-                   shared_address(to)),
-               "l"(from)
-               : "memory");
+  asm volatile(
+      "cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)),
+      "l"(from)
+      : "memory");
 }
 __device__ __forceinline__ void finish_copies() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 }
-// Two groups of a thread's copies may be under way; the older one is waited for.
+// Two groups of a thread's copies may be under way; the older one is waited
+// for.
 __device__ __forceinline__ void commit_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
