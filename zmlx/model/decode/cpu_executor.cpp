@@ -5,6 +5,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/model/decode/cpu_workspace.h"
 
 namespace zmlx::decode {
@@ -161,8 +162,10 @@ class CpuExecutor::Impl {
  private:
   void start(const Step& step) {
     work_.step = step;
-    if (step.batch > batch_) {
-      batch_ = step.batch;
+    const int64_t chunks = cpu::attention_chunks(step.position + 1);
+    if (step.batch > batch_ || chunks > chunks_) {
+      batch_ = std::max(batch_, step.batch);
+      chunks_ = std::max(chunks_, chunks);
       work_.x.reserve(batch_);
       work_.hidden_prepared.reserve(batch_ * work_.most_top_k);
       for (const auto& stage : stages_) {
@@ -181,7 +184,8 @@ class CpuExecutor::Impl {
   std::mutex mutex_;
   Workspace work_;
   std::vector<CpuStagePtr> stages_;
-  int batch_ = 0;
+  int batch_ = 0; // the largest so far
+  int64_t chunks_ = 0; // likewise, of attention
   bool timing_ = false;
   int64_t steps_ = 0;
   std::vector<double> seconds_; // a stage

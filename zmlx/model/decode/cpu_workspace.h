@@ -109,6 +109,7 @@ struct Workspace {
   Rows normed; // its norm
   Rows mixed; // what a mixer hands on
   Rows queries, keys, values;
+  Rows partials; // of attention: a row a sequence and key head
   Rows scores; // of the router
   Rows hidden; // a row a pair
   PreparedPool x; // of normed or mixed
@@ -240,7 +241,7 @@ class CpuStage {
   virtual void run(Lane& lane) const = 0;
   /// The weights that a thread reads first, as far as they are known before.
   virtual cpu::RowsAhead first(const Lane& lane) const = 0;
-  /// Grows the workspace for a batch.
+  /// Grows the workspace for a batch at the step's position.
   virtual void reserve(Workspace& work, int batch) const = 0;
   /// Bytes of weights that one sequence's step reads.
   virtual uint64_t nbytes() const = 0;
