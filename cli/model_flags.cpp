@@ -39,10 +39,9 @@ void add_side_flags(CLI::App& app, ModelFlags* flags) {
   app.add_option("--exclude", flags->exclude, "Patch without these")
       ->type_name("A,B");
   app.add_option(
-         "--threads",
-         flags->threads,
-         "Of the CPU ($ZMLX_THREADS, or all processors)")
-      ->type_name("N");
+      "--threads",
+      flags->threads,
+      "Of the CPU ($ZMLX_THREADS, or all processors)");
 }
 
 void add_model_flags(CLI::App& app, ModelFlags* flags) {

@@ -31,8 +31,9 @@ void add_model_flags(CLI::App& app, ModelFlags* flags);
 /// pattern.
 PatchOptions patch_options(const ModelFlags& flags);
 
-/// Sets the threads of CPU kernels. Throws std::invalid_argument where --threads
-/// or ZMLX_THREADS asks for more than there are; the loaders below call it.
+/// Sets the threads of CPU kernels. Throws std::invalid_argument where
+/// --threads or ZMLX_THREADS asks for more than there are; the loaders below
+/// call it.
 void set_threads(const ModelFlags& flags);
 
 /// Loads the model stock, with its tokenizer where it has one.

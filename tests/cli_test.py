@@ -94,6 +94,10 @@ def test_no_command_shows_help_on_stderr(zmlx):
             "zmlx generate: --max-tokens must be a whole number, got 'ten'.",
         ),
         (
+            ["generate", "--model", "m", "--prompt", "p", "--threads", "all"],
+            "zmlx generate: --threads must be a whole number, got 'all'.",
+        ),
+        (
             ["generate", "--model", "m", "--prompt", "p", "--seed", "-1"],
             "zmlx generate: --seed: must be a whole number of 0 or more, got '-1'.",
         ),
