@@ -62,7 +62,8 @@ class Builder {
  public:
   void embed(const Embedding& embedding) {
     auto table = arrays_of(embedding.weight);
-    program.dim = static_cast<int>(quant::view(table).cols);
+    program.dim =
+        static_cast<int>(int64_t{table.words.shape(-1)} * 32 / table.bits);
     push(EmbedStage{std::move(table)});
   }
 
