@@ -201,6 +201,37 @@ ZM_INLINE T simd_broadcast_first(T value) {
   return zm_read_lane(mask, value, __ffs(mask) - 1);
 }
 
+// d = a b + c, each sum in the order of its terms.
+template <class D, class A, class B, class C>
+ZM_INLINE void simdgroup_multiply_accumulate(
+    simdgroup_matrix<D>& d,
+    const simdgroup_matrix<A>& a,
+    const simdgroup_matrix<B>& b,
+    const simdgroup_matrix<C>& c) {
+  const uint mask = zm_lanes();
+  const int row = zm_matrix_row(zm_lane()),
+            column = zm_matrix_column(zm_lane());
+  const float2 x(a.zm_elements), y(b.zm_elements);
+  float2 sum(c.zm_elements);
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    const int from = zm_matrix_lane(k, column);
+    const float left =
+        __shfl_sync(mask, k & 1 ? x.y : x.x, zm_matrix_lane(row, k));
+    sum.x = fma(left, __shfl_sync(mask, y.x, from), sum.x);
+    sum.y = fma(left, __shfl_sync(mask, y.y, from), sum.y);
+  }
+  d.zm_elements = vec<D, 2>(sum);
+}
+template <class D, class A, class B>
+ZM_INLINE void simdgroup_multiply(
+    simdgroup_matrix<D>& d,
+    const simdgroup_matrix<A>& a,
+    const simdgroup_matrix<B>& b) {
+  simdgroup_multiply_accumulate(
+      d, a, b, make_filled_simdgroup_matrix<float>(0.0f));
+}
+
 template <class T>
 struct atomic {
   T zm_value;
