@@ -158,13 +158,7 @@ static void zm_meet_first(zm_fiber* first, int count, uint mask) {
   ZM_INLINE T quad_##name(T value, ZM_LINE) {                  \
     return zm_meet(value, 0, zm_meet_reduce<Op, T, 4>, line);  \
   }
-ZM_REDUCTION(sum, zm_add)
-ZM_REDUCTION(product, zm_multiply)
-ZM_REDUCTION(min, zm_least)
-ZM_REDUCTION(max, zm_greatest)
-ZM_REDUCTION(and, zm_bit_and)
-ZM_REDUCTION(or, zm_bit_or)
-ZM_REDUCTION(xor, zm_bit_xor)
+ZM_REDUCTIONS(ZM_REDUCTION)
 #undef ZM_REDUCTION
 
 #define ZM_PREFIX(name, Op, Inclusive)                                \
@@ -172,10 +166,7 @@ ZM_REDUCTION(xor, zm_bit_xor)
   ZM_INLINE T simd_prefix_##name(T value, ZM_LINE) {                  \
     return zm_meet(value, 0, zm_meet_prefix<Op, T, Inclusive>, line); \
   }
-ZM_PREFIX(inclusive_sum, zm_add, true)
-ZM_PREFIX(exclusive_sum, zm_add, false)
-ZM_PREFIX(inclusive_product, zm_multiply, true)
-ZM_PREFIX(exclusive_product, zm_multiply, false)
+ZM_PREFIXES(ZM_PREFIX)
 #undef ZM_PREFIX
 
 #define ZM_SHUFFLE(name, move)                                             \
@@ -187,13 +178,7 @@ ZM_PREFIX(exclusive_product, zm_multiply, false)
   ZM_INLINE T quad_##name(T value, ushort arg, ZM_LINE) {                  \
     return zm_meet(value, arg, zm_meet_shuffle<T, move, 4, false>, line);  \
   }
-ZM_SHUFFLE(shuffle, zm_to_lane)
-ZM_SHUFFLE(broadcast, zm_to_lane)
-ZM_SHUFFLE(shuffle_xor, zm_by_xor)
-ZM_SHUFFLE(shuffle_up, zm_up)
-ZM_SHUFFLE(shuffle_down, zm_down)
-ZM_SHUFFLE(shuffle_rotate_up, zm_rotate_up)
-ZM_SHUFFLE(shuffle_rotate_down, zm_rotate_down)
+ZM_SHUFFLES(ZM_SHUFFLE)
 #undef ZM_SHUFFLE
 
 #define ZM_FILL(name, move)                                                   \
@@ -269,18 +254,7 @@ ZM_INLINE void simdgroup_multiply(
       d, a, b, make_filled_simdgroup_matrix<float>(0.0f), line);
 }
 
-// Atomics: real ones, since threadgroups run on several system threads.
-template <class T>
-struct atomic {
-  T zm_value;
-  atomic() = default;
-  constexpr atomic(T value) : zm_value(value) {}
-};
-using atomic_int = atomic<int>;
-using atomic_uint = atomic<uint>;
-using atomic_bool = atomic<bool>;
-using atomic_float = atomic<float>;
-using atomic_ulong = atomic<ulong>;
+// Atomics are real ones, since threadgroups run on several system threads.
 
 // Integer of the size of T, for what the processor can exchange.
 template <class T>
