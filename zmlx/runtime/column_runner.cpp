@@ -192,9 +192,6 @@ void ColumnRunner::write_chunk(int64_t chunk) {
   for (int64_t i = chunk * kColumnChunk; i < end; ++i) {
     write_[0].run(i * problem_.rows + begin_, count_);
   }
-  if (problem_.store == Store::Streamed) {
-    finish_streams();
-  }
 }
 
 void ColumnRunner::finish() {
