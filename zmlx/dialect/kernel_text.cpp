@@ -357,9 +357,9 @@ std::string host_kernel_text(const KernelText& text, bool checked) {
       "(",
       host_arguments(text, parts, checked),
       ");\n  };\n",
-      meets || checked
-          ? "  return metal::zm_run_groups(zm_l, run) ? 0 : 2;\n}\n"
-          : "  metal::zm_run_loops(zm_l, run);\n  return 0;\n}\n");
+      meets || checked ? "  metal::zm_run_groups(zm_l, run);\n"
+                       : "  metal::zm_run_loops(zm_l, run);\n",
+      "  return 0;\n}\n");
 }
 
 CudaKernelText cuda_kernel_text(const KernelText& text, bool whole_groups) {
