@@ -179,8 +179,7 @@ class Check {
     packed(stage.gate, program_.dim);
     packed(stage.up, program_.dim);
     need(
-        packed_alike(stage.gate, stage.up),
-        "gate and up must be packed alike");
+        packed_alike(stage.gate, stage.up), "gate and up must be packed alike");
     if (!stage.router) {
       return;
     }

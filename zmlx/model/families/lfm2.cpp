@@ -55,8 +55,17 @@ int feed_forward_width(const Config& config) {
 std::unique_ptr<Network>
 build_lfm2(const Config& config, Weights& weights, ModelInfo& info) {
   const Lfm2Shape model = read_lfm2_shape(config);
-  // Named apart, but the residual stream has one width.
-  config.integer("block_dim", model.dim, model.dim, model.dim);
+  const int block_dim =
+      config.integer("block_dim", 1, kMostFeatures, model.dim);
+  if (block_dim != model.dim) {
+    bad_file(
+        config.path(),
+        "'block_dim' must be 'hidden_size', ",
+        model.dim,
+        ", got ",
+        block_dim,
+        ".");
+  }
   const int inner = feed_forward_width(config);
   return make_lfm2(
       "Lfm2Model",

@@ -256,10 +256,11 @@ LayerSlot make_lfm2_mlp(
     Weights& weights,
     int inner,
     const MlpPaths& paths) {
+  auto gate = weights.linear(paths.gate, inner, model.dim, false);
+  auto up = weights.linear(paths.up, inner, model.dim, false);
+  auto down = weights.linear(paths.down, model.dim, inner, false);
   return std::make_shared<SwigluMlp>(
-      weights.linear(paths.gate, inner, model.dim, false),
-      weights.linear(paths.up, inner, model.dim, false),
-      weights.linear(paths.down, model.dim, inner, false));
+      std::move(gate), std::move(up), std::move(down));
 }
 
 std::unique_ptr<Network> make_lfm2(
