@@ -162,6 +162,7 @@ void CudaStep::compile(mx::Dtype cache_type) {
   for (const auto part :
        {cuda_table,
         cuda_words,
+        cuda_machine,
         cuda_multiply,
         cuda_produce,
         cuda_stages,
@@ -179,8 +180,7 @@ void CudaStep::compile(mx::Dtype cache_type) {
       {"program", "caches", "token", "step", "workspace", "before"},
       {"logits", "failed"},
       "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
-      "caches), token, step, const_cast<float*>(workspace), logits, failed, "
-      "nullptr);\n",
+      "caches), token, step, const_cast<float*>(workspace), logits, failed);\n",
       header,
       false,
       table_.shared_bytes);

@@ -6,17 +6,7 @@
 
 namespace zmlx_decode {
 
-#ifdef ZMLX_PROFILE
-#define ZMLX_MARK(what)                                                     \
-  if (c.tid == 0) {                                                         \
-    profile[(static_cast<u64>(blockIdx.x) * p.num_stages + i) * 4 + what] = \
-        clock64();                                                          \
-  }
-#else
-#define ZMLX_MARK(what)
-#endif
-
-__device__ __forceinline__ void consume(int* failed, long long* profile) {
+__device__ __forceinline__ void consume(int* failed) {
   Shared& shared = block();
   const Program& p = shared.p;
   Consumer c = {
@@ -65,7 +55,6 @@ __device__ __forceinline__ void consume(int* failed, long long* profile) {
   for (int i = 0; i < p.num_stages; ++i) {
     const Stage& s = shared.stage[slot];
     slot = slot == 2 ? 0 : slot + 1;
-    ZMLX_MARK(0)
     if (!has_pieces(s.kind)) {
       if (s.kind == kAttend) {
         attend(c, s);
@@ -73,15 +62,12 @@ __device__ __forceinline__ void consume(int* failed, long long* profile) {
         await_grid(c);
         merge(s);
       }
-      ZMLX_MARK(1)
-      ZMLX_MARK(2)
       if (i + 2 < p.num_stages) {
         fetch(i + 2);
       }
       commit_copies();
       finish_older_copies();
       arrive_at_grid(c);
-      ZMLX_MARK(3)
       continue;
     }
     const Early early = load_early(c, s, blockIdx.x);
@@ -91,7 +77,6 @@ __device__ __forceinline__ void consume(int* failed, long long* profile) {
     } else {
       prepare_plain(c, s);
     }
-    ZMLX_MARK(1)
     sync_consumers();
     if (i + 2 < p.num_stages) {
       fetch(i + 2);
@@ -106,7 +91,6 @@ __device__ __forceinline__ void consume(int* failed, long long* profile) {
       }
       rms = 1.0f / sqrtf(squares / s.norm_len + s.eps);
     }
-    ZMLX_MARK(2)
     if (work.weighted) {
       wait(&shared.weighed, weighed);
       weighed ^= 1;
@@ -116,7 +100,6 @@ __device__ __forceinline__ void consume(int* failed, long long* profile) {
     if (s.kind != kHead) {
       arrive_at_grid(c);
     }
-    ZMLX_MARK(3)
   }
   if (blockIdx.x == 0 && c.tid == 0) {
     *failed = shared.failed;
@@ -134,8 +117,7 @@ __device__ __forceinline__ void run(
     const int* step,
     float* workspace,
     float* logits,
-    int* failed,
-    long long* profile) {
+    int* failed) {
   Shared& shared = block();
 #pragma unroll 1
   for (int i = threadIdx.x; i < sizeof(Program) / 4; i += kThreads) {
@@ -163,13 +145,13 @@ __device__ __forceinline__ void run(
     }
     init_barrier(&shared.routed, kWarps);
     init_barrier(&shared.weighed, 1);
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    fence_barriers();
   }
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
     produce();
   } else {
-    consume(failed, profile);
+    consume(failed);
   }
 }
 

@@ -7,15 +7,25 @@
 
 namespace zmlx_decode {
 
+__device__ __forceinline__ float4 load4(const float* at) {
+  return __ldcg(reinterpret_cast<const float4*>(at));
+}
+
+__device__ __forceinline__ float sum_lanes(float v, int from, int to) {
+#pragma unroll
+  for (int o = from; o < to; o <<= 1) {
+    v += __shfl_xor_sync(~0u, v, o);
+  }
+  return v;
+}
+
 constexpr int kMagic = 0x4B400000; // 1.5 * 2^23: float of an integer, plus it
 
 __device__ __forceinline__ float half_to_float(u16 bits, bool is_half) {
   if (!is_half) {
     return __uint_as_float(static_cast<u32>(bits) << 16);
   }
-  float f;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(bits));
-  return f;
+  return from_float16(bits);
 }
 __device__ __forceinline__ float to_float(u16 scale) {
   return half_to_float(scale, kHalfScales);
@@ -24,13 +34,6 @@ __device__ __forceinline__ int bits_of(const Matrix& m) {
   return ZMLX_BITS ? ZMLX_BITS : m.bits;
 }
 
-__device__ __forceinline__ void
-multiply(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
-      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 __device__ __forceinline__ float exact(int c) {
   return __int_as_float(c) - 12582912.0f;
 }

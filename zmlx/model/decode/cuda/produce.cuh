@@ -310,8 +310,7 @@ __device__ __forceinline__ const uint4* stage_words(
 
 __device__ __forceinline__ void produce() {
   Shared& shared = block();
-  u64 policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  const u64 policy = evict_first();
   Ring ring = {0, 0};
   u32 routed_parity = 0;
   bool routed = false;

@@ -59,12 +59,7 @@ __device__ __forceinline__ float store_cached(u64 base, u32 at, float v) {
     reinterpret_cast<float*>(base)[at] = v;
     return v;
   }
-  u16 h;
-  if (kCacheType == 1) {
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(v));
-  } else {
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(v));
-  }
+  const u16 h = kCacheType == 1 ? to_float16(v) : to_bfloat16(v);
   reinterpret_cast<u16*>(base)[at] = h;
   return half_to_float(h, kCacheType == 1);
 }
