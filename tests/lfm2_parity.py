@@ -236,7 +236,7 @@ def test_bad_configurations_are_named(tmp_path, change, message):
         ({"block_dim": 64}, "'block_dim' must be 'hidden_size', 128, got 64"),
         ({"block_ff_dim": None}, "must have 'intermediate_size', got none"),
         ({"block_ff_dim": 300}, "w1.weight' must have shape (256,128), got (192,128)"),
-        ({"block_ffn_dim_multiplier": "x"}, "from 0 to 1024, got \"x\""),
+        ({"block_ffn_dim_multiplier": "x"}, 'from 0 to 1024, got "x"'),
         ({"block_ffn_dim_multiplier": 0}, "width must be from 1 to"),
         ({"block_multiple_of": 0}, "'block_multiple_of' must be an integer from 1"),
         ({"full_attn_idxs": [4]}, "must be layers from 0 to 3, got 4"),
