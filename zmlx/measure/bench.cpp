@@ -2,6 +2,7 @@
 #include "zmlx/measure/bench.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "zmlx/base/clock.h"
 #include "zmlx/base/error.h"
@@ -88,15 +89,22 @@ double run_once(Model& model, const BenchTest& test, uint64_t seed) {
   if (test.n_prompt > 0) {
     prefill(model, cache, tokens);
   } else {
+    // A step is built while the one before runs, as generate() does.
+    std::optional<mx::array> running;
     for (int token : tokens) {
       // Sequences go their own ways from the first token on.
       const auto row =
           random_tokens(test.batch, vocab, static_cast<uint64_t>(token) + 1);
       const mx::array input(row.begin(), {test.batch, 1}, mx::int32);
       mx::array logits = model.network->forward(input, cache, true);
-      mx::eval(logits);
-      eval(cache);
+      mx::async_eval(logits);
+      if (running) {
+        running->wait();
+      }
+      running = std::move(logits);
     }
+    mx::eval(*running);
+    eval(cache);
   }
   return watch.seconds();
 }

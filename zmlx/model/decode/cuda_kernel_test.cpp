@@ -67,6 +67,48 @@ void requantize(quant::QuantizedArrays& w) {
   w.group_size = 64;
 }
 
+quant::QuantizedArrays random_matrix(const mx::Shape& shape, uint64_t seed) {
+  const auto dense = mx::multiply(
+      mx::random::normal(shape, mx::float32, mx::random::key(seed)),
+      mx::array(0.05f));
+  const auto parts = mx::quantize(dense, 64, 4);
+  return {
+      parts[0],
+      mx::astype(parts[1], mx::bfloat16),
+      mx::astype(parts[2], mx::bfloat16),
+      4,
+      64};
+}
+
+// The dense layer's hidden vector at 3072, two pieces of 1536.
+Program with_long_rows(Program program) {
+  constexpr int kHidden = 3072;
+  for (size_t i = 0; i + 1 < program.stages.size(); ++i) {
+    auto* experts = std::get_if<ExpertsStage>(&program.stages[i]);
+    if (experts && !experts->router) {
+      experts->gate = random_matrix({1, kHidden, program.dim}, 1);
+      experts->up = random_matrix({1, kHidden, program.dim}, 2);
+      std::get<CombineStage>(program.stages[i + 1]).down =
+          random_matrix({1, program.dim, kHidden}, 3);
+    }
+  }
+  return program;
+}
+
+Program with_softmax_router(Program program) {
+  for (auto& stage : program.stages) {
+    auto* experts = std::get_if<ExpertsStage>(&stage);
+    if (experts && experts->router) {
+      auto& spec = experts->router->spec;
+      spec.score = moe::RouterSpec::Score::Softmax;
+      spec.weight_from_biased = true;
+      spec.epsilon = 1e-20f;
+      spec.scale = 1.5f;
+    }
+  }
+  return program;
+}
+
 Program at_8_bits(Program program) {
   for (auto& stage : program.stages) {
     if (auto* conv = std::get_if<ConvStage>(&stage)) {
@@ -210,6 +252,14 @@ TEST(CudaKernel, AgreesWithMoreBlocksThanRows) {
 
 TEST(CudaKernel, AgreesAt8Bits) {
   expect_same_logits(at_8_bits(short_program()), 7, 3, {5});
+}
+
+TEST(CudaKernel, AgreesOnRowsLongerThanAPiece) {
+  expect_same_logits(with_long_rows(short_program()), 6, 1, {77});
+}
+
+TEST(CudaKernel, AgreesOnASoftmaxRouter) {
+  expect_same_logits(with_softmax_router(short_program()), 6, 1, {77});
 }
 
 TEST(CudaKernel, SaysWhenThreadsWaitForever) {

@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 
+#include <mutex>
+
 #include "zmlx/base/error.h"
 #include "zmlx/model/decode/cuda/table.h"
 #include "zmlx/model/decode/cuda_text.h"
@@ -72,11 +74,17 @@ mx::array device_addresses(const std::vector<mx::array>& arrays) {
       mx::concatenate(parts), {0}, {static_cast<int>(arrays.size())});
 }
 
-/// The last step of any program: two kernels at once, each with half of the
-/// multiprocessors, would wait for one another.
-std::optional<mx::array>& last_step() {
-  static std::optional<mx::array> last;
-  return last;
+/// The last step of any program and thread: two kernels at once, each with half
+/// of the multiprocessors, would wait for one another. Never freed, for MLX may
+/// end first.
+struct LastStep {
+  std::mutex mutex;
+  std::optional<mx::array> failed;
+};
+
+LastStep& last_step() {
+  static auto* last = new LastStep;
+  return *last;
 }
 
 mx::Shape with_batch(int batch, const mx::Shape& shape) {
@@ -263,6 +271,7 @@ int CudaStep::take_caches(Cache& cache, int batch) {
 
 mx::array CudaStep::run(const mx::array& token, int sequence, int position) {
   auto& last = last_step();
+  const std::lock_guard lock(last.mutex);
   const int threads = blocks_ * zmlx_decode::kThreads;
   auto outputs = kernel_(
       {words_,
@@ -270,7 +279,7 @@ mx::array CudaStep::run(const mx::array& token, int sequence, int position) {
        token,
        mx::array({position, capacity_}),
        workspace_,
-       last ? *last : mx::zeros({1}, mx::int32)},
+       last.failed ? *last.failed : mx::zeros({1}, mx::int32)},
       {{program_->vocab}, {1}},
       {mx::float32, mx::int32},
       {threads, 1, 1},
@@ -279,7 +288,7 @@ mx::array CudaStep::run(const mx::array& token, int sequence, int position) {
       std::nullopt,
       false,
       mx::Device(mx::Device::gpu));
-  last = outputs[1];
+  last.failed = outputs[1];
   unchecked_.push_back(outputs[1]);
   return outputs[0];
 }

@@ -166,11 +166,6 @@ copy_of(const Stage& s, const Matrix* m, int mine) {
       s.scales_at + (second + (mine == 2 ? 0u : 2u)) * s.scales_step};
 }
 
-__device__ __forceinline__ u32 slot_address(const Shared& shared, int at) {
-  return shared_address(shared_memory()) + shared.p.slots_at +
-      at * shared.p.slot_bytes;
-}
-
 // The warp's part of a piece of whole rows; row is that of the lane's copy.
 __device__ __forceinline__ void issue_rows(
     Ring& ring,
@@ -198,7 +193,7 @@ __device__ __forceinline__ void issue_rows(
   __syncwarp();
 }
 
-// A piece of kCombine whose rows are longer than a piece: row by row.
+// A piece of rows that are longer than it: row by row.
 __device__ __forceinline__ void issue_parts(
     const Stage& s,
     Ring& ring,
@@ -248,7 +243,8 @@ issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
   const int kind = s.kind, slots = shared.p.slots;
   const int second = mine < 2 ? mine : threadIdx.x & 1; // of the lane's copy
   const u32 bytes = 16 * s.row_bytes + 64 * s.groups;
-  const u32 slot_bytes = shared.p.slot_bytes, base = slot_address(shared, 0);
+  const u32 slot_bytes = shared.p.slot_bytes,
+            base = shared_address(shared_memory()) + shared.p.slots_at;
   Copy copy = copy_of(s, kind == kExperts && second ? &s.b : &s.a, mine);
   // Rows 8 to 15 of a tile follow the first eight, but of kExperts.
   const int ahead = kind != kExperts && second ? 8 : 0;
