@@ -23,10 +23,14 @@ struct ArraysOf {
       visit(*array);
     }
   }
-  void one(const quant::QuantizedArrays& w) const {
-    visit(w.words);
-    visit(w.scales);
-    visit(w.biases);
+  void one(const Weight& weight) const {
+    if (const auto* packed = std::get_if<quant::QuantizedArrays>(&weight)) {
+      visit(packed->words);
+      visit(packed->scales);
+      visit(packed->biases);
+    } else {
+      visit(std::get<mx::array>(weight));
+    }
   }
   void one(const Projection& projection) const {
     one(projection.weight);

@@ -62,15 +62,13 @@ class Conv : public CpuStage {
     lane.tasks(
         phase_,
         blocks.count(),
-        [&](int64_t task) {
-          return cpu::RowsAhead(in_.view, blocks[task].begin);
-        },
+        [&](int64_t task) { return in_.view.ahead(blocks[task].begin); },
         [&](int64_t task, const cpu::RowsAhead& next) {
           channels(lane, blocks[task], next);
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return {in_.view, Blocks(dim_, lane.team.size())[lane.thread].begin};
+    return in_.view.ahead(Blocks(dim_, lane.team.size())[lane.thread].begin);
   }
 
  private:
@@ -87,7 +85,7 @@ class Conv : public CpuStage {
           in_,
           in_bias_,
           {row, row + count},
-          third < 2 ? cpu::RowsAhead(in_.view, row + dim_) : next,
+          third < 2 ? in_.view.ahead(row + dim_) : next,
           [&](int b) { return parts + (third * batch + b) * count - row; });
     }
     for (int b = 0; b < batch; ++b) {
@@ -148,9 +146,9 @@ class Qkv : public CpuStage {
         phase_(work.add_phase()) {}
 
   void reserve(Workspace& work, int batch) const override {
-    work.queries.reserve(batch, parts_[0].matrix.view.rows);
-    work.keys.reserve(batch, parts_[1].matrix.view.rows);
-    work.values.reserve(batch, parts_[2].matrix.view.rows);
+    work.queries.reserve(batch, parts_[0].matrix.view.rows());
+    work.keys.reserve(batch, parts_[1].matrix.view.rows());
+    work.values.reserve(batch, parts_[2].matrix.view.rows());
   }
   uint64_t nbytes() const override {
     uint64_t sum = 0;
@@ -173,7 +171,7 @@ class Qkv : public CpuStage {
         [&](int64_t task, const cpu::RowsAhead& next) {
           int64_t first = 0;
           for (int i = 0; i < 3; ++i) {
-            const int64_t rows = parts_[i].matrix.view.rows;
+            const int64_t rows = parts_[i].matrix.view.rows();
             const Range mine = {
                 std::max(blocks[task].begin, first) - first,
                 std::min(blocks[task].end, first + rows) - first};
@@ -198,17 +196,17 @@ class Qkv : public CpuStage {
   int64_t num_rows() const {
     int64_t total = 0;
     for (const auto& part : parts_) {
-      total += part.matrix.view.rows;
+      total += part.matrix.view.rows();
     }
     return total;
   }
   // Rows of the three matrices one after the other.
   cpu::RowsAhead ahead(int64_t row) const {
     for (const auto& part : parts_) {
-      if (row < part.matrix.view.rows) {
-        return {part.matrix.view, row};
+      if (row < part.matrix.view.rows()) {
+        return part.matrix.view.ahead(row);
       }
-      row -= part.matrix.view.rows;
+      row -= part.matrix.view.rows();
     }
     return {};
   }
@@ -380,13 +378,11 @@ class Mix : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.mixed);
-    const Blocks blocks(out_.view.rows, lane.team.size());
+    const Blocks blocks(out_.view.rows(), lane.team.size());
     lane.tasks(
         phase_,
         blocks.count(),
-        [&](int64_t task) {
-          return cpu::RowsAhead(out_.view, blocks[task].begin);
-        },
+        [&](int64_t task) { return out_.view.ahead(blocks[task].begin); },
         [&](int64_t task, const cpu::RowsAhead& next) {
           const Range mine = blocks[task];
           const int64_t count = mine.end - mine.begin;
@@ -400,8 +396,8 @@ class Mix : public CpuStage {
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return {
-        out_.view, Blocks(out_.view.rows, lane.team.size())[lane.thread].begin};
+    return out_.view.ahead(
+        Blocks(out_.view.rows(), lane.team.size())[lane.thread].begin);
   }
 
  private:

@@ -55,7 +55,8 @@ Program short_program() {
 }
 
 // Every matrix at 8 bits.
-void requantize(quant::QuantizedArrays& w) {
+void requantize(Weight& weight) {
+  auto& w = std::get<quant::QuantizedArrays>(weight);
   const auto dense = mx::astype(
       mx::dequantize(w.words, w.scales, w.biases, w.group_size, w.bits),
       mx::float32);

@@ -37,8 +37,13 @@ int round_up(int value, int to) {
   return (value + to - 1) / to * to;
 }
 
-int columns(const quant::QuantizedArrays& w) {
-  return static_cast<int>(int64_t{w.words.shape(-1)} * 32 / w.bits);
+/// Throws std::invalid_argument for a dense weight.
+const quant::QuantizedArrays& packed_of(const Weight& weight) {
+  const auto* packed = std::get_if<quant::QuantizedArrays>(&weight);
+  if (!packed) {
+    throw std::invalid_argument("weights must be quantised");
+  }
+  return *packed;
 }
 
 /// Calls visit(array) for every array that the kernel reads, in an order that
@@ -48,7 +53,8 @@ class Arrays {
  public:
   explicit Arrays(Visit visit) : visit_(visit) {}
 
-  void operator()(const quant::QuantizedArrays& w) {
+  void operator()(const Weight& weight) {
+    const auto& w = packed_of(weight);
     visit_(w.words);
     visit_(w.scales);
     visit_(w.biases);
@@ -145,10 +151,8 @@ class Check {
           part->rows());
     }
     need(
-        stage.q.weight.bits == stage.k.weight.bits &&
-            stage.q.weight.bits == stage.v.weight.bits &&
-            stage.q.weight.group_size == stage.k.weight.group_size &&
-            stage.q.weight.group_size == stage.v.weight.group_size,
+        packed_alike(stage.q.weight, stage.k.weight) &&
+            packed_alike(stage.q.weight, stage.v.weight),
         "queries, keys and values must be packed alike");
   }
   void operator()(const AttendStage& stage) {
@@ -175,13 +179,11 @@ class Check {
     packed(stage.gate, program_.dim);
     packed(stage.up, program_.dim);
     need(
-        stage.gate.bits == stage.up.bits &&
-            stage.gate.group_size == stage.up.group_size,
-        "gate and up must be packed alike");
+        packed_alike(stage.gate, stage.up), "gate and up must be packed alike");
     if (!stage.router) {
       return;
     }
-    const int experts = stage.router->weight.words.shape(-2);
+    const int experts = quant::rows_of(stage.router->weight);
     need(
         experts >= 4 && experts <= 128 &&
             std::has_single_bit(static_cast<unsigned>(experts)),
@@ -195,7 +197,7 @@ class Check {
     bits_of_rows(stage.router->weight);
   }
   void operator()(const CombineStage& stage) {
-    packed(stage.down, columns(stage.down));
+    packed(stage.down, quant::cols_of(stage.down));
   }
   void operator()(const HeadStage& stage) {
     matrix(stage.out, program_.dim);
@@ -208,8 +210,12 @@ class Check {
       throw std::invalid_argument(concat(parts...));
     }
   }
-  void scales(const quant::QuantizedArrays& w) {
-    const auto dtype = w.scales.dtype();
+  static bool packed_alike(const Weight& a, const Weight& b) {
+    const auto &one = packed_of(a), &other = packed_of(b);
+    return one.bits == other.bits && one.group_size == other.group_size;
+  }
+  void scales(const Weight& weight) {
+    const auto dtype = packed_of(weight).scales.dtype();
     need(
         dtype == mx::bfloat16 || dtype == mx::float16,
         "scales must be float16 or bfloat16, got ",
@@ -221,24 +227,23 @@ class Check {
         " too");
     scales_ = dtype;
   }
-  void bits_of_rows(const quant::QuantizedArrays& w) {
-    need(
-        w.bits == 4 || w.bits == 8,
-        "weights must have 4 or 8 bits, got ",
-        w.bits);
+  void bits_of_rows(const Weight& weight) {
+    const int bits = packed_of(weight).bits;
+    need(bits == 4 || bits == 8, "weights must have 4 or 8 bits, got ", bits);
   }
-  void packed(const quant::QuantizedArrays& w, int cols) {
+  void packed(const Weight& w, int cols) {
     scales(w);
     bits_of_rows(w);
+    const int group = packed_of(w).group_size;
     need(
-        w.group_size == 64 || w.group_size == 128,
+        group == 64 || group == 128,
         "the group size must be 64 or 128, got ",
-        w.group_size);
+        group);
     need(
-        columns(w) == cols && cols % cuda::kChunk == 0 &&
+        quant::cols_of(w) == cols && cols % cuda::kChunk == 0 &&
             inner_pieces(cols) > 0,
         "rows must have a multiple of 128 columns, got ",
-        columns(w));
+        quant::cols_of(w));
   }
   void matrix(const Projection& projection, int cols) {
     packed(projection.weight, cols);
@@ -271,7 +276,7 @@ class Layout {
 
   void operator()(const EmbedStage& stage) {
     head_.embedding = matrix(stage.table);
-    table.half_scales = stage.table.scales.dtype() == mx::float16;
+    table.half_scales = packed_of(stage.table).scales.dtype() == mx::float16;
   }
   void operator()(const ConvStage& stage) {
     auto s = begin(cuda::kConv, program_.dim / cuda::kRows, 3, program_.dim);
@@ -336,7 +341,7 @@ class Layout {
       s.router_norm = next();
       s.router = matrix(experts->router->weight);
       at_ = kept;
-      s.experts = experts->router->weight.words.shape(-2);
+      s.experts = quant::rows_of(experts->router->weight);
       s.partial_rows = program_.dim / cuda::kRows;
       s.partials_at = partials_ = room(s.partial_rows * s.experts);
       max_experts_ = std::max(max_experts_, s.experts);
@@ -344,7 +349,7 @@ class Layout {
     push(s);
   }
   void operator()(const ExpertsStage& stage) {
-    hidden_ = stage.gate.words.shape(-2);
+    hidden_ = quant::rows_of(stage.gate);
     chosen_ = stage.router ? stage.router->spec.top_k : 1;
     auto s = begin(cuda::kExperts, chosen_ * hidden_ / 8, 1, program_.dim);
     normalise(s, stage.norm);
@@ -353,7 +358,7 @@ class Layout {
       const auto& spec = stage.router->spec;
       s.router = matrix(stage.router->weight);
       s.router_bias = stage.router->bias ? next() : 0;
-      s.experts = stage.router->weight.words.shape(-2);
+      s.experts = quant::rows_of(stage.router->weight);
       s.top_k = spec.top_k;
       s.partial_rows = program_.dim / cuda::kRows;
       s.partials_at = partials_;
@@ -395,12 +400,13 @@ class Layout {
     table.exchange_len += round_up(floats, 32);
     return at;
   }
-  cuda::Matrix matrix(const quant::QuantizedArrays& w) {
+  cuda::Matrix matrix(const Weight& weight) {
+    const auto& w = packed_of(weight);
     cuda::Matrix m = {};
     m.words = next();
     m.scales = next();
     m.biases = next();
-    m.cols = columns(w);
+    m.cols = quant::cols_of(weight);
     m.bits = w.bits;
     m.group_shift = std::countr_zero(static_cast<unsigned>(w.group_size));
     return m;

@@ -64,17 +64,20 @@ TEST(CudaTable, NamesWhatTheKernelCannotDo) {
   program = *demo_program();
   for (auto& stage : program.stages) {
     if (auto* experts = std::get_if<ExpertsStage>(&stage)) {
-      experts->up.group_size = 32;
+      std::get<quant::QuantizedArrays>(experts->up).group_size = 32;
     }
   }
   EXPECT_EQ(
       why_not_on_cuda(program), "the group size must be 64 or 128, got 32");
   program = *demo_program();
-  std::get<EmbedStage>(program.stages.front()).table.scales =
+  auto& table = std::get<EmbedStage>(program.stages.front()).table;
+  std::get<quant::QuantizedArrays>(table).scales =
       mx::zeros({6144, 6}, mx::float32);
   EXPECT_EQ(
       why_not_on_cuda(program),
       "scales must be float16 or bfloat16, got float32");
+  table = mx::zeros({6144, 384}, mx::bfloat16);
+  EXPECT_EQ(why_not_on_cuda(program), "weights must be quantised");
 }
 
 TEST(CudaTable, ReadsEveryArray) {
