@@ -8,7 +8,7 @@ from conftest import ROOT
 
 PROJECT = f"""cmake_minimum_required(VERSION 3.25)
 project(families LANGUAGES CXX)
-include({ROOT / "cmake" / "kernel_family.cmake"})
+include("{ROOT / "cmake" / "kernel_family.cmake"}")
 add_library(zmlx STATIC)
 zmlx_kernel_family(norms)
 zmlx_kernel_family(moe router)
