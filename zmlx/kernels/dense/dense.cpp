@@ -36,7 +36,10 @@ mx::array dense_matmul(
         bias->shape(),
         '.');
   }
-  std::vector<mx::array> inputs = {x, mx::contiguous(weight)};
+  // contiguous() may copy a mapped weight at every call; see row_contiguous().
+  const bool in_place = weight.is_available() && weight.flags().row_contiguous;
+  std::vector<mx::array> inputs = {
+      x, in_place ? weight : mx::contiguous(weight)};
   if (bias) {
     inputs.push_back(*bias);
   }
