@@ -26,7 +26,7 @@ constexpr int kModelRepetitions = 5, kKernelRepetitions = 20;
 struct Flags {
   ModelFlags model;
   std::vector<std::string> kernels;
-  std::string n_prompt = "512", n_gen = "128", n_depth = "0";
+  std::string n_prompt = "512", n_gen = "128", n_depth = "0", batches = "1";
   std::optional<int> repetitions;
   std::string output = "md";
   bool compare = false, stages = false;
@@ -55,6 +55,7 @@ measure::BenchOptions options_of(const Flags& flags) {
   options.n_prompt = parse_list("bench", "-p", "counts", flags.n_prompt);
   options.n_gen = parse_list("bench", "-n", "counts", flags.n_gen);
   options.n_depth = parse_list("bench", "-d", "counts", flags.n_depth);
+  options.batches = parse_list("bench", "-b", "counts", flags.batches);
   options.repetitions = flags.repetitions.value_or(kModelRepetitions);
   options.stages = flags.stages;
   return options;
@@ -163,6 +164,10 @@ void add_bench(CLI::App& app, int* exit_code) {
       ->type_name("N,N")
       ->capture_default_str();
   command.add_option("-n", flags->n_gen, "Numbers of new tokens; 0: none")
+      ->type_name("N,N")
+      ->capture_default_str();
+  command
+      .add_option("-b", flags->batches, "Sequences that get new tokens at once")
       ->type_name("N,N")
       ->capture_default_str();
   command.add_option("-d", flags->n_depth, "Tokens already in the cache")

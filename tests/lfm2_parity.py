@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Logits of our LFM2-MoE against mlx_lm's on tiny random checkpoints.
+"""Logits of our LFM2 and LFM2-MoE against mlx_lm's on tiny random checkpoints.
 
 Stock and patched, whole prompts and steps through the cache, both routers, and
 both layouts of files, at float32.
@@ -15,34 +15,47 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models import lfm2_moe
+from mlx_lm.models import lfm2, lfm2_moe
 from mlx_lm.models.cache import make_prompt_cache
 
 PROGRAM = Path(os.environ["ZMLX_BUILD_DIR"]) / "bin" / "zmlx"
 TOKENS = [3, 17, 99, 4, 4, 250, 31, 8, 77, 120, 5, 6]
 
-CONFIG = {
-    "model_type": "lfm2_moe",
+COMMON = {
     "vocab_size": 256,
     "hidden_size": 128,
-    "intermediate_size": 192,
-    "moe_intermediate_size": 64,
     "num_hidden_layers": 4,
-    "num_experts": 8,
-    "num_experts_per_tok": 3,
-    "norm_topk_prob": True,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
-    "use_expert_bias": True,
-    "num_dense_layers": 1,
     "norm_eps": 1e-5,
     "conv_bias": False,
     "conv_L_cache": 3,
     "rope_theta": 10000.0,
-    "routed_scaling_factor": 1.25,
     "layer_types": ["conv", "full_attention", "conv", "full_attention"],
 }
+MOE = {
+    **COMMON,
+    "model_type": "lfm2_moe",
+    "intermediate_size": 192,
+    "moe_intermediate_size": 64,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "norm_topk_prob": True,
+    "use_expert_bias": True,
+    "num_dense_layers": 1,
+    "routed_scaling_factor": 1.25,
+}
+DENSE = {
+    **COMMON,
+    "model_type": "lfm2",
+    "block_dim": 128,
+    "block_ff_dim": 270,
+    "block_multiple_of": 64,
+    "block_ffn_dim_multiplier": 1.0,
+    "block_auto_adjust_ff_dim": True,
+}
+FAMILIES = {"lfm2": lfm2, "lfm2_moe": lfm2_moe}
 
 
 def softmax_router(self, x):
@@ -55,19 +68,21 @@ def softmax_router(self, x):
     return (y * weights[..., None]).sum(axis=-2)
 
 
-def build(seed, quantization, **changes):
-    config = {**CONFIG, **changes}
+def build(base, seed, quantization, **changes):
+    config = {**base, **changes}
     mx.random.seed(seed)
-    model = lfm2_moe.Model(lfm2_moe.ModelArgs.from_dict(config))
+    family = FAMILIES[config["model_type"]]
+    model = family.Model(family.ModelArgs.from_dict(config))
     model.update(
         tree_map(
             lambda p: mx.random.normal(p.shape) * 0.06 + (p.ndim == 1) * 1.0,
             model.parameters(),
         )
     )
-    for layer in model.layers[config["num_dense_layers"] :]:
-        block = layer.feed_forward
-        block.expert_bias = mx.random.normal((config["num_experts"],)) * 0.1
+    if base is MOE:
+        for layer in model.layers[config["num_dense_layers"] :]:
+            bias = mx.random.normal((config["num_experts"],)) * 0.1
+            layer.feed_forward.expert_bias = bias
     if quantization:
         nn.quantize(model, **quantization)
         config["quantization"] = quantization
@@ -131,7 +146,7 @@ def check(model, folder):
         np.testing.assert_allclose(ours(folder, "--step", *flags), steps, atol=1e-4)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("base", [MOE, DENSE], ids=["moe", "dense"])
 @pytest.mark.parametrize(
     "quantization",
     [
@@ -141,8 +156,8 @@ def check(model, folder):
         None,
     ],
 )
-def test_logits_equal_mlx_lm(tmp_path, seed, quantization):
-    model, config = build(seed, quantization)
+def test_logits_equal_mlx_lm(tmp_path, base, quantization):
+    model, config = build(base, 0, quantization)
     save(model, config, tmp_path)
     check(model, tmp_path)
 
@@ -157,20 +172,45 @@ def test_logits_equal_mlx_lm(tmp_path, seed, quantization):
     ],
 )
 def test_configurations(tmp_path, changes):
-    model, config = build(2, {"group_size": 64, "bits": 4}, **changes)
+    model, config = build(MOE, 2, {"group_size": 64, "bits": 4}, **changes)
+    save(model, config, tmp_path)
+    check(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block_ff_dim": None, "intermediate_size": 192},
+        {"block_ff_dim": 100, "block_auto_adjust_ff_dim": False},
+        # 1.3 * 70 is 91 in double precision and less in single.
+        {
+            "block_ff_dim": 105,
+            "block_ffn_dim_multiplier": 1.3,
+            "block_multiple_of": 1,
+        },
+        {"block_ffn_dim_multiplier": None, "block_multiple_of": 7},
+        {"layer_types": None, "full_attn_idxs": [0, 3]},
+        {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}},
+        {"num_key_value_heads": None, "conv_bias": True, "conv_L_cache": 4},
+        {"hidden_size": 72, "block_dim": 72},
+    ],
+)
+def test_dense_configurations(tmp_path, changes):
+    model, config = build(DENSE, 2, None, **changes)
     save(model, config, tmp_path)
     check(model, tmp_path)
 
 
 def test_softmax_router_of_older_files(tmp_path, monkeypatch):
     monkeypatch.setattr(lfm2_moe.Lfm2MoeSparseMoeBlock, "__call__", softmax_router)
-    model, config = build(3, {"group_size": 64, "bits": 4})
+    model, config = build(MOE, 3, {"group_size": 64, "bits": 4})
     save(model, {**config, "scoring_func": "softmax"}, tmp_path)
     check(model, tmp_path)
 
 
-def test_hugging_face_layout(tmp_path):
-    model, config = build(4, None)
+@pytest.mark.parametrize("base", [MOE, DENSE], ids=["moe", "dense"])
+def test_hugging_face_layout(tmp_path, base):
+    model, config = build(base, 4, None)
     save(model, config, tmp_path, hugging_face_names)
     check(model, tmp_path)
 
@@ -187,7 +227,28 @@ def test_hugging_face_layout(tmp_path):
     ],
 )
 def test_bad_configurations_are_named(tmp_path, change, message):
-    model, config = build(5, {"group_size": 64, "bits": 4})
+    check_error(tmp_path, MOE, change, message)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"block_dim": 64}, "'block_dim' must be 'hidden_size', 128, got 64"),
+        ({"block_ff_dim": None}, "must have 'intermediate_size', got none"),
+        ({"block_ff_dim": 300}, "w1.weight' must have shape (256,128), got (192,128)"),
+        ({"block_ffn_dim_multiplier": "x"}, 'from 0 to 1024, got "x"'),
+        ({"block_ffn_dim_multiplier": 0}, "width must be from 1 to"),
+        ({"block_multiple_of": 0}, "'block_multiple_of' must be an integer from 1"),
+        ({"full_attn_idxs": [4]}, "must be layers from 0 to 3, got 4"),
+        ({"layer_types": None}, "'layer_types' must name each of the 4 layers"),
+    ],
+)
+def test_bad_dense_configurations_are_named(tmp_path, change, message):
+    check_error(tmp_path, DENSE, change, message)
+
+
+def check_error(tmp_path, base, change, message):
+    model, config = build(base, 5, None)
     save(model, {**config, **change}, tmp_path)
     run = subprocess.run(
         [str(PROGRAM), "logits", str(tmp_path), "--tokens", "1", "--output", "x"],

@@ -93,15 +93,7 @@ mx::array Elementwise::operator()(
     const std::vector<mx::array>& inputs,
     mx::StreamOrDevice s) const {
   const auto& op = program_->name();
-  if (inputs.size() != names_.size()) {
-    invalid(
-        op,
-        "the number of inputs must be ",
-        names_.size(),
-        ", got ",
-        inputs.size(),
-        ".");
-  }
+  check_count(op, names_, inputs);
   return run_program(program_, inputs, {result_dtype(op, inputs)}, s)[0];
 }
 

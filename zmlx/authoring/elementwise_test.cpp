@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "mlx/compile.h"
+#include "zmlx/authoring/expect_close.h"
 
 namespace zmlx {
 namespace {
@@ -22,28 +23,6 @@ mx::array composed_mish(const mx::array& x) {
 mx::array sample(mx::Shape shape, float low = -3, float high = 3) {
   return mx::random::uniform(
       low, high, std::move(shape), mx::float32, mx::random::key(7));
-}
-
-void expect_close(
-    const mx::array& got,
-    const mx::array& wanted,
-    float tolerance = 2e-6f) {
-  ASSERT_EQ(got.shape(), wanted.shape());
-  ASSERT_EQ(got.dtype(), wanted.dtype());
-  const auto a = mx::astype(got, mx::float32);
-  const auto b = mx::astype(wanted, mx::float32);
-  EXPECT_TRUE(mx::allclose(a, b, tolerance, tolerance, true).item<bool>())
-      << got << "\nwanted\n"
-      << wanted;
-}
-
-std::string error(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::invalid_argument& failure) {
-    return failure.what();
-  }
-  return "no error";
 }
 
 // The gradient of the sum of f's result.

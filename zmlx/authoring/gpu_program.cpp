@@ -158,9 +158,10 @@ void GpuKernels::run(
   for (int i = 0; i < static_cast<int>(shape.size()); ++i) {
     made.groups *= i == axis ? 1 : static_cast<size_t>(shape[i]);
   }
-  // About eight elements a thread, in whole SIMD-groups.
+  // As many elements a thread as it can keep, in whole SIMD-groups.
   made.threads = 32;
-  while (made.threads < 1024 && made.threads * 8 < shape[axis]) {
+  while (made.threads < 1024 &&
+         made.threads * dialect::kElementsHeld < shape[axis]) {
     made.threads *= 2;
   }
   const int from_end = static_cast<int>(shape.size()) - axis;

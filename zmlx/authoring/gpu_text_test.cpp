@@ -188,6 +188,13 @@ TEST(PrintedKernel, ComputesRowsAndTheirGradients) {
       mx::broadcast_to(sample({3, 1, 1}, 2), {3, 1, 4}, mx::Device::cpu);
   const mx::Shape whole = {3, 50, 4}, row = {3, 1, 4};
   check_rows(program, {a, b}, {whole, row}, 1);
+  // Longer than its threads can keep.
+  const mx::Shape longer = {3, 9000, 1};
+  check_rows(
+      program,
+      {sample(longer, 5, -0.51f, -0.49f), sample({3, 1, 1}, 6)},
+      {longer, {3, 1, 1}},
+      1);
   check_rows(
       dialect::vjp_of(program, std::vector<int>{0, 1}),
       {a, sample(whole, 3), b, sample(row, 4)},

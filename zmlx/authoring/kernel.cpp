@@ -339,8 +339,8 @@ std::vector<mx::array> Kernel::operator()(
   const auto state = state_;
   const auto call = state->resolve(inputs, launch);
   const auto outputs = state->run(inputs, call);
-  if (!outputs[0].has_primitive() || call.empty) {
-    return outputs; // of a checked or an empty call
+  if (call.empty) {
+    return outputs;
   }
   OpTransforms transforms;
   transforms.vjp =

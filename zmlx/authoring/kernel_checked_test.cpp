@@ -179,6 +179,19 @@ TEST(KernelChecked, PassesWhatIsRight) {
   set_checked_kernels(false);
 }
 
+TEST(KernelChecked, LetsGradientsThrough) {
+  const auto k =
+      Kernel(source("uint i = thread_position_in_grid.x; out[i] = 3 * x[i];"))
+          .custom_vjp([](const Arrays&, const Arrays& g, const Arrays&) {
+            return Arrays{mx::multiply(g[0], mx::array(3.0f))};
+          })
+          .checked();
+  const auto slope = mx::grad(
+      [&](const mx::array& x) { return mx::sum(k({mx::multiply(x, x)})[0]); });
+  expect_near(
+      slope(ramp(8)), values(mx::multiply(ramp(8), mx::array(6.0f))), 0);
+}
+
 TEST(KernelChecked, SaysWhyItCannotRunInsideCompile) {
   const auto k =
       Kernel(source("out[thread_position_in_grid.x] = 0;")).checked();
@@ -186,7 +199,8 @@ TEST(KernelChecked, SaysWhyItCannotRunInsideCompile) {
   EXPECT_EQ(
       message_of([&] { compiled({ramp(4)}); }),
       "[kernel planted] checked mode runs a kernel at once, which is not "
-      "possible inside mx::compile. Try: set_checked_kernels(false).");
+      "possible inside mx::compile or mx::vmap. Try: "
+      "set_checked_kernels(false).");
 }
 
 } // namespace

@@ -533,6 +533,50 @@ TEST(KernelDialect, UpdatesAtomics) {
   expect_near(out[1], {1500, 3000}, 0);
 }
 
+TEST(KernelDialect, MultipliesMatricesOfASimdGroup) {
+  const auto a = mx::reshape(ramp(24 * 16), {24, 16});
+  const auto b = mx::reshape(mx::multiply(ramp(16 * 8), ramp(16 * 8)), {16, 8});
+  for (const auto dtype : {mx::float32, mx::float16, mx::bfloat16}) {
+    const Kernel multiply(
+        {.name = "matrices",
+         .inputs = {"a", "b"},
+         .outputs = {"out", "turned", "eye"},
+         .body = R"(
+    uint row = threadgroup_position_in_grid.x * 8;
+    simdgroup_matrix<float, 8, 8> sum = make_filled_simdgroup_matrix<float, 8, 8>(1.0f);
+    simdgroup_matrix<T, 8, 8> x, y;
+    for (uint k = 0; k < 16; k += 8) {
+      simdgroup_load(x, a + row * 16 + k, 16);
+      simdgroup_load(y, b, 8, ulong2(0, k));
+      simdgroup_multiply_accumulate(sum, x, y, sum);
+    }
+    sum.thread_elements()[0] -= 1;
+    sum.thread_elements().y -= 1;
+    simdgroup_store(sum, out + row * 8, 8);
+    simdgroup_store(sum, turned, 24, ulong2(row, 0), true);
+    simdgroup_float8x8 two(2.0f);
+    simdgroup_multiply(sum, sum, two);
+    simdgroup_store(sum, eye + row * 8, 8);
+)"},
+        {.grid = KernelSize{96},
+         .threadgroup = KernelSize{32},
+         .output_shapes = std::vector<mx::Shape>{{24, 8}, {8, 24}, {24, 8}},
+         .output_dtypes =
+             std::vector<mx::Dtype>{mx::float32, mx::float32, mx::float32},
+         .templates = std::vector<KernelTemplateArgument>{{"T", dtype}}});
+    const auto x = mx::astype(a, dtype), y = mx::astype(b, dtype);
+    const auto got = multiply({x, y});
+    const auto product = mx::sum(
+        mx::multiply(
+            mx::expand_dims(mx::astype(x, mx::float32), 2),
+            mx::expand_dims(mx::astype(y, mx::float32), 0)),
+        1);
+    expect_near(got[0], values(product), 1e-5f);
+    expect_near(got[1], values(mx::transpose(product)), 1e-5f);
+    expect_near(got[2], values(mx::multiply(product, mx::array(2.0f))), 1e-5f);
+  }
+}
+
 // Patterns of kernels in the wild.
 TEST(KernelDialect, RunsATreeReductionAndATiledTranspose) {
   const Kernel softmax(

@@ -5,7 +5,6 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
-#include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx {
 namespace {
@@ -187,6 +186,24 @@ KernelRunner::run(const Arrays& inputs, const KernelCall& call, bool checked) {
   return on_cuda() ? run_cuda(inputs, call) : run_metal(inputs, call);
 }
 
+std::vector<mx::array> KernelRunner::on_cpu(
+    Arrays inputs,
+    const KernelCall& call,
+    CpuTask task) const {
+  std::vector<CpuOutput> outputs;
+  for (size_t i = 0; i < call.output_shapes.size(); ++i) {
+    outputs.push_back({call.output_shapes[i], call.output_dtypes[i]});
+  }
+  const auto name = std::make_shared<const std::string>(source_.name);
+  return cpu_op(
+      name->c_str(), // as long as the task
+      std::move(inputs),
+      outputs,
+      [name, task = std::move(task)](const Arrays& in, Arrays& out) {
+        task(in, out);
+      });
+}
+
 std::vector<mx::array> KernelRunner::run_cpu(
     const Arrays& inputs,
     const KernelCall& call) {
@@ -196,22 +213,19 @@ std::vector<mx::array> KernelRunner::run_cpu(
     ready.push_back(
         source_.ensure_row_contiguous ? mx::contiguous(input) : input);
   }
-  std::vector<CpuOutput> outputs;
   std::vector<std::optional<mx::array>> init;
-  for (size_t i = 0; i < call.output_shapes.size(); ++i) {
-    outputs.push_back({call.output_shapes[i], call.output_dtypes[i]});
-    init.push_back(element_of(call.init_value, call.output_dtypes[i]));
+  for (const auto dtype : call.output_dtypes) {
+    init.push_back(element_of(call.init_value, dtype));
   }
-  const auto name = std::make_shared<const std::string>(source_.name);
-  return cpu_op(
-      name->c_str(),
+  return on_cpu(
       std::move(ready),
-      outputs,
-      [kernel, name, init, call](const Arrays& in, Arrays& out) {
+      call,
+      [kernel, init, grid = call.grid, threadgroup = call.threadgroup](
+          const Arrays& in, Arrays& out) {
         for (size_t i = 0; i < out.size(); ++i) {
           fill(out[i], init[i]);
         }
-        kernel->run(in, out, size_of(call.grid), size_of(call.threadgroup));
+        kernel->run(in, out, size_of(grid), size_of(threadgroup));
       });
 }
 
@@ -291,26 +305,37 @@ std::vector<mx::array> KernelRunner::run_cuda(
       {});
 }
 
-std::vector<mx::array> KernelRunner::run_checked(
-    const Arrays& inputs,
-    const KernelCall& call) {
-  check_groups(op_, call);
-  const auto kernel = host_kernel(text_of(inputs, call), true);
+std::vector<mx::array> KernelRunner::evaluated(const Arrays& inputs) const {
   Arrays ready;
+  bool traced = false;
   for (const auto& input : inputs) {
-    if (input.is_tracer()) {
-      throw BackendError(concat(
-          '[',
-          op_,
-          "] checked mode runs a kernel at once, which is not "
-          "possible inside mx::compile. Try: set_checked_kernels(false)."));
-    }
+    traced |= input.is_tracer();
     ready.push_back(
         source_.ensure_row_contiguous
             ? mx::contiguous(input, false, mx::Device::cpu)
             : input);
   }
-  mx::eval(ready);
+  try {
+    mx::eval(ready);
+  } catch (const std::exception&) {
+    if (!traced) {
+      throw;
+    }
+    throw BackendError(concat(
+        '[',
+        op_,
+        "] checked mode runs a kernel at once, which is not possible inside "
+        "mx::compile or mx::vmap. Try: set_checked_kernels(false)."));
+  }
+  return ready;
+}
+
+std::vector<mx::array> KernelRunner::run_checked(
+    const Arrays& inputs,
+    const KernelCall& call) {
+  check_groups(op_, call);
+  const auto kernel = host_kernel(text_of(inputs, call), true);
+  const Arrays ready = evaluated(inputs);
   Arrays runs[2];
   std::vector<std::string> found;
   for (int run = 0; run < 2 && found.empty(); ++run) {
@@ -341,7 +366,15 @@ std::vector<mx::array> KernelRunner::run_checked(
   if (!found.empty()) {
     throw KernelCheckError(join(found, "\n"));
   }
-  return runs[0];
+  // As an operation on the inputs, so that gradients pass through it.
+  return on_cpu(inputs, call, [outputs = runs[0]](const Arrays&, Arrays& out) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      if (out[i].nbytes() > 0) {
+        std::memcpy(
+            out[i].data<char>(), outputs[i].data<char>(), out[i].nbytes());
+      }
+    }
+  });
 }
 
 } // namespace zmlx

@@ -10,6 +10,7 @@
 
 #include "zmlx/authoring/kernel.h"
 #include "zmlx/dialect/kernel_text.h"
+#include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/host_kernel.h"
 
 namespace zmlx {
@@ -42,6 +43,10 @@ class KernelRunner {
   std::shared_ptr<const HostKernel> host_kernel(
       const dialect::KernelText& text,
       bool checked);
+  /// A CPU operation of the call's outputs and the kernel's name.
+  Arrays on_cpu(Arrays inputs, const KernelCall& call, CpuTask task) const;
+  /// Inputs as the kernel reads them. Throws where they have no values yet.
+  Arrays evaluated(const Arrays& inputs) const;
   Arrays run_cpu(const Arrays& inputs, const KernelCall& call);
   Arrays run_checked(const Arrays& inputs, const KernelCall& call);
   Arrays run_metal(const Arrays& inputs, const KernelCall& call);

@@ -157,12 +157,12 @@ TEST(Kernel, GivesEveryAttributeItsMeaning) {
         all(grid_size == n) && all(grid_origin == uint3(0));
     out[at] += good ? at : -1000.0f;
 )"},
-      {.grid = KernelSize{7, 5, 3},
+      {.grid = KernelSize{8, 6, 3},
        .threadgroup = KernelSize{4, 3, 2},
-       .output_shapes = std::vector<mx::Shape>{{7 * 5 * 3}},
+       .output_shapes = std::vector<mx::Shape>{{8 * 6 * 3}},
        .init_value = 1.0f});
   std::vector<float> want;
-  for (int i = 0; i < 7 * 5 * 3; ++i) {
+  for (int i = 0; i < 8 * 6 * 3; ++i) {
     want.push_back(i + 1.0f);
   }
   expect_near(ids({mx::array(0.0f)})[0], want, 0);

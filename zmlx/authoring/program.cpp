@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "mlx/primitives.h"
 #include "zmlx/base/error.h"
 #include "zmlx/dialect/derivative.h"
 #include "zmlx/dialect/graph.h"
-#include "zmlx/runtime/mlx_internals.h"
-#include "zmlx/runtime/output_buffer.h"
+#include "zmlx/runtime/cpu_dispatch.h"
 
 namespace zmlx {
 namespace {
@@ -54,29 +54,22 @@ class ProgramPrimitive : public mx::Primitive {
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    take_over(inputs, outputs[0]);
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      if (!outputs[i].data_shared_ptr()) {
-        outputs[i].set_data(output_buffer(outputs[i].nbytes()));
+    for (const auto& input : inputs) {
+      if (take_over(input, outputs[0])) {
+        break;
       }
     }
-    if (outputs[0].size() == 0) {
-      return;
+    allocate(outputs);
+    if (outputs[0].size() > 0) {
+      dispatch_cpu(
+          stream(),
+          inputs,
+          outputs,
+          [program = program_](
+              const std::vector<mx::array>& in, std::vector<mx::array>& out) {
+            program->cpu().run(in, out);
+          });
     }
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    std::vector<mx::array> in, out;
-    for (const auto& array : inputs) {
-      encoder.set_input_array(array);
-      in.push_back(mx::array::unsafe_weak_copy(array));
-    }
-    for (auto& array : outputs) {
-      encoder.set_output_array(array);
-      out.push_back(mx::array::unsafe_weak_copy(array));
-    }
-    encoder.dispatch(
-        [program = program_,
-         in = std::move(in),
-         out = std::move(out)]() mutable { program->cpu().run(in, out); });
   }
 
   void eval_gpu(
@@ -141,19 +134,6 @@ class ProgramPrimitive : public mx::Primitive {
   }
 
  private:
-  // Writes over an input that nobody else needs.
-  static void take_over(
-      const std::vector<mx::array>& inputs,
-      mx::array& output) {
-    for (const auto& input : inputs) {
-      if (input.is_donatable() && input.flags().row_contiguous &&
-          input.dtype() == output.dtype() && input.size() == output.size()) {
-        output.copy_shared_buffer(input);
-        return;
-      }
-    }
-  }
-
   std::shared_ptr<const Program> program_;
   std::vector<mx::Dtype> dtypes_;
 };
@@ -237,6 +217,21 @@ std::vector<mx::array> run_program(
       dtypes,
       std::move(primitive),
       std::move(whole));
+}
+
+void check_count(
+    const std::string& op,
+    const std::vector<std::string>& names,
+    const std::vector<mx::array>& inputs) {
+  if (inputs.size() != names.size()) {
+    invalid(
+        op,
+        "the number of inputs must be ",
+        names.size(),
+        ", got ",
+        inputs.size(),
+        ".");
+  }
 }
 
 mx::Dtype result_dtype(

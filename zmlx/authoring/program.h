@@ -70,6 +70,12 @@ std::vector<mx::array> run_program(
     const std::vector<mx::Dtype>& dtypes,
     mx::StreamOrDevice s = {});
 
+/// Throws std::invalid_argument unless there is one input for each name.
+void check_count(
+    const std::string& op,
+    const std::vector<std::string>& names,
+    const std::vector<mx::array>& inputs);
+
 /// The dtype of a result: what MLX promotes the floating inputs to, float32
 /// when there is none. Throws std::invalid_argument for complex64 and float64.
 mx::Dtype result_dtype(

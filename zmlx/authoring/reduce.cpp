@@ -125,15 +125,7 @@ mx::array RowOperation::operator()(
     const std::vector<mx::array>& inputs,
     mx::StreamOrDevice s) const {
   const auto& op = rows_->name();
-  if (inputs.size() != names_.size()) {
-    invalid(
-        op,
-        "the number of inputs must be ",
-        names_.size(),
-        ", got ",
-        inputs.size(),
-        ".");
-  }
+  check_count(op, names_, inputs);
   const auto dtype = result_dtype(op, inputs);
   const auto shape = broadcast_shape(op, inputs);
   const int ndim = static_cast<int>(shape.size());

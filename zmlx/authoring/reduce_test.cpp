@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "mlx/compile.h"
+#include "zmlx/authoring/expect_close.h"
 #include "zmlx/dialect/parse.h"
 #include "zmlx/dialect/row_graph.h"
 
@@ -18,28 +19,6 @@ using Function = std::function<mx::array(const mx::array&)>;
 mx::array sample(mx::Shape shape, float low = -2, float high = 2) {
   return mx::random::uniform(
       low, high, std::move(shape), mx::float32, mx::random::key(3));
-}
-
-void expect_close(
-    const mx::array& got,
-    const mx::array& wanted,
-    float tolerance = 1e-5f) {
-  ASSERT_EQ(got.shape(), wanted.shape());
-  ASSERT_EQ(got.dtype(), wanted.dtype());
-  const auto a = mx::astype(got, mx::float32);
-  const auto b = mx::astype(wanted, mx::float32);
-  EXPECT_TRUE(mx::allclose(a, b, tolerance, tolerance, true).item<bool>())
-      << got << "\nwanted\n"
-      << wanted;
-}
-
-std::string error(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::invalid_argument& failure) {
-    return failure.what();
-  }
-  return "no error";
 }
 
 // The gradient of sum(f(x) * weights), weights being unlike one another.

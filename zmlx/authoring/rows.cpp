@@ -5,10 +5,10 @@
 #include <functional>
 #include <utility>
 
+#include "mlx/primitives.h"
 #include "zmlx/authoring/program.h"
 #include "zmlx/authoring/unrolled_rows.h"
-#include "zmlx/runtime/mlx_internals.h"
-#include "zmlx/runtime/output_buffer.h"
+#include "zmlx/runtime/cpu_dispatch.h"
 
 namespace zmlx {
 namespace {
@@ -37,44 +37,28 @@ class RowsPrimitive : public mx::Primitive {
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    if (num_written() > 0) {
-      take_over(inputs, outputs[0]);
-    }
-    size_t size = 0;
-    for (auto& output : outputs) {
-      size += output.size();
-      if (!output.data_shared_ptr()) {
-        output.set_data(output_buffer(output.nbytes()));
+    for (int i = 0; num_written() > 0 && i < num_elements(); ++i) {
+      if (take_over(inputs[i], outputs[0])) {
+        break;
       }
     }
-    if (size == 0) {
-      return;
+    allocate(outputs);
+    if (has_elements(outputs)) {
+      dispatch_cpu(
+          stream(),
+          inputs,
+          outputs,
+          [rows = rows_, shape = inputs[0].shape(), axis = axis_](
+              const std::vector<mx::array>& in, std::vector<mx::array>& out) {
+            rows->cpu().run(shape, axis, in, out);
+          });
     }
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    std::vector<mx::array> in, out;
-    for (const auto& array : inputs) {
-      encoder.set_input_array(array);
-      in.push_back(mx::array::unsafe_weak_copy(array));
-    }
-    for (auto& array : outputs) {
-      encoder.set_output_array(array);
-      out.push_back(mx::array::unsafe_weak_copy(array));
-    }
-    encoder.dispatch([rows = rows_,
-                      shape = inputs[0].shape(),
-                      axis = axis_,
-                      in = std::move(in),
-                      out = std::move(out)]() mutable {
-      rows->cpu().run(shape, axis, in, out);
-    });
   }
 
   void eval_gpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    // Rows without elements still have totals.
-    if (std::ranges::any_of(
-            outputs, [](const mx::array& made) { return made.size() > 0; })) {
+    if (has_elements(outputs)) {
       rows_->gpu().run(rows_->program(), axis_, inputs, outputs, stream());
       return;
     }
@@ -224,17 +208,10 @@ class RowsPrimitive : public mx::Primitive {
     };
   }
 
-  // Writes over an element input that nobody else needs.
-  void take_over(const std::vector<mx::array>& inputs, mx::array& output)
-      const {
-    for (int i = 0; i < num_elements(); ++i) {
-      const auto& input = inputs[i];
-      if (input.is_donatable() && input.flags().row_contiguous &&
-          input.dtype() == output.dtype() && input.size() == output.size()) {
-        output.copy_shared_buffer(input);
-        return;
-      }
-    }
+  // Rows without elements still have totals.
+  static bool has_elements(const std::vector<mx::array>& outputs) {
+    return std::ranges::any_of(
+        outputs, [](const mx::array& output) { return output.size() > 0; });
   }
 
   std::shared_ptr<const Rows> rows_;

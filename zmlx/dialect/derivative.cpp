@@ -234,10 +234,6 @@ struct Loaded {
 
 } // namespace
 
-Id derivative(Graph& graph, Id value, Id variable) {
-  return Derivatives(graph, variable)[value];
-}
-
 std::vector<Id>
 derivatives(Graph& graph, std::span<const Id> values, Id variable) {
   const Derivatives all(graph, variable);

@@ -9,16 +9,14 @@
 
 namespace zmlx::dialect {
 
-/// d value / d (the node `variable`), or -1 where it is zero everywhere.
+/// d value / d (the node `variable`) of each value, or -1 where it is zero
+/// everywhere.
 ///
 /// As MLX has it: at a tie min and max pass all to their second operand, abs
 /// and sign have 0 at 0, rounding and conversions to int have 0, rounding to
 /// half or bfloat has 1, comparisons and conditions are held fixed, and pow has
 /// 0 for the exponent at base 0. Only the chosen side of ?: counts, so that a
 /// NaN on the other side does not spread.
-Graph::Id derivative(Graph& graph, Graph::Id value, Graph::Id variable);
-
-/// derivative() of several values.
 std::vector<Graph::Id> derivatives(
     Graph& graph,
     std::span<const Graph::Id> values,

@@ -191,6 +191,9 @@ std::string fold_functions() {
   return text;
 }
 
+// More would not fit beside each other into a thread's registers.
+constexpr size_t kMostHeld = 2;
+
 class RowsText {
  public:
   RowsText(const RowProgram& program, std::span<const std::string> types)
@@ -199,18 +202,14 @@ class RowsText {
         num_inputs_(program.num_elements + program.num_row_values) {}
 
   std::string body(int axis_from_end) {
-    std::string text = places(axis_from_end);
+    std::string text = concat(places(axis_from_end), holds());
     for (int i = 0; i < program_.num_row_values; ++i) {
       const int x = program_.num_elements + i;
       text += concat("const float r", i, " = float(x", x, "[a", x, "]);\n");
       row_names_.push_back(concat("r", i));
     }
     for (const auto& pass : program_.passes) {
-      const bool serial =
-          std::ranges::any_of(pass.reductions, [](const Reduction& made) {
-            return made.combine == Combine::Serial;
-          });
-      text += serial ? serial_pass(pass) : parallel_pass(pass);
+      text += is_serial(pass) ? serial_pass(pass) : parallel_pass(pass);
     }
     return text + ends();
   }
@@ -253,22 +252,95 @@ class RowsText {
         steps);
   }
 
+  static bool is_serial(const RowPass& pass) {
+    return std::ranges::any_of(pass.reductions, [](const Reduction& made) {
+      return made.combine == Combine::Serial;
+    });
+  }
+
+  // Element i of the row at index j.
+  static std::string element(int i) {
+    return concat("float(x", i, "[a", i, " + int64_t(j) * d", i, "])");
+  }
+
+  // Reads elements that several loops need once, into registers h0, h1, ...,
+  // where a row is short enough for its threads.
+  std::string holds() {
+    std::vector<int> loops(static_cast<size_t>(program_.num_elements));
+    const auto count = [&](const FlatExpression& expression) {
+      const auto used = used_inputs(expression);
+      for (size_t i = 0; i < std::min(used.size(), loops.size()); ++i) {
+        loops[i] += used[i];
+      }
+    };
+    for (const auto& pass : program_.passes) {
+      if (is_serial(pass)) {
+        return "";
+      }
+      count(pass.values);
+    }
+    count(program_.write);
+    std::string declares, reads;
+    for (int i = 0; i < program_.num_elements; ++i) {
+      if (loops[i] > 1 && held_.size() < kMostHeld) {
+        held_.push_back(i);
+        declares += concat("float h", i, "[", kElementsHeld, "];\n");
+        reads += concat("h", i, "[k] = j < length ? ", element(i), " : 0;\n");
+      }
+    }
+    return held_.empty() ? ""
+                         : concat(
+                               declares,
+                               "const bool held = length <= threads * ",
+                               kElementsHeld,
+                               ";\nif (held) {\n",
+                               unrolled(reads),
+                               "}\n");
+  }
+
+  // text for k = 0, 1, ... and j, the k-th index of the thread.
+  static std::string unrolled(const std::string& text) {
+    return concat(
+        "#pragma unroll\nfor (int k = 0; k < ",
+        kElementsHeld,
+        "; ++k) {\nconst uint j = lane + uint(k) * threads;\n",
+        text,
+        "}\n");
+  }
+
+  // text for each index j of the thread, with the elements that it reads.
+  std::string walk(const FlatExpression& expression, const std::string& text)
+      const {
+    const std::string plain = concat(
+        "for (uint j = lane; j < length; j += threads) {\n",
+        reads(expression, false),
+        text,
+        "}\n");
+    if (held_.empty()) {
+      return plain;
+    }
+    return concat(
+        "if (held) {\n",
+        unrolled(concat(
+            "if (j < length) {\n", reads(expression, true), text, "}\n")),
+        "} else {\n",
+        plain,
+        "}\n");
+  }
+
   // The elements that an expression reads, at index j.
-  std::string reads(const FlatExpression& expression) const {
+  std::string reads(const FlatExpression& expression, bool from_held) const {
     const auto used = used_inputs(expression);
     std::string text;
     for (int i = 0; i < program_.num_elements; ++i) {
       if (used[i]) {
+        const bool held = from_held && std::ranges::count(held_, i) > 0;
         text += concat(
             "const float e",
             i,
-            " = float(x",
-            i,
-            "[a",
-            i,
-            " + int64_t(j) * d",
-            i,
-            "]);\n");
+            " = ",
+            held ? concat("h", i, "[k]") : element(i),
+            ";\n");
       }
     }
     return text;
@@ -313,12 +385,10 @@ class RowsText {
     }
     return concat(
         starts,
-        "for (uint j = lane; j < length; j += threads) {\n",
-        reads(pass.values),
-        declares,
-        print_statements(pass.values, inputs, values),
-        adds,
-        "}\n",
+        walk(
+            pass.values,
+            concat(
+                declares, print_statements(pass.values, inputs, values), adds)),
         ends);
   }
 
@@ -352,7 +422,7 @@ class RowsText {
     return concat(
         starts,
         "if (lane == 0) {\nfor (uint j = 0; j < length; ++j) {\n",
-        reads(pass.values),
+        reads(pass.values, false),
         declares,
         print_statements(pass.values, inputs, values),
         adds,
@@ -371,13 +441,12 @@ class RowsText {
         declares += concat("float ", values[i], ";\n");
         stores += store(i, values[i], "out + int64_t(j) * out_step");
       }
-      text += concat(
-          "for (uint j = lane; j < length; j += threads) {\n",
-          reads(program_.write),
-          declares,
-          print_statements(program_.write, element_names(), values),
-          stores,
-          "}\n");
+      text += walk(
+          program_.write,
+          concat(
+              declares,
+              print_statements(program_.write, element_names(), values),
+              stores));
     }
     if (num_finished > 0) {
       const auto values = numbered("v", num_finished);
@@ -415,6 +484,7 @@ class RowsText {
   int num_inputs_;
   int num_totals_ = 0;
   std::vector<std::string> row_names_;
+  std::vector<int> held_; // element inputs that are kept in registers
 };
 
 } // namespace

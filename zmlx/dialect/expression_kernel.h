@@ -35,6 +35,10 @@ KernelBody elementwise_kernel(
     std::span<const std::string> types,
     bool scalar);
 
+/// Elements of a row that a thread of rows_kernel() keeps in registers at most;
+/// of longer rows it reads each as often as the program does.
+inline constexpr int kElementsHeld = 16;
+
 /// A threadgroup for each row along the axis that is `axis_from_end` axes
 /// before the end (1: the last). Inputs are read by their strides; outputs lie
 /// in row-major order. A threadgroup has whole SIMD-groups, 32 at most.

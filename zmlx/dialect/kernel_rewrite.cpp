@@ -30,8 +30,7 @@ bool is_qualifier(std::string_view word) {
 }
 
 bool is_operand_keyword(std::string_view word) {
-  return is_one_of(
-      word, {"return", "case", "else", "do", "in", "delete", "throw"});
+  return is_one_of(word, {"return", "case", "else", "do", "delete", "throw"});
 }
 
 bool is_assignment(std::string_view symbol) {
@@ -313,11 +312,14 @@ size_t KernelRewriter::emit_declaration(
     out += next.space + next.text;
     return closing(tokens, found.next + 1) + 1;
   }
-  if (found.space == "constant" && variable && braces_ == 0) {
-    const bool array =
+  if (found.space == "constant" && variable &&
+      (braces_ == 0 || !found.is_constexpr)) {
+    // CUDA reads an array at an index from memory of its own only.
+    const bool table = target_ == KernelTarget::Cuda && braces_ == 0 &&
         found.next + 1 < tokens.size() && tokens[found.next + 1].is("[");
-    out += target_ == KernelTarget::Cuda && array ? "static __constant__ const "
-                                                  : "static constexpr ";
+    out += !table            ? "static constexpr "
+        : found.is_constexpr ? "static __device__ constexpr "
+                             : "static __constant__ const ";
     out += type;
     return found.next;
   }

@@ -311,8 +311,10 @@ KernelUse use_of(const Parts& parts) {
           ? token.text.find(word) != std::string::npos
           : token.kind == TokenKind::Word && token.text.starts_with(word);
     };
+    const bool simdgroup =
+        holds("simdgroup_") && !token.is("simdgroup_index_in_threadgroup");
     return token.is("threadgroup") || holds("threadgroup_barrier") ||
-        holds("simdgroup_barrier") || holds("simd_") || holds("quad_");
+        simdgroup || holds("simd_") || holds("quad_");
   };
   for (const auto* text : {&parts.header, &parts.body}) {
     use.threads_meet |=
@@ -339,6 +341,7 @@ std::string host_kernel_text(const KernelText& text, bool checked) {
       prelude_vectors,
       prelude_math,
       prelude_ops,
+      prelude_matrix,
       prelude_host,
       checked ? prelude_checked : "",
       prelude_host_sync,
@@ -357,9 +360,9 @@ std::string host_kernel_text(const KernelText& text, bool checked) {
       "(",
       host_arguments(text, parts, checked),
       ");\n  };\n",
-      meets || checked
-          ? "  return metal::zm_run_groups(zm_l, run) ? 0 : 2;\n}\n"
-          : "  metal::zm_run_loops(zm_l, run);\n  return 0;\n}\n");
+      meets || checked ? "  metal::zm_run_groups(zm_l, run);\n"
+                       : "  metal::zm_run_loops(zm_l, run);\n",
+      "  return 0;\n}\n");
 }
 
 CudaKernelText cuda_kernel_text(const KernelText& text, bool whole_groups) {
@@ -371,6 +374,7 @@ CudaKernelText cuda_kernel_text(const KernelText& text, bool whole_groups) {
       prelude_vectors,
       prelude_math,
       prelude_ops,
+      prelude_matrix,
       prelude_cuda,
       header_text(translation),
       body_function(text, parts, translation, false),

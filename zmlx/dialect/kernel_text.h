@@ -10,7 +10,7 @@
 namespace zmlx::dialect {
 
 /// Goes into every cache key; changes when a translation or a prelude does.
-inline constexpr int kKernelDialectVersion = 1;
+inline constexpr int kKernelDialectVersion = 3;
 
 /// Lines of the header count from here in compiled text, so that one number
 /// tells them from lines of the body.
@@ -54,9 +54,9 @@ KernelUse kernel_use(const KernelText& text);
 
 /// One C++20 file: the prelude, the kernel, and
 /// `extern "C" int zm_run(const zm_launch*)` as zmlx/runtime/host_kernel.h
-/// calls it: 0 when done, else a reason why not. Its #line directives name the
-/// author's lines. Throws std::invalid_argument for text that cannot be cut
-/// into tokens.
+/// calls it: 0 when done, 1 for another version's launch. Its #line directives
+/// name the author's lines. Throws std::invalid_argument for text that cannot
+/// be cut into tokens.
 std::string host_kernel_text(const KernelText& text, bool checked);
 
 /// Header and source for MLX's cuda_kernel, whose parameters are the inputs in

@@ -67,6 +67,12 @@ TEST(KernelRewrite, KeepsConstantsAtTheirPlace) {
       rewritten(KernelTarget::Cuda, "constant float t[2] = {1, 2};"),
       "static __constant__ const float t[2] = {1, 2};");
   EXPECT_EQ(
+      rewritten(KernelTarget::Cuda, "constexpr constant int t[1] = {1};"),
+      "static __device__ constexpr int t[1] = {1};");
+  EXPECT_EQ(
+      host("struct A { static const constant float x = 2; };"),
+      "struct A { static constexpr float x = 2; };");
+  EXPECT_EQ(
       host("struct A { static constexpr constant int n = 2; };"),
       "struct A { static constexpr int n = 2; };");
 }

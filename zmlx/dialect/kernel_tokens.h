@@ -41,7 +41,7 @@ struct KernelTokens {
 KernelTokens kernel_tokens(std::string_view text, std::string_view op);
 
 /// The index of the bracket that closes the one at `open`, or the number of
-/// tokens when there is none. Knows ( [ { and, where asked for, <.
+/// tokens when there is none. The token at `open` is ( [ { or <.
 size_t closing(const std::vector<KernelToken>& tokens, size_t open);
 
 } // namespace zmlx::dialect

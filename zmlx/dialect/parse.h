@@ -2,7 +2,6 @@
 // From an author's text, in C or Metal syntax, to an expression.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>

@@ -7,6 +7,7 @@
 namespace zmlx::dialect {
 
 extern const std::string_view prelude_types, prelude_vectors, prelude_math,
-    prelude_ops, prelude_host, prelude_host_sync, prelude_checked, prelude_cuda;
+    prelude_matrix, prelude_ops, prelude_host, prelude_host_sync,
+    prelude_checked, prelude_cuda;
 
 } // namespace zmlx::dialect

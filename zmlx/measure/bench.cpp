@@ -2,6 +2,7 @@
 #include "zmlx/measure/bench.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "zmlx/base/clock.h"
 #include "zmlx/base/error.h"
@@ -21,12 +22,14 @@ std::vector<BenchTest> tests_of(const BenchOptions& options) {
   for (int depth : options.n_depth) {
     for (int prompt : options.n_prompt) {
       if (prompt > 0) {
-        tests.push_back({prompt, 0, depth});
+        tests.push_back({prompt, 0, depth, 1});
       }
     }
     for (int gen : options.n_gen) {
-      if (gen > 0) {
-        tests.push_back({0, gen, depth});
+      for (int batch : options.batches) {
+        if (gen > 0) {
+          tests.push_back({0, gen, depth, batch});
+        }
       }
     }
   }
@@ -40,6 +43,14 @@ void check(const Model& model, const BenchOptions& options) {
       if (count < 0) {
         invalid("bench", "token counts must be at least 0, got ", count, '.');
       }
+    }
+  }
+  for (int batch : options.batches) {
+    if (batch < 1 || batch > 1024) {
+      invalid("bench", "a batch must be 1 to 1024 sequences, got ", batch, '.');
+    }
+    if (batch > 1 && options.n_depth != std::vector<int>{0}) {
+      invalid("bench", "batches above 1 must go without depth.");
     }
   }
   if (options.repetitions < 1) {
@@ -78,12 +89,22 @@ double run_once(Model& model, const BenchTest& test, uint64_t seed) {
   if (test.n_prompt > 0) {
     prefill(model, cache, tokens);
   } else {
+    // A step is built while the one before runs, as generate() does.
+    std::optional<mx::array> running;
     for (int token : tokens) {
-      const mx::array input(&token, {1, 1}, mx::int32);
+      // Sequences go their own ways from the first token on.
+      const auto row =
+          random_tokens(test.batch, vocab, static_cast<uint64_t>(token) + 1);
+      const mx::array input(row.begin(), {test.batch, 1}, mx::int32);
       mx::array logits = model.network->forward(input, cache, true);
-      mx::eval(logits);
-      eval(cache);
+      mx::async_eval(logits);
+      if (running) {
+        running->wait();
+      }
+      running = std::move(logits);
     }
+    mx::eval(*running);
+    eval(cache);
   }
   return watch.seconds();
 }
@@ -184,7 +205,7 @@ class Runner {
 std::vector<double> BenchRow::tokens_per_second() const {
   std::vector<double> rates;
   for (double each : nanoseconds) {
-    rates.push_back(test.tokens() / (each * 1e-9));
+    rates.push_back(test.tokens() * test.batch / (each * 1e-9));
   }
   return rates;
 }
@@ -218,6 +239,9 @@ BenchResult bench(
   }
   // Before and after: on a shared machine the wall itself moves.
   result.read_bandwidth = read_bandwidth(options.roofline).bytes_per_second;
+  if (which.llama && options.batches != std::vector<int>{1}) {
+    invalid("bench", "llama-bench has no batches: -b must be 1.");
+  }
   Runner runner(model, options, which, sides);
   for (const auto& test : tests_of(options)) {
     runner.run(test, result.rows);

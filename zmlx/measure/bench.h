@@ -20,6 +20,8 @@ namespace zmlx::measure {
 /// depth; 0 skips.
 struct BenchOptions {
   std::vector<int> n_prompt = {512}, n_gen = {128}, n_depth = {0};
+  /// Sequences that get new tokens at once, without depth.
+  std::vector<int> batches = {1};
   int repetitions = 5;
   /// Time the stages of decode_step too, in a run of their own for each test
   /// of new tokens.
@@ -40,7 +42,7 @@ struct BenchRow {
   /// Of one more run, with the clock read after each stage; see BenchOptions.
   std::vector<decode::StageTime> stages = {};
 
-  /// Tokens a second, one a repetition.
+  /// Tokens a second of all sequences, one a repetition.
   std::vector<double> tokens_per_second() const;
 };
 

@@ -98,6 +98,7 @@ Json llama_keys(const BenchResult& result, const BenchRow& row) {
       {"n_prompt", row.test.n_prompt},
       {"n_gen", row.test.n_gen},
       {"n_depth", row.test.n_depth},
+      {"n_sequences", row.test.batch},
       {"test_time", row.started},
       {"avg_ns", std::llround(mean(row.nanoseconds))},
       {"stddev_ns", std::llround(standard_deviation(row.nanoseconds))},
@@ -177,7 +178,8 @@ std::string line_of(
 } // namespace
 
 double BenchResult::bytes_per_second(const BenchRow& row) const {
-  return row.test.n_gen > 0 && row.side != "llama.cpp"
+  // Sequences of a batch share some of the experts: nobody knows the bytes.
+  return row.test.n_gen > 0 && row.test.batch == 1 && row.side != "llama.cpp"
       ? static_cast<double>(info.active_bytes) * median(row.tokens_per_second())
       : 0;
 }

@@ -157,6 +157,8 @@ Series series_of(const Fields& row) {
   series.name += gen > 0 ? concat("tg", gen) : "";
   const int64_t depth = row.count_or("n_depth", 0);
   series.name += depth > 0 ? concat(" @ d", depth) : "";
+  const int64_t sequences = row.count_or("n_sequences", 1);
+  series.name += sequences > 1 ? concat(" x ", sequences) : "";
   const std::string side = row.text_or("side", "");
   series.name += side.empty() ? "" : ' ' + side;
   series.tokens_per_second = row.numbers("samples_ts");

@@ -87,7 +87,8 @@ std::string output_of(const std::vector<std::string>& words) {
 std::string BenchTest::name() const {
   std::string name =
       n_prompt > 0 ? concat("pp", n_prompt) : concat("tg", n_gen);
-  return n_depth > 0 ? concat(name, " @ d", n_depth) : name;
+  name += n_depth > 0 ? concat(" @ d", n_depth) : "";
+  return batch > 1 ? concat(name, " x ", batch) : name;
 }
 
 double LlamaBench::run(const BenchTest& test) const {

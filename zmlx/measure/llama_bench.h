@@ -11,9 +11,11 @@ namespace zmlx::measure {
 /// n_gen single tokens, after n_depth tokens that are not timed.
 struct BenchTest {
   int n_prompt = 0, n_gen = 0, n_depth = 0;
+  int batch = 1; // sequences that get new tokens at once; llama-bench has none
 
-  /// "pp512", "tg128", "tg128 @ d512".
+  /// "pp512", "tg128", "tg128 @ d512", "tg128 x 8" (a batch).
   std::string name() const;
+  /// Of one sequence.
   int tokens() const {
     return n_prompt + n_gen;
   }

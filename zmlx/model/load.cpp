@@ -8,6 +8,7 @@
 #include "zmlx/model/checkpoint/hub.h"
 #include "zmlx/model/checkpoint/mapped_array.h"
 #include "zmlx/model/checkpoint/memory.h"
+#include "zmlx/model/families/lfm2.h"
 #include "zmlx/model/families/lfm2_moe.h"
 #include "zmlx/model/families/weights.h"
 #include "zmlx/model/model.h"
@@ -22,7 +23,9 @@ struct Family {
   std::unique_ptr<Network> (*build)(const Config&, Weights&, ModelInfo&);
 };
 
-constexpr Family kFamilies[] = {{"lfm2_moe", build_lfm2_moe}};
+constexpr Family kFamilies[] = {
+    {"lfm2", build_lfm2},
+    {"lfm2_moe", build_lfm2_moe}};
 
 const Family& family_of(const Config& config) {
   std::vector<std::string> known;

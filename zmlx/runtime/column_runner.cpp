@@ -91,65 +91,72 @@ void ColumnRunner::accumulate(int pass, double* partials) {
   }
 }
 
-void ColumnRunner::reduce_chunk(int pass, int64_t chunk, double* partials) {
+// Resets what a chunk combines; a Serial total goes on from the last chunk.
+void ColumnRunner::begin_chunk(int pass, double* partials) {
   const auto& reductions = plan_.program.passes[pass].reductions;
-  auto& runner = passes_[pass];
-  const auto elements = static_cast<int>(problem_.elements.size());
-  const int64_t groups = whole_groups(count_) / kGroup;
-  std::vector<StepFunction> steps;
-  set_rows(runner.lanes(), elements);
+  auto& lanes = passes_[pass].lanes();
+  auto input = static_cast<int>(problem_.elements.size());
+  set_rows(lanes, input);
+  input += static_cast<int>(row_values_.size() + totals_.size());
   const bool first = running_.empty();
+  const bool serial = has_serial(plan_.program.passes[pass]);
   running_.resize(reductions.size());
-  bool serial = false;
+  steps_.clear();
   for (size_t k = 0; k < reductions.size(); ++k) {
     const auto [combine, init] = reductions[k];
-    steps.push_back(step_of(combine));
-    if (combine == Combine::Serial) {
-      serial = true;
-      if (first) {
-        running_[k].assign(static_cast<size_t>(lanes_), init);
-      }
-      continue;
+    steps_.push_back(step_of(combine));
+    if (combine != Combine::Serial) {
+      running_[k].assign(static_cast<size_t>(lanes_), identity(combine));
+      std::fill_n(
+          partials + static_cast<int64_t>(k) * lanes_,
+          lanes_,
+          double{identity(combine)});
+    } else if (first) {
+      running_[k].assign(static_cast<size_t>(lanes_), init);
     }
-    running_[k].assign(static_cast<size_t>(lanes_), identity(combine));
-    std::fill_n(
-        partials + static_cast<int64_t>(k) * lanes_,
-        lanes_,
-        double{identity(combine)});
-  }
-  if (serial) {
-    const auto input =
-        elements + static_cast<int>(row_values_.size() + totals_.size());
-    for (size_t k = 0; k < reductions.size(); ++k) {
-      runner.lanes().set_input(
+    if (serial) {
+      lanes.set_input(
           input + static_cast<int>(k), {running_[k].data(), kGroup});
     }
   }
+}
+
+// Combines the values of one position, which the pass has just computed.
+void ColumnRunner::combine_position(int pass) {
+  const auto& reductions = plan_.program.passes[pass].reductions;
+  auto& lanes = passes_[pass].lanes();
+  const int64_t groups = whole_groups(count_) / kGroup;
+  next_.resize(reductions.size());
+  for (size_t k = 0; k < reductions.size(); ++k) {
+    const auto values = lanes.output(static_cast<int>(k));
+    float* running = running_[k].data();
+    if (reductions[k].combine != Combine::Serial) {
+      steps_[k](
+          {{running, values.data}, {kGroup, values.stride}, running, groups});
+      continue;
+    }
+    next_[k].resize(running_[k].size());
+    for (int64_t group = 0; group < groups; ++group) {
+      std::copy_n(
+          values.data + group * values.stride,
+          kGroup,
+          next_[k].data() + group * kGroup);
+    }
+  }
+  // Only now: a value may be another's total of before.
+  for (size_t k = 0; k < reductions.size(); ++k) {
+    if (reductions[k].combine == Combine::Serial) {
+      std::copy(next_[k].begin(), next_[k].end(), running_[k].begin());
+    }
+  }
+}
+
+void ColumnRunner::reduce_chunk(int pass, int64_t chunk, double* partials) {
+  begin_chunk(pass, partials);
   const int64_t end = std::min(problem_.length, (chunk + 1) * kColumnChunk);
   for (int64_t i = chunk * kColumnChunk; i < end; ++i) {
-    runner.run(i * problem_.rows + begin_, count_);
-    for (size_t k = 0; k < reductions.size(); ++k) {
-      const auto lanes = runner.lanes().output(static_cast<int>(k));
-      if (reductions[k].combine != Combine::Serial) {
-        steps[k](
-            {{running_[k].data(), lanes.data},
-             {kGroup, lanes.stride},
-             running_[k].data(),
-             groups});
-      }
-    }
-    // After all of them: each may read the others' values of before.
-    for (size_t k = 0; serial && k < reductions.size(); ++k) {
-      if (reductions[k].combine == Combine::Serial) {
-        const auto lanes = runner.padded_output(static_cast<int>(k), count_, 0);
-        for (int64_t group = 0; group < groups; ++group) {
-          std::copy_n(
-              lanes.data + group * lanes.stride,
-              kGroup,
-              running_[k].data() + group * kGroup);
-        }
-      }
-    }
+    passes_[pass].run(i * problem_.rows + begin_, count_);
+    combine_position(pass);
     if ((i + 1) % kSteps == 0 || i + 1 == end) {
       accumulate(pass, partials);
     }
@@ -191,9 +198,6 @@ void ColumnRunner::write_chunk(int64_t chunk) {
   const int64_t end = std::min(problem_.length, (chunk + 1) * kColumnChunk);
   for (int64_t i = chunk * kColumnChunk; i < end; ++i) {
     write_[0].run(i * problem_.rows + begin_, count_);
-  }
-  if (problem_.store == Store::Streamed) {
-    finish_streams();
   }
 }
 

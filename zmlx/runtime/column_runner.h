@@ -36,6 +36,8 @@ class ColumnRunner {
 
  private:
   void set_rows(LaneRunner& runner, int first);
+  void begin_chunk(int pass, double* partials);
+  void combine_position(int pass);
   void accumulate(int pass, double* partials);
 
   const RowPlan& plan_;
@@ -45,7 +47,8 @@ class ColumnRunner {
   LaneRunner finish_;
   int64_t begin_ = 0, count_ = 0;
   // Lanes of each row input, total, and reduction of the pass at hand.
-  std::vector<std::vector<float>> row_values_, totals_, running_;
+  std::vector<std::vector<float>> row_values_, totals_, running_, next_;
+  std::vector<StepFunction> steps_; // that combine, one for each reduction
 };
 
 } // namespace zmlx::cpu

@@ -3,9 +3,9 @@
 
 #include <cstring>
 
+#include "mlx/primitives.h"
 #include "zmlx/base/error.h"
-#include "zmlx/runtime/mlx_internals.h"
-#include "zmlx/runtime/output_buffer.h"
+#include "zmlx/runtime/cpu_dispatch.h"
 
 namespace zmlx {
 namespace {
@@ -55,38 +55,27 @@ class CpuPrimitive : public mx::Primitive {
   void eval_cpu(
       const std::vector<mx::array>& inputs,
       std::vector<mx::array>& outputs) override {
-    auto& encoder = mx::cpu::get_command_encoder(stream());
     release_siblings(inputs, outputs);
     // (output, input) to copy in the task, since the input may not be
     // evaluated yet.
     std::vector<std::pair<size_t, size_t>> copies;
     for (size_t i = 0; i < outputs.size(); ++i) {
-      if (updates_[i] && take_over(inputs[*updates_[i]], outputs[i])) {
-        continue;
-      }
-      outputs[i].set_data(output_buffer(outputs[i].nbytes()));
-      if (updates_[i]) {
+      if (updates_[i] && !take_over(inputs[*updates_[i]], outputs[i])) {
         copies.emplace_back(i, *updates_[i]);
       }
     }
-    std::vector<mx::array> in, out;
-    for (const auto& array : inputs) {
-      encoder.set_input_array(array);
-      in.push_back(mx::array::unsafe_weak_copy(array));
-    }
-    for (auto& array : outputs) {
-      encoder.set_output_array(array);
-      out.push_back(mx::array::unsafe_weak_copy(array));
-    }
-    encoder.dispatch([task = task_,
-                      copies = std::move(copies),
-                      in = std::move(in),
-                      out = std::move(out)]() mutable {
-      for (auto [to, from] : copies) {
-        copy_rows(in[from], out[to]);
-      }
-      (*task)(in, out);
-    });
+    allocate(outputs);
+    dispatch_cpu(
+        stream(),
+        inputs,
+        outputs,
+        [task = task_, copies = std::move(copies)](
+            const std::vector<mx::array>& in, std::vector<mx::array>& out) {
+          for (auto [to, from] : copies) {
+            copy_rows(in[from], out[to]);
+          }
+          (*task)(in, out);
+        });
   }
 
  private:
@@ -101,14 +90,6 @@ class CpuPrimitive : public mx::Primitive {
         output.inputs().clear();
       }
     }
-  }
-
-  static bool take_over(const mx::array& input, mx::array& output) {
-    if (!input.is_donatable() || !input.flags().row_contiguous) {
-      return false;
-    }
-    output.copy_shared_buffer(input);
-    return true;
   }
 
   const char* name_;

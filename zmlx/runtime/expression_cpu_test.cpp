@@ -409,7 +409,7 @@ TEST(CpuExpression, GivesTheSameBitsForAnyNumberOfThreads) {
   EXPECT_EQ(results[0], results[2]);
 }
 
-TEST(CpuExpression, StreamsLargeOutputs) {
+TEST(CpuExpression, ComputesLargeArraysInParts) {
   const FlatExpression e{{input(0), constant(1), step(Op::Add, 0, 1)}, {2}, 1};
   const int size = (5 << 20) + 3; // 20 MiB
   const auto x = random_array({size}, 1);

@@ -64,14 +64,5 @@ StepFunction exp_step(dialect::Op op) {
   return HWY_DYNAMIC_DISPATCH(FindExp)(op);
 }
 
-StepFunction find_step(dialect::Op op, dialect::Type type) {
-  for (auto step : {plain_step(op, type), exp_step(op), special_step(op)}) {
-    if (step) {
-      return step;
-    }
-  }
-  return trig_step(op);
-}
-
 } // namespace zmlx::cpu
 #endif // HWY_ONCE

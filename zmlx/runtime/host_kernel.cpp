@@ -6,6 +6,8 @@
 #include <cstring>
 #include <new>
 
+#include <sys/mman.h>
+
 #include "zmlx/base/error.h"
 #include "zmlx/runtime/cpu_compiler.h"
 #include "zmlx/runtime/thread_team.h"
@@ -14,7 +16,8 @@ namespace zmlx {
 namespace {
 
 // As zmlx/dialect/prelude/host.h declares them.
-constexpr int kAbi = 1;
+constexpr int kAbi = 2;
+constexpr size_t kWorkspaceBytes = size_t{72} << 20;
 constexpr int kMaxFindings = 8;
 
 struct Buffer {
@@ -42,7 +45,40 @@ struct Launch {
   long begin, end;
   Finding* findings;
   int* num_findings;
+  char* workspace;
 };
+
+// Stacks of fibers and threadgroup memory of one thread, for every kernel that
+// it runs. Reserved whole; what is not touched takes no memory.
+class Workspace {
+ public:
+  Workspace()
+      : data_(mmap(
+            nullptr,
+            kWorkspaceBytes,
+            PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+            -1,
+            0)) {}
+  Workspace(const Workspace&) = delete;
+  ~Workspace() {
+    if (data()) {
+      munmap(data_, kWorkspaceBytes);
+    }
+  }
+  /// Null if there was no memory.
+  char* data() const {
+    return data_ == MAP_FAILED ? nullptr : static_cast<char*>(data_);
+  }
+
+ private:
+  void* data_;
+};
+
+char* workspace_of_thread() {
+  static thread_local Workspace workspace;
+  return workspace.data();
+}
 
 // Vectors of four 64-bit values are the largest that a kernel may load.
 constexpr size_t kAlignment = 32;
@@ -245,17 +281,17 @@ std::vector<std::string> HostKernel::run(
     launch.num_findings = &num_findings;
   }
   std::atomic<long> next = 0;
-  std::atomic<int> status = 0;
   const auto work = [&](long chunk) {
     Launch mine = launch;
+    mine.workspace = workspace_of_thread();
+    if (!mine.workspace) {
+      return; // the other threads do it all
+    }
     for (;;) {
       mine.begin = next.fetch_add(chunk);
       mine.end = std::min(mine.begin + chunk, groups);
-      if (mine.begin >= groups) {
+      if (mine.begin >= groups || entry_(&mine) != 0) {
         return;
-      }
-      if (const int failed = entry_(&mine)) {
-        status = failed;
       }
     }
   };
@@ -267,14 +303,13 @@ std::vector<std::string> HostKernel::run(
     const long chunk = std::max(1L, groups / (team->size() * 8L));
     team->run([&](int) { work(chunk); });
   }
-  if (status != 0) {
+  if (next < groups) {
     throw BackendError(concat(
         "[kernel ",
         name_,
-        "] memory for the stacks of its threads must be "
-        "available, got none (status ",
-        status.load(),
-        ")."));
+        "] ",
+        kWorkspaceBytes >> 20,
+        " MiB for the stacks of its threads must be available, got none."));
   }
   std::vector<std::string> sentences;
   for (int i = 0; i < std::min(num_findings, kMaxFindings); ++i) {

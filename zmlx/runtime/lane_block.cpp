@@ -97,27 +97,22 @@ void BlockRunner::store(int k, int64_t begin, int64_t count) {
     std::fill_n(spare_.begin(), count, *lanes.data);
     lanes.data = spare_.data();
   }
-  constexpr int64_t kLine = 16;
-  if (store_ == Store::Streamed && direct && count % kLine == 0 &&
-      reinterpret_cast<uintptr_t>(direct) % 64 == 0) {
-    return stream(lanes.data, count, direct);
-  }
   array.write(begin, count, lanes.data);
 }
 
+// Lanes from which on whole cache lines are worth a block more.
+static constexpr int64_t kWorthAligning = 16384;
+
 void BlockRunner::run_all(int64_t begin, int64_t end) {
   int64_t next = begin;
-  if (!outputs_.empty()) {
-    next = std::min(end, begin + lanes_to_line(outputs_[0], begin));
+  if (!outputs_.empty() && end - begin >= kWorthAligning) {
+    next += lanes_to_line(outputs_[0], begin);
   }
   if (next > begin) {
     run(begin, next - begin);
   }
   for (; next < end; next += block_lanes_) {
     run(next, std::min(block_lanes_, end - next));
-  }
-  if (store_ == Store::Streamed) {
-    finish_streams();
   }
 }
 

@@ -25,7 +25,6 @@ int64_t lanes_to_line(const LaneArray& array, int64_t begin);
 enum class Store : uint8_t {
   Copied, // computed elsewhere first: an output may share an input's memory
   Direct, // where they belong
-  Streamed, // past the caches: larger than they are
 };
 
 /// One thread's program over arrays of lanes: the first inputs of the program

@@ -7,7 +7,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "zmlx/runtime/lane_kernels.cpp"
-#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 
@@ -124,12 +123,6 @@ void ToHalf(const float* from, int64_t count, uint16_t* to) {
 
 #endif
 
-void Stream(const float* from, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; i += kVector) {
-    hn::Stream(hn::LoadU(D(), from + i), D(), to + i);
-  }
-}
-
 template <class F>
 HWY_INLINE void accumulate(
     float* totals,
@@ -219,7 +212,6 @@ HWY_EXPORT(FromHalf);
 HWY_EXPORT(ToHalf);
 HWY_EXPORT(FromBfloat);
 HWY_EXPORT(ToBfloat);
-HWY_EXPORT(Stream);
 HWY_EXPORT(Accumulate);
 HWY_EXPORT(Fold);
 
@@ -234,13 +226,6 @@ void from_bfloat(const uint16_t* from, int64_t count, float* to) {
 }
 void to_bfloat(const float* from, int64_t count, uint16_t* to) {
   HWY_DYNAMIC_DISPATCH(ToBfloat)(from, count, to);
-}
-
-void stream(const float* from, int64_t count, float* to) {
-  HWY_DYNAMIC_DISPATCH(Stream)(from, count, to);
-}
-void finish_streams() {
-  hwy::FlushStream();
 }
 
 void accumulate_lanes(

@@ -17,11 +17,6 @@ void to_half(const float* from, int64_t count, uint16_t* to);
 void from_bfloat(const uint16_t* from, int64_t count, float* to);
 void to_bfloat(const float* from, int64_t count, uint16_t* to);
 
-/// Copies past the caches; `to` on a multiple of 64 bytes, count of 16.
-void stream(const float* from, int64_t count, float* to);
-/// Makes what stream() wrote visible to other threads.
-void finish_streams();
-
 /// totals (kGroup lanes) = totals combined with every group in order; combine
 /// is not Serial, stride as in Lanes.
 void accumulate_lanes(

@@ -9,6 +9,15 @@ namespace zmlx::cpu {
 using dialect::Op;
 using dialect::Type;
 
+StepFunction find_step(Op op, Type type) {
+  for (auto step : {plain_step(op, type), exp_step(op), special_step(op)}) {
+    if (step) {
+      return step;
+    }
+  }
+  return trig_step(op);
+}
+
 LaneProgram::LaneProgram(
     const dialect::FlatExpression& expression,
     int uniform_from)

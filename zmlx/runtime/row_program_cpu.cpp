@@ -10,16 +10,10 @@
 
 namespace zmlx {
 
-using dialect::Combine;
-
 struct CpuRowProgram::Plan {
   explicit Plan(const dialect::RowProgram& program)
       : by_rows(program, true), by_columns(program, false) {
-    for (const auto& pass : program.passes) {
-      for (const auto& reduction : pass.reductions) {
-        serial = serial || reduction.combine == Combine::Serial;
-      }
-    }
+    serial = std::ranges::any_of(program.passes, cpu::has_serial);
     for (const auto& pass : by_rows.passes) {
       steps += pass.num_steps() + 1;
     }
@@ -85,46 +79,59 @@ RowProblem arrange(
   return problem;
 }
 
-// Rows that are few and long: all threads on each in turn.
-void share_rows(const RowPlan& plan, const RowProblem& problem) {
-  const int64_t chunks = (problem.length + cpu::kChunk - 1) / cpu::kChunk;
-  const auto team = thread_team();
-  std::vector<RowRunner> runners;
-  for (int i = 0; i < team->size(); ++i) {
-    runners.emplace_back(plan, problem, false);
+// A runner for each thread, and chunks for whichever is free.
+template <class Runner>
+struct SharedRunners {
+  template <class... Args>
+  explicit SharedRunners(const Args&... args) {
+    for (int i = 0; i < team->size(); ++i) {
+      runners.emplace_back(args...);
+    }
   }
-  const auto each_chunk = [&](const auto& run) {
+
+  template <class Run>
+  void each(int64_t chunks, const Run& run) {
     std::atomic<int64_t> next{0};
     team->run([&](int thread) {
       for (int64_t chunk; (chunk = next.fetch_add(1)) < chunks;) {
         run(runners[thread], chunk);
       }
     });
-  };
+  }
+
+  std::shared_ptr<ThreadTeam> team = thread_team();
+  std::vector<Runner> runners;
+};
+
+// Rows that are few and long: all threads on each in turn.
+void share_rows(const RowPlan& plan, const RowProblem& problem) {
+  const int64_t chunks = (problem.length + cpu::kChunk - 1) / cpu::kChunk;
+  SharedRunners<RowRunner> shared(plan, problem, false);
   std::vector<float> partials;
   for (int64_t row = 0; row < problem.rows; ++row) {
-    for (auto& runner : runners) {
+    for (auto& runner : shared.runners) {
       runner.start(row);
     }
     for (size_t p = 0; p < plan.passes.size(); ++p) {
       const auto& reductions = plan.program.passes[p].reductions;
       const auto count = static_cast<int64_t>(reductions.size());
       partials.resize(static_cast<size_t>(chunks * count));
-      each_chunk([&](RowRunner& runner, int64_t chunk) {
+      shared.each(chunks, [&](RowRunner& runner, int64_t chunk) {
         runner.reduce_chunk(
             static_cast<int>(p), chunk, partials.data() + chunk * count);
       });
       for (int64_t k = 0; k < count; ++k) {
         const float total =
             cpu::total(reductions[k], partials.data() + k, chunks, count);
-        for (auto& runner : runners) {
+        for (auto& runner : shared.runners) {
           runner.add_total(total);
         }
       }
     }
-    each_chunk(
-        [&](RowRunner& runner, int64_t chunk) { runner.write_chunk(chunk); });
-    runners[0].finish();
+    shared.each(chunks, [&](RowRunner& runner, int64_t chunk) {
+      runner.write_chunk(chunk);
+    });
+    shared.runners[0].finish();
   }
 }
 
@@ -156,40 +163,28 @@ void share_columns(
     int64_t lanes) {
   const int64_t chunks =
       (problem.length + cpu::kColumnChunk - 1) / cpu::kColumnChunk;
-  const auto team = thread_team();
-  std::vector<ColumnRunner> runners;
-  for (int i = 0; i < team->size(); ++i) {
-    runners.emplace_back(plan, problem, lanes);
-  }
-  const auto each_chunk = [&](const auto& run) {
-    std::atomic<int64_t> next{0};
-    team->run([&](int thread) {
-      for (int64_t chunk; (chunk = next.fetch_add(1)) < chunks;) {
-        run(runners[thread], chunk);
-      }
-    });
-  };
+  SharedRunners<ColumnRunner> shared(plan, problem, lanes);
   std::vector<double> partials;
   for (int64_t begin = 0; begin < problem.rows; begin += lanes) {
-    for (auto& runner : runners) {
+    for (auto& runner : shared.runners) {
       runner.start(begin, std::min(lanes, problem.rows - begin));
     }
     for (size_t p = 0; p < plan.passes.size(); ++p) {
       const auto size = lanes *
           static_cast<int64_t>(plan.program.passes[p].reductions.size());
       partials.resize(static_cast<size_t>(chunks * size));
-      each_chunk([&](ColumnRunner& runner, int64_t chunk) {
+      shared.each(chunks, [&](ColumnRunner& runner, int64_t chunk) {
         runner.reduce_chunk(
             static_cast<int>(p), chunk, partials.data() + chunk * size);
       });
-      for (auto& runner : runners) {
+      for (auto& runner : shared.runners) {
         runner.add_totals(static_cast<int>(p), partials.data());
       }
     }
-    each_chunk([&](ColumnRunner& runner, int64_t chunk) {
+    shared.each(chunks, [&](ColumnRunner& runner, int64_t chunk) {
       runner.write_chunk(chunk);
     });
-    runners[0].finish();
+    shared.runners[0].finish();
   }
 }
 

@@ -307,6 +307,19 @@ TEST(CpuRowProgram, LeavesInitForEmptyRows) {
   EXPECT_TRUE(run(softmax(), {0, 4}, 1, {fresh({0, 4})})[0].empty());
 }
 
+TEST(CpuRowProgram, LetsSerialTotalsReadEachOther) {
+  // a, b = b, a + x, and the sum of what b was.
+  RowProgram p;
+  p.num_elements = 1;
+  p.passes = {
+      {{{input(0), input(1), input(2), step(Op::Add, 1, 0)}, {2, 3, 2}, 4},
+       {{Combine::Serial, 1}, {Combine::Serial, 2}, {Combine::Sum, 0}}}};
+  p.finish = {{input(0), input(1), input(2)}, {0, 1, 2}, 3};
+  for (int axis : {0, 1}) {
+    check(p, {9, 21}, axis, {random_array({9, 21}, 1)});
+  }
+}
+
 TEST(CpuRowProgram, IgnoresNanInMinimumAndMaximumOnly) {
   const float kNan = std::numeric_limits<float>::quiet_NaN();
   for (int axis : {0, 1}) {

@@ -33,7 +33,7 @@ RowPlan::RowPlan(const dialect::RowProgram& row_program, bool uniform_rows)
   for (const auto& pass : program.passes) {
     passes.emplace_back(pass.values, uniform_from(program, uniform_rows));
   }
-  if (uniform_rows) {
+  if (uniform_rows && std::ranges::none_of(program.passes, has_serial)) {
     if (const auto found = find_kept_value(program)) {
       kept = Kept{
           found->pass,
@@ -41,6 +41,13 @@ RowPlan::RowPlan(const dialect::RowProgram& row_program, bool uniform_rows)
           LaneProgram(found->write, program.num_elements + 1)};
     }
   }
+}
+
+bool has_serial(const dialect::RowPass& pass) {
+  return std::any_of(
+      pass.reductions.begin(), pass.reductions.end(), [](const auto& r) {
+        return r.combine == Combine::Serial;
+      });
 }
 
 float identity(Combine combine) {

@@ -46,6 +46,9 @@ struct RowProblem {
 /// added to those of the values before; a power of two.
 inline constexpr int64_t kChunk = 16384;
 
+/// Whether a pass reads its own totals in the order of the row.
+bool has_serial(const dialect::RowPass& pass);
+
 /// What leaves other operands of a combination as they are.
 float identity(dialect::Combine combine);
 /// x and y combined.

@@ -249,8 +249,6 @@ ZM_INLINE auto zm_checked_threadgroup(int number, const char* name) {
 }
 
 template <class T>
-struct atomic;
-template <class T>
 ZM_INLINE T* zm_checked_atomic(zm_pointer<T> p, int line) {
   return &p[zm_index{0, line, true}];
 }

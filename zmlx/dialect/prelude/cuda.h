@@ -132,13 +132,7 @@ ZM_INLINE T zm_shuffle_fill(T value, T filling, int arg) {
   ZM_INLINE T quad_##name(T value) {    \
     return zm_reduce<Op, T, 4>(value);  \
   }
-ZM_REDUCTION(sum, zm_add)
-ZM_REDUCTION(product, zm_multiply)
-ZM_REDUCTION(min, zm_least)
-ZM_REDUCTION(max, zm_greatest)
-ZM_REDUCTION(and, zm_bit_and)
-ZM_REDUCTION(or, zm_bit_or)
-ZM_REDUCTION(xor, zm_bit_xor)
+ZM_REDUCTIONS(ZM_REDUCTION)
 #undef ZM_REDUCTION
 
 #define ZM_PREFIX(name, Op, Inclusive)         \
@@ -146,10 +140,7 @@ ZM_REDUCTION(xor, zm_bit_xor)
   ZM_INLINE T simd_prefix_##name(T value) {    \
     return zm_prefix<Op, T, Inclusive>(value); \
   }
-ZM_PREFIX(inclusive_sum, zm_add, true)
-ZM_PREFIX(exclusive_sum, zm_add, false)
-ZM_PREFIX(inclusive_product, zm_multiply, true)
-ZM_PREFIX(exclusive_product, zm_multiply, false)
+ZM_PREFIXES(ZM_PREFIX)
 #undef ZM_PREFIX
 
 #define ZM_SHUFFLE(name, move)                   \
@@ -161,13 +152,7 @@ ZM_PREFIX(exclusive_product, zm_multiply, false)
   ZM_INLINE T quad_##name(T value, ushort arg) { \
     return zm_shuffle<T, move, 4>(value, arg);   \
   }
-ZM_SHUFFLE(shuffle, zm_to_lane)
-ZM_SHUFFLE(broadcast, zm_to_lane)
-ZM_SHUFFLE(shuffle_xor, zm_by_xor)
-ZM_SHUFFLE(shuffle_up, zm_up)
-ZM_SHUFFLE(shuffle_down, zm_down)
-ZM_SHUFFLE(shuffle_rotate_up, zm_rotate_up)
-ZM_SHUFFLE(shuffle_rotate_down, zm_rotate_down)
+ZM_SHUFFLES(ZM_SHUFFLE)
 #undef ZM_SHUFFLE
 
 template <class T>
@@ -201,17 +186,36 @@ ZM_INLINE T simd_broadcast_first(T value) {
   return zm_read_lane(mask, value, __ffs(mask) - 1);
 }
 
-template <class T>
-struct atomic {
-  T zm_value;
-  atomic() = default;
-  constexpr atomic(T value) : zm_value(value) {}
-};
-using atomic_int = atomic<int>;
-using atomic_uint = atomic<uint>;
-using atomic_bool = atomic<bool>;
-using atomic_float = atomic<float>;
-using atomic_ulong = atomic<ulong>;
+// d = a b + c, each sum in the order of its terms.
+template <class D, class A, class B, class C>
+ZM_INLINE void simdgroup_multiply_accumulate(
+    simdgroup_matrix<D>& d,
+    const simdgroup_matrix<A>& a,
+    const simdgroup_matrix<B>& b,
+    const simdgroup_matrix<C>& c) {
+  const uint mask = zm_lanes();
+  const int row = zm_matrix_row(zm_lane()),
+            column = zm_matrix_column(zm_lane());
+  const float2 x(a.zm_elements), y(b.zm_elements);
+  float2 sum(c.zm_elements);
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    const int from = zm_matrix_lane(k, column);
+    const float left =
+        __shfl_sync(mask, k & 1 ? x.y : x.x, zm_matrix_lane(row, k));
+    sum.x = fma(left, __shfl_sync(mask, y.x, from), sum.x);
+    sum.y = fma(left, __shfl_sync(mask, y.y, from), sum.y);
+  }
+  d.zm_elements = vec<D, 2>(sum);
+}
+template <class D, class A, class B>
+ZM_INLINE void simdgroup_multiply(
+    simdgroup_matrix<D>& d,
+    const simdgroup_matrix<A>& a,
+    const simdgroup_matrix<B>& b) {
+  simdgroup_multiply_accumulate(
+      d, a, b, make_filled_simdgroup_matrix<float>(0.0f));
+}
 
 // Replaces a value of 1, 2, 4 or 8 bytes by f of it; returns what was there.
 template <class T, class F>

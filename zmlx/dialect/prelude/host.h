@@ -5,7 +5,7 @@
 // as plain loops.
 #pragma once
 
-#define ZM_ABI 1
+#define ZM_ABI 2
 
 namespace metal {
 
@@ -44,6 +44,7 @@ struct zm_launch {
   long begin, end; // threadgroups to run, counted x first
   zm_finding* findings; // zm_max_findings, or null
   int* num_findings;
+  char* workspace; // of this system thread: zm_workspace bytes, zero at first
 };
 
 constexpr int zm_width = 32; // threads of a SIMD-group
@@ -213,43 +214,21 @@ static void zm_run_fibers(int count) {
   zm_me.self = nullptr;
 }
 
-extern "C" void* mmap(void*, unsigned long, int, int, int, long);
-extern "C" int munmap(void*, unsigned long);
 extern "C" void* memset(void*, int, unsigned long);
 extern "C" void* memcpy(void*, const void*, unsigned long);
 
-#if defined(__APPLE__)
-constexpr int zm_map_flags = 0x1002; // private, anonymous
-#else
-constexpr int zm_map_flags = 0x4022; // the same, and not counted as used
-#endif
+// The workspace: threadgroup memory, flags for it, fibers, their stacks.
+constexpr long zm_group_bytes = zm_max_arrays * zm_metal_group_bytes;
+constexpr long zm_workspace =
+    2 * zm_group_bytes + zm_max_threads * (zm_stack + sizeof(zm_fiber));
+static_assert(zm_workspace <= 72l << 20, "as zmlx/runtime reserves it");
 
-// Stacks and memory of one system thread, given back when it ends.
-struct zm_workspace {
-  char* memory = nullptr;
-  static constexpr unsigned long group_bytes =
-      zm_max_arrays * zm_metal_group_bytes;
-  static constexpr unsigned long size =
-      zm_max_threads * (zm_stack + sizeof(zm_fiber)) + 2 * group_bytes;
-  ~zm_workspace() {
-    if (memory)
-      munmap(memory, size);
-  }
-  bool open() {
-    if (!memory) {
-      void* got = mmap(nullptr, size, 3, zm_map_flags, -1, 0);
-      if (got == (void*)-1)
-        return false;
-      memory = (char*)got;
-    }
-    zm_me.memory = memory;
-    zm_me.written = memory + group_bytes;
-    zm_me.fibers = (zm_fiber*)(memory + 2 * group_bytes);
-    zm_me.stacks = (char*)(zm_me.fibers + zm_max_threads);
-    return true;
-  }
-};
-static thread_local zm_workspace zm_mine;
+static void zm_open_workspace(char* workspace) {
+  zm_me.memory = workspace;
+  zm_me.written = workspace + zm_group_bytes;
+  zm_me.fibers = (zm_fiber*)(workspace + 2 * zm_group_bytes);
+  zm_me.stacks = (char*)(zm_me.fibers + zm_max_threads);
+}
 
 // Makes fiber i start at entry when it is switched to.
 ZM_INLINE void zm_prepare(int i, void (*entry)()) {
@@ -347,11 +326,10 @@ thread_local const Body* zm_fiber_call<Body>::body;
 template <class Body>
 thread_local const zm_ids* zm_fiber_call<Body>::ids;
 
-// body(ids) for each thread, as fibers. False without memory for them.
+// body(ids) for each thread, as fibers.
 template <class Body>
-static bool zm_run_groups(const zm_launch* launch, Body body) {
-  if (!zm_mine.open())
-    return false;
+static void zm_run_groups(const zm_launch* launch, Body body) {
+  zm_open_workspace(launch->workspace);
   zm_for_each_group(launch, [&](const zm_ids& ids) {
     using Call = zm_fiber_call<Body>;
     Call::body = &body;
@@ -371,7 +349,6 @@ static bool zm_run_groups(const zm_launch* launch, Body body) {
       array = {};
     zm_run_fibers(count);
   });
-  return true;
 }
 
 } // namespace metal

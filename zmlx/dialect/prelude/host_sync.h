@@ -12,6 +12,10 @@ threadgroup_barrier(mem_flags = mem_flags::mem_none, int = 0, ZM_LINE) {
   zm_wait(zm_at_barrier, line);
 }
 
+ZM_INLINE int zm_lane() {
+  return int((zm_me.self - zm_me.fibers) % zm_width);
+}
+
 // The lanes of `mask` exchange values that lie in their slots.
 template <class T>
 ZM_INLINE T& zm_slot(zm_fiber& fiber, int i = 0) {
@@ -154,13 +158,7 @@ static void zm_meet_first(zm_fiber* first, int count, uint mask) {
   ZM_INLINE T quad_##name(T value, ZM_LINE) {                  \
     return zm_meet(value, 0, zm_meet_reduce<Op, T, 4>, line);  \
   }
-ZM_REDUCTION(sum, zm_add)
-ZM_REDUCTION(product, zm_multiply)
-ZM_REDUCTION(min, zm_least)
-ZM_REDUCTION(max, zm_greatest)
-ZM_REDUCTION(and, zm_bit_and)
-ZM_REDUCTION(or, zm_bit_or)
-ZM_REDUCTION(xor, zm_bit_xor)
+ZM_REDUCTIONS(ZM_REDUCTION)
 #undef ZM_REDUCTION
 
 #define ZM_PREFIX(name, Op, Inclusive)                                \
@@ -168,10 +166,7 @@ ZM_REDUCTION(xor, zm_bit_xor)
   ZM_INLINE T simd_prefix_##name(T value, ZM_LINE) {                  \
     return zm_meet(value, 0, zm_meet_prefix<Op, T, Inclusive>, line); \
   }
-ZM_PREFIX(inclusive_sum, zm_add, true)
-ZM_PREFIX(exclusive_sum, zm_add, false)
-ZM_PREFIX(inclusive_product, zm_multiply, true)
-ZM_PREFIX(exclusive_product, zm_multiply, false)
+ZM_PREFIXES(ZM_PREFIX)
 #undef ZM_PREFIX
 
 #define ZM_SHUFFLE(name, move)                                             \
@@ -183,13 +178,7 @@ ZM_PREFIX(exclusive_product, zm_multiply, false)
   ZM_INLINE T quad_##name(T value, ushort arg, ZM_LINE) {                  \
     return zm_meet(value, arg, zm_meet_shuffle<T, move, 4, false>, line);  \
   }
-ZM_SHUFFLE(shuffle, zm_to_lane)
-ZM_SHUFFLE(broadcast, zm_to_lane)
-ZM_SHUFFLE(shuffle_xor, zm_by_xor)
-ZM_SHUFFLE(shuffle_up, zm_up)
-ZM_SHUFFLE(shuffle_down, zm_down)
-ZM_SHUFFLE(shuffle_rotate_up, zm_rotate_up)
-ZM_SHUFFLE(shuffle_rotate_down, zm_rotate_down)
+ZM_SHUFFLES(ZM_SHUFFLE)
 #undef ZM_SHUFFLE
 
 #define ZM_FILL(name, move)                                                   \
@@ -217,25 +206,55 @@ ZM_INLINE simd_vote simd_active_threads_mask(ZM_LINE) {
 }
 ZM_INLINE bool simd_is_first(ZM_LINE) {
   zm_meet(0, 0, zm_meet_first, line);
-  return zm_me.self->arg == int((zm_me.self - zm_me.fibers) % zm_width);
+  return zm_me.self->arg == zm_lane();
 }
 template <class T>
 ZM_INLINE T simd_broadcast_first(T value, ZM_LINE) {
   return zm_meet(value, 0, zm_meet_first, line);
 }
 
-// Atomics: real ones, since threadgroups run on several system threads.
-template <class T>
-struct atomic {
-  T zm_value;
-  atomic() = default;
-  constexpr atomic(T value) : zm_value(value) {}
-};
-using atomic_int = atomic<int>;
-using atomic_uint = atomic<uint>;
-using atomic_bool = atomic<bool>;
-using atomic_float = atomic<float>;
-using atomic_ulong = atomic<ulong>;
+static void zm_meet_multiply(zm_fiber* first, int count, uint mask) {
+  float a[8][8] = {}, b[8][8] = {};
+  for (int lane = 0; lane < count; ++lane) {
+    const auto& parts = zm_slot<zm_matrix_parts>(first[lane]);
+    const int row = zm_matrix_row(lane), column = zm_matrix_column(lane);
+    for (int i = 0; i < 2 && mask >> lane & 1; ++i) {
+      a[row][column + i] = parts.a[i];
+      b[row][column + i] = parts.b[i];
+    }
+  }
+  for (int lane = 0; lane < count; ++lane) {
+    auto& parts = zm_slot<zm_matrix_parts>(first[lane]);
+    const int row = zm_matrix_row(lane), column = zm_matrix_column(lane);
+    for (int i = 0; i < 2 && mask >> lane & 1; ++i)
+      for (int k = 0; k < 8; ++k)
+        parts.c[i] = fma(a[row][k], b[k][column + i], parts.c[i]);
+  }
+}
+
+// d = a b + c, each sum in the order of its terms.
+template <class D, class A, class B, class C>
+ZM_INLINE void simdgroup_multiply_accumulate(
+    simdgroup_matrix<D>& d,
+    const simdgroup_matrix<A>& a,
+    const simdgroup_matrix<B>& b,
+    const simdgroup_matrix<C>& c,
+    ZM_LINE) {
+  const zm_matrix_parts parts = {
+      float2(a.zm_elements), float2(b.zm_elements), float2(c.zm_elements)};
+  d.zm_elements = vec<D, 2>(zm_meet(parts, 0, zm_meet_multiply, line).c);
+}
+template <class D, class A, class B>
+ZM_INLINE void simdgroup_multiply(
+    simdgroup_matrix<D>& d,
+    const simdgroup_matrix<A>& a,
+    const simdgroup_matrix<B>& b,
+    ZM_LINE) {
+  simdgroup_multiply_accumulate(
+      d, a, b, make_filled_simdgroup_matrix<float>(0.0f), line);
+}
+
+// Atomics are real ones, since threadgroups run on several system threads.
 
 // Integer of the size of T, for what the processor can exchange.
 template <class T>

@@ -99,6 +99,18 @@ ZM_INLINE constexpr uint zm_volume(uint3 size) {
   return size.x * size.y * size.z;
 }
 
+template <class T>
+struct atomic {
+  T zm_value;
+  atomic() = default;
+  constexpr atomic(T value) : zm_value(value) {}
+};
+using atomic_int = atomic<int>;
+using atomic_uint = atomic<uint>;
+using atomic_bool = atomic<bool>;
+using atomic_float = atomic<float>;
+using atomic_ulong = atomic<ulong>;
+
 /// What simd_ballot returns: one bit for each thread.
 struct simd_vote {
   using vote_t = ulong;
@@ -114,5 +126,28 @@ struct simd_vote {
     return zm_bits != 0;
   }
 };
+
+// The functions of a SIMD-group that differ in their operation only.
+#define ZM_REDUCTIONS(F)  \
+  F(sum, zm_add)          \
+  F(product, zm_multiply) \
+  F(min, zm_least)        \
+  F(max, zm_greatest)     \
+  F(and, zm_bit_and)      \
+  F(or, zm_bit_or)        \
+  F(xor, zm_bit_xor)
+#define ZM_PREFIXES(F)                    \
+  F(inclusive_sum, zm_add, true)          \
+  F(exclusive_sum, zm_add, false)         \
+  F(inclusive_product, zm_multiply, true) \
+  F(exclusive_product, zm_multiply, false)
+#define ZM_SHUFFLES(F)               \
+  F(shuffle, zm_to_lane)             \
+  F(broadcast, zm_to_lane)           \
+  F(shuffle_xor, zm_by_xor)          \
+  F(shuffle_up, zm_up)               \
+  F(shuffle_down, zm_down)           \
+  F(shuffle_rotate_up, zm_rotate_up) \
+  F(shuffle_rotate_down, zm_rotate_down)
 
 } // namespace metal

@@ -97,6 +97,12 @@ void DenseMatvec(
   }
 }
 
+void CopyRow(const DenseMatrix& w, int64_t row, float* out) {
+  for (int64_t col = 0; col < w.cols; ++col) {
+    out[col] = load_float(w.row(row), w.type, col);
+  }
+}
+
 } // namespace zmlx::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -104,6 +110,7 @@ HWY_AFTER_NAMESPACE();
 namespace zmlx::cpu {
 
 HWY_EXPORT(DenseMatvec);
+HWY_EXPORT(CopyRow);
 
 void matvec(
     const DenseMatrix& w,
@@ -112,6 +119,10 @@ void matvec(
     int64_t end,
     float* y) {
   HWY_DYNAMIC_DISPATCH(DenseMatvec)(w, x, begin, end, y);
+}
+
+void copy_row(const DenseMatrix& w, int64_t row, float* out) {
+  HWY_DYNAMIC_DISPATCH(CopyRow)(w, row, out);
 }
 
 } // namespace zmlx::cpu

@@ -17,4 +17,7 @@ void matvec(
     int64_t end,
     float* y);
 
+/// out[col] = the values of a row, cols floats.
+void copy_row(const DenseMatrix& w, int64_t row, float* out);
+
 } // namespace zmlx::cpu

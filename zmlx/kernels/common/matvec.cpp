@@ -95,8 +95,16 @@ void PreparedVector::reserve(int64_t cols, int bits, int group_size) {
   needs_float_.resize(chunks);
 }
 
+void PreparedVector::reserve(int64_t cols) {
+  group_size_ = 0;
+  values_.resize(static_cast<size_t>(cols));
+}
+
 void PreparedVector::prepare_part(const float* x, int64_t begin, int64_t end) {
   std::copy(x + begin, x + end, values_.begin() + begin);
+  if (group_size_ == 0) {
+    return;
+  }
   const int64_t columns = chunk_columns();
   const int blocks_per_group = group_size_ / 32;
   float block_sums[4];

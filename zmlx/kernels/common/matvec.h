@@ -26,6 +26,8 @@ class PreparedVector {
   /// The same in parts, which threads may share: reserve() once, then columns
   /// [begin, end) of x, with multiples of 128 (end may be cols).
   void reserve(int64_t cols, int bits, int group_size);
+  /// For dense matrices, of any number of columns: only values() is prepared.
+  void reserve(int64_t cols);
   void prepare_part(const float* x, int64_t begin, int64_t end);
 
   /// Digits of four-bit matrices stand in chunks of 128 columns: 3 digits x

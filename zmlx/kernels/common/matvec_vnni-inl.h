@@ -191,62 +191,75 @@ HWY_INLINE __m512 chunk_dot(__m512i words, const __m512i* digits) {
   return kSpan == 8 ? nibble_chunk(words, digits) : byte_chunk(words, digits);
 }
 
-/// Some rows of a matrix, or of what unpack() made of one row.
-struct RowBlock {
-  const uint8_t* words;
-  int64_t words_stride; // bytes
-  const char *scales, *biases;
-  int64_t groups_stride; // bytes
-
-  RowBlock(const PackedMatrix& w, int64_t row, const uint8_t* unpacked)
-      : words(
-            unpacked ? unpacked
-                     : reinterpret_cast<const uint8_t*>(w.row_words(row))),
-        words_stride(unpacked ? 0 : 4 * w.words_per_row()),
-        scales(static_cast<const char*>(w.row_scales(row))),
-        biases(static_cast<const char*>(w.row_biases(row))),
-        groups_stride(
-            w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type))) {}
-};
-
-/// What is to be prefetched beside a block of rows: the same streams some way
-/// ahead, which go on with `next` past the end.
-struct Streams {
-  const char *words, *scales, *biases;
-
-  Streams(
-      const PackedMatrix& w,
-      int64_t row,
-      int64_t end,
-      const RowsAhead& next)
-      : words(ahead(
-            w.row_words(row),
-            kPrefetchBytes,
-            w.row_words(end),
-            next.words)),
-        scales(ahead(
-            w.row_scales(row),
-            kPrefetchRows * row_bytes(w),
-            w.row_scales(end),
-            next.scales)),
-        biases(ahead(
-            w.row_biases(row),
-            kPrefetchRows * row_bytes(w),
-            w.row_biases(end),
-            next.biases)) {}
+/// What is prefetched beside a walk over rows: the same memory some way ahead,
+/// and past the end what comes next (or, again, what is cached).
+class Stream {
+ public:
+  Stream(const char* from, int64_t ahead, const char* end, const void* next)
+      : at_(from),
+        end_(end),
+        next_(next ? static_cast<const char*>(next) : from) {
+    skip(ahead);
+  }
+  HWY_INLINE void skip(int64_t bytes) {
+    at_ += bytes;
+    if (end_ && at_ >= end_) {
+      at_ = next_ + (at_ - end_);
+      end_ = nullptr;
+    }
+  }
+  HWY_INLINE const char* at() const {
+    return at_;
+  }
 
  private:
-  static int64_t row_bytes(const PackedMatrix& w) {
-    return w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type));
-  }
-  static const char*
-  ahead(const void* from, int64_t bytes, const void* end, const void* next) {
-    const auto* at = static_cast<const char*>(from);
-    const int64_t past = bytes - (static_cast<const char*>(end) - at);
-    // Nothing comes next: what is cached already costs nothing.
-    return past < 0 ? at + bytes
-        : next      ? static_cast<const char*>(next) + past
-                    : at;
+  const char *at_, *end_, *next_;
+};
+
+/// A walk over rows of a matrix, or over what unpack() made of one row. Steps
+/// by addition: products of sizes for every four rows cost a tenth of the time.
+struct Walk {
+  const char *words, *scales, *biases;
+  int64_t words_stride, groups_stride; // bytes
+  Stream words_ahead, scales_ahead, biases_ahead;
+
+  Walk(
+      const PackedMatrix& w,
+      int64_t begin,
+      int64_t end,
+      const uint8_t* unpacked,
+      const RowsAhead& next)
+      : words(
+            unpacked ? reinterpret_cast<const char*>(unpacked)
+                     : reinterpret_cast<const char*>(w.row_words(begin))),
+        scales(static_cast<const char*>(w.row_scales(begin))),
+        biases(static_cast<const char*>(w.row_biases(begin))),
+        words_stride(unpacked ? 0 : 4 * w.words_per_row()),
+        groups_stride(
+            w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type))),
+        words_ahead(
+            words,
+            kPrefetchBytes,
+            words + (end - begin) * words_stride,
+            next.words),
+        scales_ahead(
+            scales,
+            kPrefetchRows * groups_stride,
+            scales + (end - begin) * groups_stride,
+            next.scales),
+        biases_ahead(
+            biases,
+            kPrefetchRows * groups_stride,
+            biases + (end - begin) * groups_stride,
+            next.biases) {}
+
+  HWY_INLINE void skip(int64_t rows) {
+    words += rows * words_stride;
+    scales += rows * groups_stride;
+    biases += rows * groups_stride;
+    words_ahead.skip(rows * words_stride);
+    scales_ahead.skip(rows * groups_stride);
+    biases_ahead.skip(rows * groups_stride);
   }
 };
 
@@ -257,8 +270,7 @@ HWY_INLINE void dot_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
     const LaneScales<kSpan, kType, kGroups>& scales_of,
-    const RowBlock& rows,
-    const Streams& streams,
+    const Walk& rows,
     float* y) {
   constexpr int kColumns = 16 * kSpan; // a chunk
   constexpr int kDigits = kSpan == 8 ? 6 : 3; // vectors of digits a chunk
@@ -269,8 +281,8 @@ HWY_INLINE void dot_rows(
     total[r] = _mm512_setzero_ps();
     // A row's scales and biases are a cache line or so, each in a stream of its
     // own that the hardware is slow to follow.
-    prefetch_line(streams.scales + r * rows.groups_stride);
-    prefetch_line(streams.biases + r * rows.groups_stride);
+    prefetch_line(rows.scales_ahead.at() + r * rows.groups_stride);
+    prefetch_line(rows.biases_ahead.at() + r * rows.groups_stride);
   }
   const int64_t whole = w.cols / kColumns;
   for (int64_t chunk = 0; chunk < whole; ++chunk) {
@@ -279,11 +291,11 @@ HWY_INLINE void dot_rows(
       d[i] = _mm512_load_si512(digits + kDigits * chunk + i);
     }
     const __m512 x_scale = _mm512_load_ps(x_scales + 16 * chunk);
-    const uint8_t* words = rows.words + 64 * chunk;
+    const char* words = rows.words + 64 * chunk;
     const char* scales = rows.scales + scales_of.offset(chunk);
     for (int r = 0; r < kRows; ++r) {
       // In the order of memory, not of use: rows follow one another.
-      prefetch_line(streams.words + 64 * (kRows * chunk + r));
+      prefetch_line(rows.words_ahead.at() + 64 * (kRows * chunk + r));
       const __m512 scale = scales_of.load(scales + r * rows.groups_stride);
       total[r] = _mm512_fmadd_ps(
           chunk_dot<kSpan>(
@@ -333,24 +345,16 @@ void integer_rows(
     float* y,
     const RowsAhead& next) {
   const LaneScales<kSpan, kType, kGroups> scales(w.group_size);
+  Walk walk(w, begin, end, unpacked, next);
   int64_t row = begin;
   for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
     dot_rows<kSpan, kType, kGroups, kRowsAtOnce>(
-        w,
-        x,
-        scales,
-        RowBlock(w, row, unpacked),
-        Streams(w, row, end, next),
-        y + (row - begin));
+        w, x, scales, walk, y + (row - begin));
+    walk.skip(kRowsAtOnce);
   }
   for (; row < end; ++row) {
-    dot_rows<kSpan, kType, kGroups, 1>(
-        w,
-        x,
-        scales,
-        RowBlock(w, row, unpacked),
-        Streams(w, row, end, next),
-        y + (row - begin));
+    dot_rows<kSpan, kType, kGroups, 1>(w, x, scales, walk, y + (row - begin));
+    walk.skip(1);
   }
 }
 

@@ -11,6 +11,24 @@ bool is_float(mx::Dtype dtype) {
   return dtype == mx::float32 || dtype == mx::float16 || dtype == mx::bfloat16;
 }
 
+int rows_of(const AnyArrays& w) {
+  const auto* packed = std::get_if<QuantizedArrays>(&w);
+  return (packed ? packed->words : std::get<mx::array>(w)).shape(-2);
+}
+
+int cols_of(const AnyArrays& w) {
+  if (const auto* packed = std::get_if<QuantizedArrays>(&w)) {
+    return static_cast<int>(
+        int64_t{packed->words.shape(-1)} * 32 / packed->bits);
+  }
+  return std::get<mx::array>(w).shape(-1);
+}
+
+mx::array row_contiguous(mx::array array) {
+  array.eval();
+  return array.flags().row_contiguous ? array : mx::contiguous(array);
+}
+
 std::string why_unsupported(const QuantizedArrays& w, const std::string& mode) {
   if (mode != "affine") {
     return "the mode must be affine, got " + mode;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Quantised weights as MLX arrays, and the view of them that kernels read.
+// Weights as MLX arrays, quantised or not, and the views that kernels read.
 #pragma once
 
 #include <string>
+#include <variant>
 
 #include "mlx/mlx.h"
 #include "zmlx/kernels/common/packed_matrix.h"
@@ -20,8 +21,20 @@ struct QuantizedArrays {
   int bits, group_size;
 };
 
+/// A matrix, or a stack of them, in either form: packed, or row-contiguous
+/// floats (..., rows, cols) of float32, float16 or bfloat16.
+using AnyArrays = std::variant<QuantizedArrays, mx::array>;
+
+int rows_of(const AnyArrays& w);
+int cols_of(const AnyArrays& w);
+
 /// float32, float16 or bfloat16.
 bool is_float(mx::Dtype dtype);
+
+/// Evaluates the array; a copy where its rows are not contiguous. Does not ask
+/// MLX's own contiguous(), which may copy mapped weights all the same: it goes
+/// by the size of their buffers, which they do not have.
+mx::array row_contiguous(mx::array array);
 
 /// Why the CPU kernels cannot take these arrays, or "".
 std::string why_unsupported(const QuantizedArrays& w, const std::string& mode);

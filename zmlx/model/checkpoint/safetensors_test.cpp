@@ -99,6 +99,7 @@ TEST(SafetensorsHeader, TakesEveryDtype) {
 TEST(SafetensorsHeader, TakesEmptyFilesAndEmptyTensorsAnywhere) {
   EXPECT_EQ(message_of(file_of("{}")), "");
   EXPECT_EQ(message_of(file_of("{\"__metadata__\":{}}")), "");
+  EXPECT_EQ(message_of(file_of("{\"__metadata__\":null}")), "");
   const std::string text = "{" + tensor("a", "F32", "[0,4]", "[4,4]") + "," +
       tensor("b", "F32", "[1]", "[0,4]") + "," +
       tensor("c", "F32", "[2,0]", "[4,4]") + "," +

@@ -10,51 +10,64 @@ namespace {
 
 namespace mx = mlx::core;
 
-// What differs between the sizes of the LFM2-MoE family.
-struct Lfm2MoeSize {
-  int vocab, hidden, dense_inner, expert_inner;
-  int experts, experts_per_token, heads, kv_heads, positions, dense_layers;
+// What differs between the sizes of the LFM2 and LFM2-MoE families.
+struct Lfm2Size {
+  int vocab, hidden, dense_inner;
+  int heads, kv_heads, positions;
   std::vector<int> attention_layers;
+  // Of LFM2-MoE; LFM2 has no experts.
+  int expert_inner = 0, experts = 0, experts_per_token = 0, dense_layers = 0;
 };
 
 // Router gates keep 8 bits in every LFM2-MoE checkpoint that mlx_lm makes.
 const Quantization kGatePacking{8, 64, "affine"};
 
-bool is_attention(const Lfm2MoeSize& size, int layer) {
+bool is_attention(const Lfm2Size& size, int layer) {
   const auto& list = size.attention_layers;
   return std::find(list.begin(), list.end(), layer) != list.end();
 }
 
-Json lfm2_moe_config(const Lfm2MoeSize& size, int layers) {
+Json lfm2_config(const Lfm2Size& size, int layers) {
   Json types = Json::array();
   for (int i = 0; i < layers; ++i) {
     types.push_back(is_attention(size, i) ? "full_attention" : "conv");
   }
-  return {
-      {"model_type", "lfm2_moe"},
+  Json config = {
       {"vocab_size", size.vocab},
       {"hidden_size", size.hidden},
       {"intermediate_size", size.dense_inner},
-      {"moe_intermediate_size", size.expert_inner},
       {"num_hidden_layers", layers},
-      {"num_experts", size.experts},
-      {"num_experts_per_tok", size.experts_per_token},
-      {"norm_topk_prob", true},
       {"num_attention_heads", size.heads},
       {"num_key_value_heads", size.kv_heads},
       {"max_position_embeddings", size.positions},
-      {"use_expert_bias", true},
-      {"num_dense_layers", size.dense_layers},
       {"norm_eps", 1e-5},
       {"conv_bias", false},
       {"conv_L_cache", 3},
       {"rope_theta", 1000000.0},
-      {"routed_scaling_factor", 1.0},
       {"layer_types", types},
       {"eos_token_id", 7},
       {"bos_token_id", 1},
       {"pad_token_id", 0},
       {"tie_embedding", true}};
+  if (size.experts == 0) {
+    config.update(
+        {{"model_type", "lfm2"},
+         {"block_dim", size.hidden},
+         {"block_auto_adjust_ff_dim", false},
+         {"block_ffn_dim_multiplier", 1.0},
+         {"block_multiple_of", 256}});
+  } else {
+    config.update(
+        {{"model_type", "lfm2_moe"},
+         {"moe_intermediate_size", size.expert_inner},
+         {"num_experts", size.experts},
+         {"num_experts_per_tok", size.experts_per_token},
+         {"norm_topk_prob", true},
+         {"use_expert_bias", true},
+         {"num_dense_layers", size.dense_layers},
+         {"routed_scaling_factor", 1.0}});
+  }
+  return config;
 }
 
 // Collects the weights of one model.
@@ -81,7 +94,7 @@ struct Weights {
 
 void add_mixer(
     Weights& weights,
-    const Lfm2MoeSize& size,
+    const Lfm2Size& size,
     const std::string& layer,
     bool attention) {
   const int dim = size.hidden, head = dim / size.heads;
@@ -102,11 +115,17 @@ void add_mixer(
 
 void add_feed_forward(
     Weights& weights,
-    const Lfm2MoeSize& size,
+    const Lfm2Size& size,
     const std::string& layer,
     bool dense) {
   const int dim = size.hidden;
   const std::string path = layer + "feed_forward.";
+  if (size.experts == 0) {
+    weights.linear(path + "w1", {size.dense_inner, dim});
+    weights.linear(path + "w3", {size.dense_inner, dim});
+    weights.linear(path + "w2", {dim, size.dense_inner});
+    return;
+  }
   if (dense) {
     weights.linear(path + "gate_proj", {size.dense_inner, dim});
     weights.linear(path + "up_proj", {size.dense_inner, dim});
@@ -124,8 +143,7 @@ void add_feed_forward(
   weights.linear(experts + "down_proj", {n, dim, inner});
 }
 
-SynthModel
-lfm2_moe(const Lfm2MoeSize& size, int layers, const Quantization& packing) {
+SynthModel lfm2(const Lfm2Size& size, int layers, const Quantization& packing) {
   Weights weights{packing, {}};
   weights.linear("model.embed_tokens", {size.vocab, size.hidden});
   weights.plain("model.embedding_norm.weight", {size.hidden}, 1);
@@ -136,45 +154,58 @@ lfm2_moe(const Lfm2MoeSize& size, int layers, const Quantization& packing) {
     add_mixer(weights, size, layer, is_attention(size, i));
     add_feed_forward(weights, size, layer, i < size.dense_layers);
   }
-  return {lfm2_moe_config(size, layers), std::move(weights.list)};
+  return {lfm2_config(size, layers), std::move(weights.list)};
 }
 
-SynthModel lfm2_8b_a1b(int layers, const Quantization& packing) {
-  const Lfm2MoeSize size{
+SynthModel lfm2_1_2b(int layers, const Quantization& packing) {
+  const Lfm2Size size{
       .vocab = 65536,
       .hidden = 2048,
-      .dense_inner = 7168,
-      .expert_inner = 1792,
-      .experts = 32,
-      .experts_per_token = 4,
+      .dense_inner = 8192,
       .heads = 32,
       .kv_heads = 8,
       .positions = 128000,
-      .dense_layers = 2,
-      .attention_layers = {2, 6, 10, 14, 18, 21}};
-  return lfm2_moe(size, layers, packing);
+      .attention_layers = {2, 5, 8, 10, 12, 14}};
+  return lfm2(size, layers, packing);
+}
+
+SynthModel lfm2_8b_a1b(int layers, const Quantization& packing) {
+  const Lfm2Size size{
+      .vocab = 65536,
+      .hidden = 2048,
+      .dense_inner = 7168,
+      .heads = 32,
+      .kv_heads = 8,
+      .positions = 128000,
+      .attention_layers = {2, 6, 10, 14, 18, 21},
+      .expert_inner = 1792,
+      .experts = 32,
+      .experts_per_token = 4,
+      .dense_layers = 2};
+  return lfm2(size, layers, packing);
 }
 
 SynthModel lfm2_moe_tiny(int layers, const Quantization& packing) {
-  const Lfm2MoeSize size{
+  const Lfm2Size size{
       .vocab = 512,
       .hidden = 128,
       .dense_inner = 256,
-      .expert_inner = 128,
-      .experts = 8,
-      .experts_per_token = 2,
       .heads = 4,
       .kv_heads = 2,
       .positions = 2048,
-      .dense_layers = 1,
-      .attention_layers = {2}};
-  return lfm2_moe(size, layers, packing);
+      .attention_layers = {2},
+      .expert_inner = 128,
+      .experts = 8,
+      .experts_per_token = 2,
+      .dense_layers = 1};
+  return lfm2(size, layers, packing);
 }
 
 } // namespace
 
 const std::vector<SynthShape>& synth_shape_table() {
   static const std::vector<SynthShape> table = {
+      {"lfm2-1.2b", 16, 3, lfm2_1_2b},
       {"lfm2-8b-a1b", 24, 3, lfm2_8b_a1b},
       {"lfm2-moe-tiny", 4, 3, lfm2_moe_tiny},
   };

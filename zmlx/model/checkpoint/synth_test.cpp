@@ -172,9 +172,7 @@ TEST(Synth, CanLeaveOutTheLastLayers) {
   EXPECT_FALSE(model.has("model.layers.3.ffn_norm.weight"));
 }
 
-TEST(Synth, TheLargeShapeHasTheRealModelsSizes) {
-  const auto& table = synth_shape_table();
-  const SynthModel model = table[0].make(24, {4, 64, "affine"});
+uint64_t parameters_of(const SynthModel& model) {
   uint64_t parameters = 0;
   for (const auto& weight : model.weights) {
     uint64_t count = 1;
@@ -183,8 +181,16 @@ TEST(Synth, TheLargeShapeHasTheRealModelsSizes) {
     }
     parameters += count;
   }
-  EXPECT_EQ(parameters, 8339930560u);
-  EXPECT_EQ(model.config.at("layer_types").at(21), "full_attention");
+  return parameters;
+}
+
+TEST(Synth, TheLargeShapesHaveTheRealModelsSizes) {
+  const auto& table = synth_shape_table();
+  const SynthModel dense = table[0].make(16, {4, 64, "affine"});
+  EXPECT_EQ(parameters_of(dense), 1170340608u);
+  const SynthModel experts = table[1].make(24, {4, 64, "affine"});
+  EXPECT_EQ(parameters_of(experts), 8339930560u);
+  EXPECT_EQ(experts.config.at("layer_types").at(21), "full_attention");
 }
 
 TEST(Synth, RefusesBadOptions) {
@@ -192,7 +198,8 @@ TEST(Synth, RefusesBadOptions) {
   const std::string out = folder.file("m");
   EXPECT_EQ(
       message_of("lfm2-moe-tyni", out),
-      "[synth] shape must be one of lfm2-8b-a1b, lfm2-moe-tiny, got "
+      "[synth] shape must be one of lfm2-1.2b, lfm2-8b-a1b, "
+      "lfm2-moe-tiny, got "
       "'lfm2-moe-tyni'. Did you mean 'lfm2-moe-tiny'?");
   EXPECT_EQ(
       message_of(kTiny, out, packed("affine", 7, 64)),

@@ -9,14 +9,14 @@ namespace {
 
 class Embed : public CpuStage {
  public:
-  explicit Embed(const EmbedStage& stage) : table_(quant::view(stage.table)) {}
+  explicit Embed(const EmbedStage& stage) : table_(stage.table) {}
 
   void reserve(Workspace& work, int batch) const override {
-    work.h.reserve(batch, table_.cols);
-    work.normed.reserve(batch, table_.cols);
+    work.h.reserve(batch, table_.cols());
+    work.normed.reserve(batch, table_.cols());
   }
   uint64_t nbytes() const override {
-    return table_.nbytes() / static_cast<uint64_t>(table_.rows);
+    return table_.nbytes() / static_cast<uint64_t>(table_.rows());
   }
 
   void run(Lane& lane) const override {
@@ -25,11 +25,11 @@ class Embed : public CpuStage {
       // Negative ids count from the end, as in mx::take; what is outside gives
       // NaN logits rather than another token's.
       int64_t id = lane.work.step.tokens[b];
-      id += id < 0 ? table_.rows : 0;
-      if (id >= 0 && id < table_.rows) {
-        cpu::dequantize_row(table_, id, lane.work.h[b]);
+      id += id < 0 ? table_.rows() : 0;
+      if (id >= 0 && id < table_.rows()) {
+        table_.copy_row(id, lane.work.h[b]);
       } else {
-        std::fill_n(lane.work.h[b], table_.cols, NAN);
+        std::fill_n(lane.work.h[b], table_.cols(), NAN);
       }
     }
   }
@@ -38,7 +38,7 @@ class Embed : public CpuStage {
   }
 
  private:
-  cpu::PackedMatrix table_;
+  MatrixView table_;
 };
 
 class Head : public CpuStage {
@@ -56,27 +56,25 @@ class Head : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.h);
-    const Blocks blocks(out_.view.rows, lane.team.size());
+    const Blocks blocks(out_.view.rows(), lane.team.size());
     lane.tasks(
         phase_,
         blocks.count(),
-        [&](int64_t task) {
-          return cpu::RowsAhead(out_.view, blocks[task].begin);
-        },
+        [&](int64_t task) { return out_.view.ahead(blocks[task].begin); },
         [&](int64_t task, const cpu::RowsAhead& next) {
           logits(lane, blocks[task], next);
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return {
-        out_.view, Blocks(out_.view.rows, lane.team.size())[lane.thread].begin};
+    return out_.view.ahead(
+        Blocks(out_.view.rows(), lane.team.size())[lane.thread].begin);
   }
 
  private:
   void logits(Lane& lane, Range rows, const cpu::RowsAhead& next) const {
     std::vector<float*> out;
     for (int b = 0; b < lane.batch(); ++b) {
-      out.push_back(lane.work.step.logits + b * out_.view.rows + rows.begin);
+      out.push_back(lane.work.step.logits + b * out_.view.rows() + rows.begin);
     }
     multiply(
         out_.view,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/model/decode/cpu_workspace.h"
 
 namespace zmlx::decode {
@@ -22,10 +23,14 @@ struct ArraysOf {
       visit(*array);
     }
   }
-  void one(const quant::QuantizedArrays& w) const {
-    visit(w.words);
-    visit(w.scales);
-    visit(w.biases);
+  void one(const Weight& weight) const {
+    if (const auto* packed = std::get_if<quant::QuantizedArrays>(&weight)) {
+      visit(packed->words);
+      visit(packed->scales);
+      visit(packed->biases);
+    } else {
+      visit(std::get<mx::array>(weight));
+    }
   }
   void one(const Projection& projection) const {
     one(projection.weight);
@@ -161,8 +166,10 @@ class CpuExecutor::Impl {
  private:
   void start(const Step& step) {
     work_.step = step;
-    if (step.batch > batch_) {
-      batch_ = step.batch;
+    const int64_t chunks = cpu::attention_chunks(step.position + 1);
+    if (step.batch > batch_ || chunks > chunks_) {
+      batch_ = std::max(batch_, step.batch);
+      chunks_ = std::max(chunks_, chunks);
       work_.x.reserve(batch_);
       work_.hidden_prepared.reserve(batch_ * work_.most_top_k);
       for (const auto& stage : stages_) {
@@ -181,7 +188,8 @@ class CpuExecutor::Impl {
   std::mutex mutex_;
   Workspace work_;
   std::vector<CpuStagePtr> stages_;
-  int batch_ = 0;
+  int batch_ = 0; // the largest so far
+  int64_t chunks_ = 0; // likewise, of attention
   bool timing_ = false;
   int64_t steps_ = 0;
   std::vector<double> seconds_; // a stage

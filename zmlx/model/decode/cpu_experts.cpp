@@ -37,17 +37,16 @@ class Router {
         bias_(data_of(router.bias)) {}
 
   Range part(const Lane& lane) const {
-    return lane.share_of(matrix.view.rows, 4);
+    return lane.share_of(matrix.view.rows(), 4);
   }
 
   /// Every thread ends with the same routing.
   void run(Lane& lane) const {
     auto& scores = lane.work.scores;
-    const int64_t rows = matrix.view.rows;
+    const int64_t rows = matrix.view.rows();
     const auto mine = part(lane); // a small matrix: equal parts
     for (int b = 0; b < lane.batch(); ++b) {
-      cpu::matvec(
-          matrix.view,
+      matrix.view.matvec(
           lane.work.x[matrix.pool_index][static_cast<size_t>(b)],
           mine.begin,
           mine.end,
@@ -93,9 +92,9 @@ class Experts : public CpuStage {
   }
 
   void reserve(Workspace& work, int batch) const override {
-    work.hidden.reserve(batch * top_k_, gate_.view.rows);
+    work.hidden.reserve(batch * top_k_, gate_.view.rows());
     if (router_) {
-      work.scores.reserve(batch, router_->matrix.view.rows);
+      work.scores.reserve(batch, router_->matrix.view.rows());
     }
   }
   uint64_t nbytes() const override {
@@ -114,7 +113,7 @@ class Experts : public CpuStage {
     }
     group_pairs(lane.routing);
     const auto& groups = lane.routing.groups;
-    const Blocks blocks(gate_.view.rows, lane.team.size());
+    const Blocks blocks(gate_.view.rows(), lane.team.size());
     const auto group_of = [&](int64_t task) -> const Routing::Group& {
       return groups[static_cast<size_t>(task / blocks.count())];
     };
@@ -122,9 +121,8 @@ class Experts : public CpuStage {
         phase_,
         static_cast<int64_t>(groups.size()) * blocks.count(),
         [&](int64_t task) {
-          return cpu::RowsAhead(
-              gate_.view.at(group_of(task).expert),
-              blocks[task % blocks.count()].begin);
+          return gate_.view.at(group_of(task).expert)
+              .ahead(blocks[task % blocks.count()].begin);
         },
         [&](int64_t task, const cpu::RowsAhead& next) {
           hidden_of(lane, group_of(task), blocks[task % blocks.count()], next);
@@ -132,11 +130,10 @@ class Experts : public CpuStage {
   }
   cpu::RowsAhead first(const Lane& lane) const override {
     if (router_) {
-      return {router_->matrix.view, router_->part(lane).begin};
+      return router_->matrix.view.ahead(router_->part(lane).begin);
     }
-    return {
-        gate_.view,
-        Blocks(gate_.view.rows, lane.team.size())[lane.thread].begin};
+    return gate_.view.ahead(
+        Blocks(gate_.view.rows(), lane.team.size())[lane.thread].begin);
   }
 
  private:
@@ -167,7 +164,7 @@ class Experts : public CpuStage {
           out.data(),
           then);
     };
-    multiply_by(gate_, gate_out, {up_.view.at(group.expert), rows.begin});
+    multiply_by(gate_, gate_out, up_.view.at(group.expert).ahead(rows.begin));
     multiply_by(up_, up_out, next);
     for (int i = 0; i < group.count; ++i) {
       cpu::silu_mul(gate_out[i], up_out[i], gate_out[i], count);
@@ -196,7 +193,7 @@ class Combine : public CpuStage {
   void run(Lane& lane) const override {
     const auto pairs = static_cast<int64_t>(lane.routing.ids.size());
     prepare(lane, pairs);
-    const Blocks blocks(down_.view.rows, lane.team.size());
+    const Blocks blocks(down_.view.rows(), lane.team.size());
     lane.tasks(
         phase_,
         blocks.count(),
@@ -206,13 +203,13 @@ class Combine : public CpuStage {
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    const Blocks blocks(down_.view.rows, lane.team.size());
+    const Blocks blocks(down_.view.rows(), lane.team.size());
     return ahead(lane, 0, blocks[lane.thread].begin);
   }
 
  private:
   void prepare(Lane& lane, int64_t pairs) const {
-    const int64_t cols = down_.view.cols, chunks = (cols + 127) / 128;
+    const int64_t cols = down_.view.cols(), chunks = (cols + 127) / 128;
     auto& prepared = lane.work.hidden_prepared[down_.pool_index];
     const auto mine = lane.share_of(pairs * chunks, 1);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
@@ -224,7 +221,7 @@ class Combine : public CpuStage {
   }
 
   cpu::RowsAhead ahead(const Lane& lane, size_t group, int64_t row) const {
-    return {down_.view.at(lane.routing.groups[group].expert), row};
+    return down_.view.at(lane.routing.groups[group].expert).ahead(row);
   }
 
   void combine(

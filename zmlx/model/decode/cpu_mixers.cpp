@@ -2,7 +2,6 @@
 // Stages around the sequence mixers: short convolution, attention, and the
 // projection that adds their result to the residual stream.
 #include <cmath>
-#include <cstring>
 
 #include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/kernels/common/vector_math.h"
@@ -63,15 +62,13 @@ class Conv : public CpuStage {
     lane.tasks(
         phase_,
         blocks.count(),
-        [&](int64_t task) {
-          return cpu::RowsAhead(in_.view, blocks[task].begin);
-        },
+        [&](int64_t task) { return in_.view.ahead(blocks[task].begin); },
         [&](int64_t task, const cpu::RowsAhead& next) {
           channels(lane, blocks[task], next);
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return {in_.view, Blocks(dim_, lane.team.size())[lane.thread].begin};
+    return in_.view.ahead(Blocks(dim_, lane.team.size())[lane.thread].begin);
   }
 
  private:
@@ -88,7 +85,7 @@ class Conv : public CpuStage {
           in_,
           in_bias_,
           {row, row + count},
-          third < 2 ? cpu::RowsAhead(in_.view, row + dim_) : next,
+          third < 2 ? in_.view.ahead(row + dim_) : next,
           [&](int b) { return parts + (third * batch + b) * count - row; });
     }
     for (int b = 0; b < batch; ++b) {
@@ -149,9 +146,9 @@ class Qkv : public CpuStage {
         phase_(work.add_phase()) {}
 
   void reserve(Workspace& work, int batch) const override {
-    work.queries.reserve(batch, parts_[0].matrix.view.rows);
-    work.keys.reserve(batch, parts_[1].matrix.view.rows);
-    work.values.reserve(batch, parts_[2].matrix.view.rows);
+    work.queries.reserve(batch, parts_[0].matrix.view.rows());
+    work.keys.reserve(batch, parts_[1].matrix.view.rows());
+    work.values.reserve(batch, parts_[2].matrix.view.rows());
   }
   uint64_t nbytes() const override {
     uint64_t sum = 0;
@@ -174,7 +171,7 @@ class Qkv : public CpuStage {
         [&](int64_t task, const cpu::RowsAhead& next) {
           int64_t first = 0;
           for (int i = 0; i < 3; ++i) {
-            const int64_t rows = parts_[i].matrix.view.rows;
+            const int64_t rows = parts_[i].matrix.view.rows();
             const Range mine = {
                 std::max(blocks[task].begin, first) - first,
                 std::min(blocks[task].end, first + rows) - first};
@@ -199,17 +196,17 @@ class Qkv : public CpuStage {
   int64_t num_rows() const {
     int64_t total = 0;
     for (const auto& part : parts_) {
-      total += part.matrix.view.rows;
+      total += part.matrix.view.rows();
     }
     return total;
   }
   // Rows of the three matrices one after the other.
   cpu::RowsAhead ahead(int64_t row) const {
     for (const auto& part : parts_) {
-      if (row < part.matrix.view.rows) {
-        return {part.matrix.view, row};
+      if (row < part.matrix.view.rows()) {
+        return part.matrix.view.ahead(row);
       }
-      row -= part.matrix.view.rows;
+      row -= part.matrix.view.rows();
     }
     return {};
   }
@@ -233,37 +230,75 @@ class Attend : public CpuStage {
         rotation_(
             static_cast<size_t>(
                 work.add_rotation(spec_.rope_theta, spec_.head_dim))),
-        phase_(work.add_phase()) {}
+        head_phase_(work.add_phase()),
+        chunk_phase_(work.add_phase()) {}
 
   void reserve(Workspace& work, int batch) const override {
     work.mixed.reserve(batch, int64_t{spec_.heads} * spec_.head_dim);
+    work.partials.reserve(
+        batch * spec_.kv_heads,
+        cpu::attention_chunks(work.step.position + 1) * partial_size());
   }
   uint64_t nbytes() const override {
     return 0;
-  }
-
-  void run(Lane& lane) const override {
-    const int heads = spec_.kv_heads;
-    lane.tasks(
-        phase_,
-        int64_t{lane.batch()} * heads,
-        [](int64_t) { return cpu::RowsAhead(); },
-        [&](int64_t task, const cpu::RowsAhead&) {
-          one_head(
-              lane,
-              static_cast<int>(task / heads),
-              static_cast<int>(task % heads));
-        });
   }
   cpu::RowsAhead first(const Lane&) const override {
     return {};
   }
 
+  void run(Lane& lane) const override {
+    const int64_t heads = int64_t{lane.batch()} * spec_.kv_heads;
+    const int64_t chunks = cpu::attention_chunks(seen(lane));
+    const auto for_each = [&](int phase, int64_t count, const auto& work) {
+      lane.tasks(
+          phase,
+          count,
+          [](int64_t) { return cpu::RowsAhead(); },
+          [&](int64_t task, const cpu::RowsAhead&) { work(task); });
+    };
+    // A short context is one chunk: each head is done by one thread at once.
+    for_each(head_phase_, heads, [&](int64_t head) {
+      append(lane, head);
+      if (chunks == 1) {
+        attend(lane, head, 0);
+        merge(lane, head, 1);
+      }
+    });
+    if (chunks == 1) {
+      return;
+    }
+    lane.team.barrier();
+    for_each(chunk_phase_, heads * chunks, [&](int64_t task) {
+      attend(lane, task / chunks, task % chunks);
+    });
+    lane.team.barrier();
+    const auto mine = lane.share_of(heads, 1);
+    for (int64_t head = mine.begin; head < mine.end; ++head) {
+      merge(lane, head, chunks);
+    }
+  }
+
  private:
+  int group() const {
+    return spec_.heads / spec_.kv_heads;
+  }
+  int64_t partial_size() const {
+    return cpu::partial_size(group(), spec_.head_dim);
+  }
+  static int64_t seen(const Lane& lane) {
+    return int64_t{lane.work.step.position} + 1;
+  }
+  // The queries, and then the results, of the heads that share keys.
+  float* heads_of(Rows& rows, int64_t head) const {
+    return rows[head / spec_.kv_heads] +
+        head % spec_.kv_heads * group() * spec_.head_dim;
+  }
+
   void norm_and_rotate(
       const Rotation& rotation,
-      const float* x,
       const float* weight,
+      float scale,
+      const float* x,
       float* out) const {
     const int dim = spec_.head_dim, half = dim / 2;
     const float mean = cpu::dot(x, x, dim) / static_cast<float>(dim);
@@ -271,68 +306,61 @@ class Attend : public CpuStage {
         x, 1.0f / std::sqrt(mean + spec_.norm_eps), weight, out, dim);
     for (int i = 0; i < half; ++i) {
       const float a = out[i], b = out[i + half];
-      out[i] = a * rotation.cosines[i] - b * rotation.sines[i];
-      out[i + half] = a * rotation.sines[i] + b * rotation.cosines[i];
+      out[i] = scale * (a * rotation.cosines[i] - b * rotation.sines[i]);
+      out[i + half] = scale * (a * rotation.sines[i] + b * rotation.cosines[i]);
     }
   }
 
-  // Appends the key and value of one head, then attends with its queries.
-  void one_head(Lane& lane, int b, int kv_head) const {
-    const int dim = spec_.head_dim, group = spec_.heads / spec_.kv_heads;
+  // The new key and value of a head go to the cache; its queries are rotated
+  // and scaled in place.
+  void append(Lane& lane, int64_t head) const {
+    const int dim = spec_.head_dim;
     const LayerState& state = lane.work.step.layers[layer_];
     const Rotation& rotation = lane.work.rotations[rotation_];
-    const int64_t first =
-        (int64_t{b} * spec_.kv_heads + kv_head) * state.capacity * dim;
-    float* keys = state.keys + first;
-    float* values = state.values + first;
-    const int64_t position = lane.work.step.position;
+    const int64_t b = head / spec_.kv_heads;
+    const int64_t column = head % spec_.kv_heads * dim;
+    const int64_t to = (head * state.capacity + seen(lane) - 1) * dim;
     norm_and_rotate(
-        rotation,
-        lane.work.keys[b] + kv_head * dim,
-        key_norm_,
-        keys + position * dim);
-    std::memcpy(
-        values + position * dim,
-        lane.work.values[b] + kv_head * dim,
-        sizeof(float) * static_cast<size_t>(dim));
-    // All queries of the head at once, so that the cache is read once.
-    const int64_t seen = position + 1, chunks = cpu::attention_chunks(seen);
-    const int64_t stride = cpu::partial_size(group, dim);
-    float* queries = lane.floats(int64_t{group} * dim + chunks * stride);
-    float* partials = queries + int64_t{group} * dim;
+        rotation, key_norm_, 1, lane.work.keys[b] + column, state.keys + to);
+    std::copy_n(lane.work.values[b] + column, dim, state.values + to);
+    float* queries = heads_of(lane.work.queries, head);
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-    for (int i = 0; i < group; ++i) {
+    for (int i = 0; i < group(); ++i) {
       float* query = queries + i * dim;
-      norm_and_rotate(
-          rotation,
-          lane.work.queries[b] + (kv_head * group + i) * dim,
-          query_norm_,
-          query);
-      for (int j = 0; j < dim; ++j) {
-        query[j] *= scale;
-      }
+      norm_and_rotate(rotation, query_norm_, scale, query, query);
     }
-    cpu::CachedHead head;
-    head.keys.floats = keys;
-    head.values.floats = values;
-    head.head_dim = dim;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      cpu::attend_chunk(
-          head, queries, group, chunk, seen, partials + chunk * stride);
-    }
+  }
+
+  void attend(Lane& lane, int64_t head, int64_t chunk) const {
+    const LayerState& state = lane.work.step.layers[layer_];
+    const int64_t first = head * state.capacity * spec_.head_dim;
+    cpu::CachedHead cached;
+    cached.keys.floats = state.keys + first;
+    cached.values.floats = state.values + first;
+    cached.head_dim = spec_.head_dim;
+    cpu::attend_chunk(
+        cached,
+        heads_of(lane.work.queries, head),
+        group(),
+        chunk,
+        seen(lane),
+        lane.work.partials[head] + chunk * partial_size());
+  }
+
+  void merge(Lane& lane, int64_t head, int64_t chunks) const {
     cpu::merge_chunks(
-        partials,
-        stride,
+        lane.work.partials[head],
+        partial_size(),
         chunks,
-        group,
-        dim,
-        lane.work.mixed[b] + int64_t{kv_head} * group * dim);
+        group(),
+        spec_.head_dim,
+        heads_of(lane.work.mixed, head));
   }
 
   attention::Spec spec_;
   const float *query_norm_, *key_norm_;
   size_t layer_, rotation_;
-  int phase_;
+  int head_phase_, chunk_phase_;
 };
 
 class Mix : public CpuStage {
@@ -350,13 +378,11 @@ class Mix : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.mixed);
-    const Blocks blocks(out_.view.rows, lane.team.size());
+    const Blocks blocks(out_.view.rows(), lane.team.size());
     lane.tasks(
         phase_,
         blocks.count(),
-        [&](int64_t task) {
-          return cpu::RowsAhead(out_.view, blocks[task].begin);
-        },
+        [&](int64_t task) { return out_.view.ahead(blocks[task].begin); },
         [&](int64_t task, const cpu::RowsAhead& next) {
           const Range mine = blocks[task];
           const int64_t count = mine.end - mine.begin;
@@ -370,8 +396,8 @@ class Mix : public CpuStage {
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return {
-        out_.view, Blocks(out_.view.rows, lane.team.size())[lane.thread].begin};
+    return out_.view.ahead(
+        Blocks(out_.view.rows(), lane.team.size())[lane.thread].begin);
   }
 
  private:

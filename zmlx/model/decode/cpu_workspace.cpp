@@ -6,13 +6,6 @@
 #include "zmlx/kernels/common/vector_math.h"
 
 namespace zmlx::decode {
-namespace {
-
-// Rows of a matrix that stay in L1 and L2 while several vectors pass over them.
-constexpr int64_t kRowsAPass = 16;
-
-} // namespace
-
 int Workspace::add_rotation(float theta, int head_dim) {
   for (size_t i = 0; i < rotations.size(); ++i) {
     if (rotations[i].theta == theta && rotations[i].head_dim == head_dim) {
@@ -28,7 +21,7 @@ int Workspace::add_rotation(float theta, int head_dim) {
 Preparation::Preparation(
     const Norm* norm,
     std::initializer_list<const Matrix*> matrices)
-    : cols_((*matrices.begin())->view.cols) {
+    : cols_((*matrices.begin())->view.cols()) {
   if (norm) {
     weight_ = norm->weight.data<float>();
     eps_ = norm->eps;
@@ -65,31 +58,6 @@ void Preparation::run(Lane& lane, Rows& rows) const {
     }
   }
   lane.team.barrier();
-}
-
-void multiply(
-    const cpu::PackedMatrix& w,
-    const std::vector<cpu::PreparedVector>& vectors,
-    const int* indices,
-    int64_t count,
-    Range rows,
-    float* const* out,
-    const cpu::RowsAhead& next) {
-  const int64_t step = count == 1 ? rows.end - rows.begin : kRowsAPass;
-  for (int64_t row = rows.begin; row < rows.end; row += step) {
-    const int64_t end = std::min(rows.end, row + step);
-    for (int64_t i = 0; i < count; ++i) {
-      cpu::matvec(
-          w,
-          vectors[static_cast<size_t>(indices ? indices[i] : i)],
-          row,
-          end,
-          out[i] + (row - rows.begin),
-          i + 1 < count        ? cpu::RowsAhead()
-              : end < rows.end ? cpu::RowsAhead(w, end)
-                               : next);
-    }
-  }
 }
 
 } // namespace zmlx::decode

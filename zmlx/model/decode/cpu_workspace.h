@@ -10,9 +10,8 @@
 #include <vector>
 
 #include "zmlx/kernels/common/aligned.h"
-#include "zmlx/kernels/common/matvec.h"
 #include "zmlx/model/decode/cpu_executor.h"
-#include "zmlx/runtime/thread_team.h"
+#include "zmlx/model/decode/cpu_matrix.h"
 
 namespace zmlx::decode {
 
@@ -33,54 +32,6 @@ class Rows {
   AlignedVector<float> values_;
   int64_t width_ = 0;
   int count_ = 0;
-};
-
-/// What a vector must be prepared for: matrices that agree in this share it.
-struct Format {
-  int64_t cols;
-  int bits, group_size;
-
-  explicit Format(const cpu::PackedMatrix& w)
-      : cols(w.cols), bits(w.bits), group_size(w.group_size) {}
-  bool operator==(const Format& other) const {
-    return cols == other.cols && (bits == 4) == (other.bits == 4) &&
-        group_size == other.group_size;
-  }
-};
-
-/// Vectors prepared for matrices, a list of rows for each format in use.
-class PreparedPool {
- public:
-  /// The index of a format, added when it is new.
-  int index_of(const cpu::PackedMatrix& w) {
-    const Format format(w);
-    const auto found = std::find_if(all_.begin(), all_.end(), [&](auto& one) {
-      return one.format == format;
-    });
-    if (found != all_.end()) {
-      return static_cast<int>(found - all_.begin());
-    }
-    all_.push_back({format, {}});
-    return static_cast<int>(all_.size()) - 1;
-  }
-  void reserve(int rows) {
-    for (auto& one : all_) {
-      while (one.rows.size() < static_cast<size_t>(rows)) {
-        one.rows.emplace_back().reserve(
-            one.format.cols, one.format.bits, one.format.group_size);
-      }
-    }
-  }
-  std::vector<cpu::PreparedVector>& operator[](int index) {
-    return all_[static_cast<size_t>(index)].rows;
-  }
-
- private:
-  struct Prepared {
-    Format format;
-    std::vector<cpu::PreparedVector> rows;
-  };
-  std::vector<Prepared> all_;
 };
 
 /// The experts of a step: pairs of a sequence and one of its experts, and the
@@ -109,6 +60,7 @@ struct Workspace {
   Rows normed; // its norm
   Rows mixed; // what a mixer hands on
   Rows queries, keys, values;
+  Rows partials; // of attention: a row a sequence and key head
   Rows scores; // of the router
   Rows hidden; // a row a pair
   PreparedPool x; // of normed or mixed
@@ -192,16 +144,6 @@ struct Blocks {
   }
 };
 
-/// A matrix (or a stack of them) of a stage, and where vectors prepared for it
-/// are.
-struct Matrix {
-  cpu::PackedMatrix view;
-  int pool_index = 0;
-
-  Matrix(const quant::QuantizedArrays& arrays, PreparedPool& pool)
-      : view(quant::view(arrays)), pool_index(pool.index_of(view)) {}
-};
-
 /// Prepares norm(rows), or the rows themselves without one, for matrices of
 /// some pool indices of Workspace::x. Ends with a barrier.
 class Preparation {
@@ -216,17 +158,6 @@ class Preparation {
   int64_t cols_;
 };
 
-/// out[i][row - begin] = (W x)[row] for vectors x = vectors[indices ?
-/// indices[i] : i], i < count.
-void multiply(
-    const cpu::PackedMatrix& w,
-    const std::vector<cpu::PreparedVector>& vectors,
-    const int* indices,
-    int64_t count,
-    Range rows,
-    float* const* out,
-    const cpu::RowsAhead& next);
-
 /// The values of an optional bias, or null.
 inline const float* data_of(const std::optional<mx::array>& bias) {
   return bias ? bias->data<float>() : nullptr;
@@ -240,7 +171,7 @@ class CpuStage {
   virtual void run(Lane& lane) const = 0;
   /// The weights that a thread reads first, as far as they are known before.
   virtual cpu::RowsAhead first(const Lane& lane) const = 0;
-  /// Grows the workspace for a batch.
+  /// Grows the workspace for a batch at the step's position.
   virtual void reserve(Workspace& work, int batch) const = 0;
   /// Bytes of weights that one sequence's step reads.
   virtual uint64_t nbytes() const = 0;

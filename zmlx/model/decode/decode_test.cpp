@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 // The decode program on the demo model against stock MLX.
 #include <cmath>
+#include <filesystem>
 #include <thread>
+#include <unordered_map>
 
 #include <gtest/gtest.h>
 
+#include "tests/checkpoint/temporary_folder.h"
+#include "zmlx/model/checkpoint/checkpoint.h"
 #include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/decode/lower.h"
 #include "zmlx/model/model.h"
@@ -229,6 +233,101 @@ TEST(DecodeStep, IsLeftOutAtOtherActivationsWithAReason) {
   ASSERT_EQ(done.skipped.size(), 1u);
   EXPECT_NE(done.skipped[0].reason.find("float32"), std::string::npos);
 }
+
+/// Which of the demo model's packed weights to store as floats, by a part of
+/// their path, and as which.
+struct Unpacked {
+  const char* part;
+  mx::Dtype dtype;
+
+  friend void PrintTo(const Unpacked& unpacked, std::ostream* out) {
+    *out << '\'' << unpacked.part << "' as " << unpacked.dtype;
+  }
+};
+
+void write_unpacked(const std::string& folder, const Unpacked& unpacked) {
+  const auto demo = Checkpoint::open(ZMLX_SOURCE_DIR "/models/demo");
+  std::filesystem::copy_file(
+      demo.folder() + "/config.json", folder + "/config.json");
+  std::unordered_map<std::string, mx::array> tensors;
+  for (const auto& name : demo.names()) {
+    const auto path = name.substr(0, name.rfind('.'));
+    const auto packing = demo.quantization_of(path);
+    if (!packing || path.find(unpacked.part) == std::string::npos) {
+      tensors.emplace(name, demo.tensor(name));
+    } else if (name.ends_with(".weight")) {
+      const auto values = mx::dequantize(
+          demo.tensor(name),
+          demo.tensor(path + ".scales"),
+          demo.tensor(path + ".biases"),
+          packing->group_size,
+          packing->bits);
+      tensors.emplace(name, mx::astype(values, unpacked.dtype));
+    }
+  }
+  mx::save_safetensors(folder + "/model.safetensors", tensors);
+}
+
+class UnpackedDecodeStep : public testing::TestWithParam<Unpacked> {
+ protected:
+  UnpackedDecodeStep() {
+    write_unpacked(folder_.path(), GetParam());
+  }
+  std::unique_ptr<Model> stock() const {
+    LoadOptions options;
+    options.skip_tokenizer = true;
+    return load(folder_.path(), options);
+  }
+  std::unique_ptr<Model> fused() const {
+    auto model = stock();
+    const auto done = patch(*model, {.patterns = {"decode_step"}});
+    EXPECT_EQ(done.installed.size(), 1u) << done.summary();
+    return model;
+  }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+TEST_P(UnpackedDecodeStep, EqualsStock) {
+  const auto expected = stock(), model = fused();
+  for (const int batch : {1, 3}) {
+    const auto prompt = tokens({5, 9, 200, 31, 7, 400}, batch);
+    const std::vector<mx::array> steps = {
+        tokens(std::vector<int>(batch, 700), batch),
+        tokens(std::vector<int>(batch, 11), batch)};
+    EXPECT_LT(
+        largest_difference(
+            run(*expected->network, prompt, steps),
+            run(*model->network, prompt, steps)),
+        1e-4)
+        << batch;
+  }
+}
+
+TEST_P(UnpackedDecodeStep, IsBitwiseTheSameForAnyNumberOfThreads) {
+  const auto model = fused();
+  const int before = num_threads();
+  std::vector<std::vector<float>> results;
+  for (const int threads : {1, 2, 3}) {
+    set_num_threads(threads);
+    results.push_back(
+        run(*model->network, tokens({5, 9, 200, 31}, 2), {tokens({8, 90}, 2)}));
+  }
+  set_num_threads(before);
+  EXPECT_EQ(results[1], results[0]);
+  EXPECT_EQ(results[2], results[0]);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Weights,
+    UnpackedDecodeStep,
+    testing::Values(
+        Unpacked{"", mx::float32},
+        Unpacked{"", mx::bfloat16},
+        Unpacked{"feed_forward.gate", mx::float16},
+        Unpacked{"_proj", mx::bfloat16},
+        Unpacked{"embed_tokens", mx::float16}));
 
 } // namespace
 } // namespace zmlx::decode

@@ -5,6 +5,7 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/model/decode/cpu_step.h"
+#include "zmlx/model/decode/cuda_step.h"
 #include "zmlx/model/quantized_cache.h"
 
 namespace zmlx::decode {
@@ -42,12 +43,15 @@ void check_step(
 
 } // namespace
 
-std::shared_ptr<StepExecutor> make_executor(
-    std::shared_ptr<const Program> program) {
+MadeExecutor make_executor(std::shared_ptr<const Program> program) {
   if (mx::default_device() == mx::Device(mx::Device::cpu)) {
-    return std::make_shared<CpuStep>(std::move(program));
+    return {std::make_shared<CpuStep>(std::move(program)), ""};
   }
-  return nullptr;
+  auto reason = why_no_cuda_step(*program);
+  if (!reason.empty()) {
+    return {nullptr, std::move(reason)};
+  }
+  return {std::make_shared<CudaStep>(std::move(program)), ""};
 }
 
 FusedNetwork::FusedNetwork(
@@ -66,6 +70,7 @@ FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
         return dynamic_cast<const QuantizedKVCache*>(layer.get()) != nullptr;
       });
   if (tokens.shape(1) != 1 || cache.empty() || quantized) {
+    executor->settle();
     return stock->forward(tokens, cache, last_only);
   }
   check_step(tokens, cache, max_positions_);

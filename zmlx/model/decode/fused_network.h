@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "zmlx/model/decode/program.h"
 #include "zmlx/model/model.h"
@@ -15,6 +16,8 @@ class StepExecutor {
  public:
   virtual ~StepExecutor() = default;
   virtual mx::array forward(const mx::array& tokens, Cache& cache) = 0;
+  /// Ends steps under way, before others use their caches.
+  virtual void settle() {}
 
   /// Measures the stages of the steps that follow, from zero.
   virtual void start_timing() {}
@@ -25,9 +28,13 @@ class StepExecutor {
   }
 };
 
-/// The executor of the default device, or null when it has none.
-std::shared_ptr<StepExecutor> make_executor(
-    std::shared_ptr<const Program> program);
+/// The executor of the default device, or why it has none.
+struct MadeExecutor {
+  std::shared_ptr<StepExecutor> executor;
+  std::string reason;
+};
+
+MadeExecutor make_executor(std::shared_ptr<const Program> program);
 
 /// Stands for `stock`: one token a sequence with a cache goes through the
 /// executor, everything else through stock.

@@ -32,25 +32,30 @@ std::optional<mx::array> as_float(const std::optional<mx::array>& array) {
   return array ? std::optional(as_float(*array)) : std::nullopt;
 }
 
-template <class Weight>
-quant::QuantizedArrays arrays_of(const Weight& weight) {
-  auto packed = packed_arrays(weight);
-  if (!packed.arrays) {
-    throw Unsupported{packed.reason};
+template <class Source>
+StoredArrays stored(const Source& source) {
+  auto stored = stored_arrays(source);
+  if (!stored.arrays) {
+    throw Unsupported{stored.reason};
   }
-  return *packed.arrays;
+  return stored;
 }
 
-quant::QuantizedArrays without_bias(const LayerSlot& layer) {
-  if (packed_arrays(layer).bias) {
+Weight weight_of(const std::variant<DenseWeight, PackedWeight>& weight) {
+  return *stored(weight).arrays;
+}
+
+Weight without_bias(const LayerSlot& layer) {
+  auto [arrays, bias, reason] = stored(layer);
+  if (bias) {
     throw Unsupported{"its projections must have no bias"};
   }
-  return arrays_of(layer);
+  return *std::move(arrays);
 }
 
 Projection projection(const LayerSlot& layer) {
-  auto arrays = arrays_of(layer);
-  return {std::move(arrays), as_float(packed_arrays(layer).bias)};
+  auto [arrays, bias, reason] = stored(layer);
+  return {*std::move(arrays), as_float(bias)};
 }
 
 Norm norm(const LayerSlot& layer) {
@@ -61,8 +66,8 @@ Norm norm(const LayerSlot& layer) {
 class Builder {
  public:
   void embed(const Embedding& embedding) {
-    auto table = arrays_of(embedding.weight);
-    program.dim = static_cast<int>(quant::view(table).cols);
+    auto table = weight_of(embedding.weight);
+    program.dim = quant::cols_of(table);
     push(EmbedStage{std::move(table)});
   }
 
@@ -127,9 +132,9 @@ class Builder {
             norm(before),
             ExpertsStage::Router{
                 moe.router, without_bias(moe.gate), as_float(moe.expert_bias)},
-            arrays_of(experts.gate_proj.weight),
-            arrays_of(experts.up_proj.weight)});
-    push(CombineStage{arrays_of(experts.down_proj.weight)});
+            weight_of(experts.gate_proj.weight),
+            weight_of(experts.up_proj.weight)});
+    push(CombineStage{weight_of(experts.down_proj.weight)});
   }
 
   void head(const LayerSlot& before, const LayerSlot& slot) {

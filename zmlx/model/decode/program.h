@@ -24,16 +24,19 @@ struct Norm {
   float eps;
 };
 
+/// A (rows, cols) matrix as stored, or a stack (experts, rows, cols) of them.
+using Weight = quant::AnyArrays;
+
 /// y = W x + bias; bias (rows) float32.
 struct Projection {
-  quant::QuantizedArrays weight;
+  Weight weight;
   std::optional<mx::array> bias = std::nullopt;
 
   int rows() const {
-    return weight.words.shape(-2);
+    return quant::rows_of(weight);
   }
   int cols() const {
-    return static_cast<int>(int64_t{weight.words.shape(-1)} * 32 / weight.bits);
+    return quant::cols_of(weight);
   }
 };
 
@@ -42,7 +45,7 @@ struct Projection {
 
 /// h = row of the table.
 struct EmbedStage {
-  quant::QuantizedArrays table;
+  Weight table;
 };
 
 /// m = C * conv(B * x) with B, C, x the thirds of in(norm(h)), as LFM2's gated
@@ -79,17 +82,17 @@ struct MixStage {
 struct ExpertsStage {
   struct Router {
     moe::RouterSpec spec;
-    quant::QuantizedArrays weight; // (experts, dim)
+    Weight weight; // (experts, dim)
     std::optional<mx::array> bias; // (experts) float32, for the selection
   };
   Norm norm;
   std::optional<Router> router;
-  quant::QuantizedArrays gate, up; // (experts, hidden, dim)
+  Weight gate, up; // (experts, hidden, dim)
 };
 
 /// h += sum over the chosen experts of weight * down(hidden).
 struct CombineStage {
-  quant::QuantizedArrays down; // (experts, dim, hidden)
+  Weight down; // (experts, dim, hidden)
 };
 
 /// logits = W norm(h).

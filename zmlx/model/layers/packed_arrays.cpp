@@ -45,4 +45,38 @@ PackedArrays packed_arrays(const LayerSlot& layer) {
   return packed;
 }
 
+StoredArrays stored_arrays(
+    const std::variant<DenseWeight, PackedWeight>& weight) {
+  if (std::holds_alternative<PackedWeight>(weight)) {
+    auto packed = packed_arrays(weight);
+    return {std::move(packed.arrays), {}, std::move(packed.reason)};
+  }
+  const auto& stored = std::get<DenseWeight>(weight).weight.stored();
+  if (!quant::is_float(stored.dtype())) {
+    return {
+        {},
+        {},
+        concat(
+            "its weight must be float32, float16 or bfloat16, got ",
+            stored.dtype())};
+  }
+  return {quant::row_contiguous(stored), {}, ""};
+}
+
+StoredArrays stored_arrays(const LayerSlot& layer) {
+  const auto* linear = dynamic_cast<const Linear*>(&layer->stock_module());
+  if (!linear) {
+    auto packed = packed_arrays(layer);
+    return {
+        std::move(packed.arrays),
+        std::move(packed.bias),
+        std::move(packed.reason)};
+  }
+  auto dense = stored_arrays(linear->weight);
+  if (linear->bias) {
+    dense.bias = linear->bias->stored();
+  }
+  return dense;
+}
+
 } // namespace zmlx

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Layers' packed weights as the CPU kernels take them.
+// Layers' weights as kernels take them.
 #pragma once
 
 #include <optional>
@@ -24,5 +24,17 @@ PackedArrays packed_arrays(
     const std::variant<DenseWeight, PackedWeight>& weight);
 /// Of a QuantizedLinear, fused or not; has its bias too.
 PackedArrays packed_arrays(const LayerSlot& layer);
+
+/// The arrays of a weight in either form, or why the kernels cannot take them.
+struct StoredArrays {
+  std::optional<quant::AnyArrays> arrays;
+  std::optional<mx::array> bias; // (rows), as stored
+  std::string reason;
+};
+
+StoredArrays stored_arrays(
+    const std::variant<DenseWeight, PackedWeight>& weight);
+/// Of a Linear or QuantizedLinear, fused or not; has its bias too.
+StoredArrays stored_arrays(const LayerSlot& layer);
 
 } // namespace zmlx

@@ -72,7 +72,8 @@ class Patcher {
     if (&model_.network->stock_module() != model_.network.get()) {
       return; // patched already
     }
-    if (model_.dtype != mx::float32) {
+    const bool on_cpu = mx::default_device() == mx::Device(mx::Device::cpu);
+    if (on_cpu && model_.dtype != mx::float32) {
       skip(
           pattern,
           kWhole,
@@ -84,9 +85,13 @@ class Patcher {
       skip(pattern, kWhole, lowered.reason);
       return;
     }
-    auto executor = decode::make_executor(lowered.program);
+    auto [executor, reason] = decode::make_executor(lowered.program);
+    if (!executor) {
+      skip(pattern, kWhole, reason);
+      return;
+    }
     const auto probed =
-        probe(*model_.network, *executor, model_.info.vocab_size);
+        probe(*model_.network, *executor, model_.info.vocab_size, model_.dtype);
     release(*model_.network);
     if (accept(pattern, kWhole, probed)) {
       model_.network = std::make_unique<decode::FusedNetwork>(
@@ -211,14 +216,11 @@ void check_patterns(const PatchOptions& options) {
 PatchResult patch(Model& model, const PatchOptions& options) {
   check_patterns(options);
   PatchResult result;
-  if (mx::default_device() != mx::Device(mx::Device::cpu)) {
-    result.skipped.push_back(
-        {"", "all", "the patterns run on the CPU, and the device is a GPU"});
-    return result;
-  }
+  const bool on_cpu = mx::default_device() == mx::Device(mx::Device::cpu);
   Patcher patcher(model, result);
   for (const auto& pattern : kPatterns) {
-    if (wanted(options, pattern.name)) {
+    // Kernels of single layers run on the CPU only.
+    if (wanted(options, pattern.name) && (on_cpu || pattern.network)) {
       patcher.apply(pattern);
     }
   }

@@ -68,8 +68,11 @@ probe(const Mixer& stock, const Mixer& fused, int width, bool attends) {
   return {difference(run(stock), run(fused)), allowed_error(mx::float32)};
 }
 
-ProbeResult
-probe(Network& network, decode::StepExecutor& executor, int vocab_size) {
+ProbeResult probe(
+    Network& network,
+    decode::StepExecutor& executor,
+    int vocab_size,
+    mx::Dtype dtype) {
   double error = INFINITY;
   for (const uint64_t seed : {4, 5}) {
     const auto tokens = mx::random::randint(
@@ -88,11 +91,11 @@ probe(Network& network, decode::StepExecutor& executor, int vocab_size) {
           difference(expected, executor.forward(columns(i, i + 1), other)));
     }
     error = std::min(error, worst);
-    if (error <= allowed_error(mx::float32)) {
+    if (error <= allowed_error(dtype)) {
       break;
     }
   }
-  return {error, allowed_error(mx::float32)};
+  return {error, allowed_error(dtype)};
 }
 
 } // namespace zmlx

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+// Memory speed of one-line operations, row operations and raw kernels on 64 M
+// elements of the GPU, against a plain copy there; JSON. tools/check_gpu.sh
+// runs it.
+#include <algorithm>
+#include <functional>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "zmlx/base/clock.h"
+#include "zmlx/base/json.h"
+#include "zmlx/base/statistics.h"
+#include "zmlx/zmlx.h"
+
+namespace mx = mlx::core;
+
+namespace {
+
+constexpr int kRows = 16384, kColumns = 4096;
+constexpr int kChain = 20; // calls an evaluation, to leave its own cost out
+constexpr int kRuns = 7;
+
+using Operation = std::function<mx::array(const mx::array&)>;
+
+struct Figure {
+  std::string name;
+  double microseconds; // a call, median
+  double gb_per_s;
+};
+
+Figure
+measure(const std::string& name, mx::Dtype dtype, const Operation& operation) {
+  const auto x =
+      mx::astype(mx::random::uniform({kRows, kColumns}, mx::float32), dtype);
+  mx::eval(x);
+  std::vector<double> seconds;
+  for (int run = -2; run < kRuns; ++run) {
+    const zmlx::Stopwatch clock;
+    auto y = x;
+    for (int i = 0; i < kChain; ++i) {
+      y = operation(y);
+    }
+    mx::eval(y);
+    if (run >= 0) { // the first two compile and warm up
+      seconds.push_back(clock.seconds() / kChain);
+    }
+  }
+  const double each = zmlx::median(seconds);
+  return {name, each * 1e6, 2.0 * x.nbytes() / each / 1e9};
+}
+
+zmlx::Kernel raw(const char* name, const char* body, int per_thread) {
+  return zmlx::Kernel(
+      {.name = name, .inputs = {"x"}, .body = body},
+      {.grid =
+           [per_thread](const std::vector<mx::array>& in) {
+             return zmlx::KernelSize{
+                 static_cast<int>(in[0].size()) / per_thread};
+           },
+       .threadgroup = zmlx::KernelSize{256}});
+}
+
+} // namespace
+
+int main() {
+  if (mx::default_device() == mx::Device::cpu) {
+    std::cerr << "gpu_figures: this build of MLX has no GPU here\n";
+    return 2;
+  }
+  const auto copy =
+      raw("copy4",
+          "uint i = thread_position_in_grid.x;\n"
+          "((device float4*)out)[i] = ((const device float4*)x)[i];",
+          4);
+  const auto scale = raw(
+      "scale1", "uint i = thread_position_in_grid.x; out[i] = x[i] * 0.5f;", 1);
+  const auto mish = zmlx::elementwise("x * tanh(log(1 + exp(x)))");
+  const auto softmax = zmlx::map_reduce(
+      {.pass1 = {.init = "-INFINITY", .update = "max(acc1, x)"},
+       .pass2 = {.init = "0", .update = "acc2 + exp(x - s1)"},
+       .write = "exp(x - s1) / s2"});
+  std::vector<Figure> figures;
+  const auto add = [&](const std::string& name, const Operation& operation) {
+    figures.push_back(measure(name + " float32", mx::float32, operation));
+  };
+  add("stock negative", [](const mx::array& v) { return mx::negative(v); });
+  add("raw copy by float4", [&](const mx::array& v) { return copy({v})[0]; });
+  add("raw scale, one element a thread",
+      [&](const mx::array& v) { return scale({v})[0]; });
+  add("elementwise mish", [&](const mx::array& v) { return mish(v); });
+  add("stock mish composed", [](const mx::array& v) {
+    return mx::multiply(
+        v, mx::tanh(mx::log(mx::add(mx::array(1.0f), mx::exp(v)))));
+  });
+  add("map_reduce softmax", [&](const mx::array& v) { return softmax(v); });
+  add("stock softmax", [](const mx::array& v) { return mx::softmax(v, -1); });
+  figures.push_back(measure(
+      "elementwise mish bfloat16", mx::bfloat16, [&](const mx::array& v) {
+        return mish(v);
+      }));
+
+  const double copied = std::max(figures[0].gb_per_s, figures[1].gb_per_s);
+  zmlx::Json rows = zmlx::Json::array();
+  for (const auto& figure : figures) {
+    rows.push_back(
+        {{"name", figure.name},
+         {"elements", int64_t{kRows} * kColumns},
+         {"median_us", figure.microseconds},
+         {"gb_per_s", figure.gb_per_s},
+         {"percent_of_copy", 100 * figure.gb_per_s / copied}});
+  }
+  std::cout << rows.dump(2) << '\n';
+}

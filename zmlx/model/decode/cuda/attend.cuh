@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+// Attention over the cache, split over the context, and the join of the splits.
+
+namespace zmlx_decode {
+
+constexpr int kCacheBytes = kCacheType == 0 ? 4 : 2;
+
+// Four values of a cached row, in shared memory.
+__device__ __forceinline__ float4 load_cached4(const u8* row, int at) {
+  if (kCacheType == 0) {
+    return *reinterpret_cast<const float4*>(row + at * 4);
+  }
+  const uint2 v = *reinterpret_cast<const uint2*>(row + at * 2);
+  constexpr bool half = kCacheType == 1;
+  return make_float4(
+      half_to_float(static_cast<u16>(v.x), half),
+      half_to_float(static_cast<u16>(v.x >> 16), half),
+      half_to_float(static_cast<u16>(v.y), half),
+      half_to_float(static_cast<u16>(v.y >> 16), half));
+}
+
+// One warp: a head's norm (if any) and rotation. Lane i has the pairs i, i
+// + 32.
+__device__ __forceinline__ void norm_and_rotate(
+    const Stage& s,
+    const float* from,
+    u64 norm,
+    float scale,
+    float* to) {
+  Shared& shared = block();
+  const int half = s.head_dim / 2, lane = threadIdx.x & 31;
+  float squares = 0;
+#pragma unroll 1
+  for (int i = lane; i < half; i += 32) {
+    const float x = __ldcg(from + i), y = __ldcg(from + i + half);
+    squares += x * x + y * y;
+    to[i] = x, to[i + half] = y;
+  }
+  squares = sum_lanes(squares, 1, 32);
+  const float rms =
+      scale * (norm ? 1.0f / sqrtf(squares / s.head_dim + s.eps) : 1.0f);
+#pragma unroll 1
+  for (int i = lane; i < half; i += 32) {
+    float x = to[i] * rms, y = to[i + half] * rms;
+    if (norm) {
+      x *= __ldg(reinterpret_cast<const float*>(norm) + i);
+      y *= __ldg(reinterpret_cast<const float*>(norm) + i + half);
+    }
+    to[i] = x * shared.cosines[i] - y * shared.sines[i];
+    to[i + half] = x * shared.sines[i] + y * shared.cosines[i];
+  }
+}
+
+__device__ __forceinline__ int splits_of(const Stage& s, int seen) {
+  return min(s.splits, (seen + 31) / 32);
+}
+
+// Copies positions begin .. end - 1 of one key head to rows of shared memory.
+__device__ __forceinline__ void copy_rows(
+    u8* to,
+    int row_bytes,
+    u64 cache,
+    u32 head,
+    int dim,
+    int begin,
+    int end) {
+  const int pieces = dim * kCacheBytes / 16; // a power of two
+#pragma unroll 1
+  for (int i = threadIdx.x; i < (end - begin) * pieces; i += kConsumers) {
+    const int row = i / pieces, at = i & (pieces - 1);
+    copy16(
+        to + row * row_bytes + at * 16,
+        reinterpret_cast<const u8*>(cache) +
+            static_cast<u64>(head + (begin + row) * dim) * kCacheBytes +
+            at * 16);
+  }
+}
+
+// One key head's share of the context for its query heads, unnormalised: (head,
+// head_dim + 4) floats an item, the last with maximum and sum. The share is
+// taken in chunks of kAttendRows positions.
+__device__ __noinline__ void attend(const Consumer c, const Stage& s) {
+  Shared& shared = block();
+  const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31;
+  const int dim = s.head_dim, group = s.heads / s.kv_heads;
+  const int seen = shared.position + 1, splits = splits_of(s, seen);
+  const int kv = blockIdx.x % s.kv_heads, split = blockIdx.x / s.kv_heads;
+  if (split >= splits) {
+    await_grid(c);
+    return;
+  }
+  const int record = dim + 4;
+  const int out = s.out_at + (kv * s.splits + split) * group * record;
+  const int share = (seen + splits - 1) / splits, rows = s.chunk_rows;
+  const int begin = split * share, end = min(seen, begin + share);
+  const bool newest = end == seen && begin < seen;
+  const int row_bytes = dim * kCacheBytes + 16;
+  float* queries = floats_at(shared.p.digits_at); // (group, dim)
+  float* key = queries + group * dim;
+  float* value = key + dim;
+  float* scores = value + dim; // (group, rows)
+  float* stats = scores + group * rows; // (group, 4): maximum, sum, fade
+  u8* keys = reinterpret_cast<u8*>(stats + group * 4);
+  u8* values = keys + rows * row_bytes;
+  const float* in = shared.exchange + s.x_at;
+  const u32 head = kv * shared.capacity * dim;
+  const u64 key_cache = shared.caches[s.cache];
+  const u64 value_cache = shared.caches[s.cache + 1];
+  int stop = min(begin + rows, end);
+  // Copied while queries are waited for.
+  copy_rows(keys, row_bytes, key_cache, head, dim, begin, min(stop, seen - 1));
+  copy_rows(
+      values, row_bytes, value_cache, head, dim, begin, min(stop, seen - 1));
+  await_grid(c);
+  if (newest && warp == kWarps - 1) {
+    norm_and_rotate(s, in + s.rows_a + kv * dim, s.key_norm, 1.0f, key);
+#pragma unroll 1
+    for (int i = lane; i < dim; i += 32) {
+      key[i] = store_cached(key_cache, head + (seen - 1) * dim + i, key[i]);
+    }
+  } else if (newest && warp == kWarps - 2) {
+#pragma unroll 1
+    for (int i = lane; i < dim; i += 32) {
+      value[i] = store_cached(
+          value_cache,
+          head + (seen - 1) * dim + i,
+          __ldcg(in + s.rows_a + s.rows_b + kv * dim + i));
+    }
+  }
+  const float scale = 1.0f / sqrtf(static_cast<float>(dim));
+#pragma unroll 1
+  for (int h = warp; h < group; h += kWarps) {
+    norm_and_rotate(
+        s, in + (kv * group + h) * dim, s.query_norm, scale, queries + h * dim);
+    if (lane == 0) {
+      stats[h * 4] = -infinity();
+      stats[h * 4 + 1] = 0;
+    }
+  }
+  constexpr int outputs = kMaxAttended / kConsumers;
+  float y[outputs] = {};
+#pragma unroll 1
+  for (int first = begin; first < end; first = stop) {
+    if (first > begin) {
+      stop = min(first + rows, end);
+      sync_consumers();
+      copy_rows(
+          keys, row_bytes, key_cache, head, dim, first, min(stop, seen - 1));
+      copy_rows(
+          values,
+          row_bytes,
+          value_cache,
+          head,
+          dim,
+          first,
+          min(stop, seen - 1));
+    }
+    finish_copies();
+    sync_consumers();
+    if (stop == seen) {
+      const u64 row = static_cast<u64>((stop - 1 - first) * row_bytes);
+      if (tid < dim) {
+        store_cached(reinterpret_cast<u64>(keys) + row, tid, key[tid]);
+      } else if (tid < 2 * dim) {
+        const int i = tid - dim;
+        store_cached(reinterpret_cast<u64>(values) + row, i, value[i]);
+      }
+      sync_consumers();
+    }
+    const int count = stop - first;
+#pragma unroll 1
+    for (int i = tid; i < count * group; i += kConsumers) {
+      const int j = i / group, h = i - j * group;
+      const u8* k = keys + j * row_bytes;
+      const float* q = queries + h * dim;
+      float dot = 0;
+#pragma unroll 4
+      for (int d = 0; d < dim; d += 4) {
+        const float4 a = load_cached4(k, d);
+        const float4 b = *reinterpret_cast<const float4*>(q + d);
+        dot += a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+      }
+      scores[h * rows + j] = dot;
+    }
+    sync_consumers();
+#pragma unroll 1
+    for (int h = warp; h < group; h += kWarps) {
+      float* of = scores + h * rows; // at most two a lane
+      const float a = lane < count ? of[lane] : -infinity();
+      const float b = lane + 32 < count ? of[lane + 32] : -infinity();
+      float top = fmaxf(a, b);
+#pragma unroll
+      for (int o = 16; o; o >>= 1) {
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+      }
+      const float before = stats[h * 4];
+      top = fmaxf(top, before);
+      const float u = expf(a - top), v = expf(b - top);
+      const float sum = sum_lanes(u + v, 1, 32);
+      if (lane < count) {
+        of[lane] = u;
+      }
+      if (lane + 32 < count) {
+        of[lane + 32] = v;
+      }
+      if (lane == 0) {
+        const float fade = expf(before - top);
+        stats[h * 4] = top;
+        stats[h * 4 + 1] = stats[h * 4 + 1] * fade + sum;
+        stats[h * 4 + 2] = fade;
+      }
+    }
+    sync_consumers();
+#pragma unroll
+    for (int r = 0; r < outputs; ++r) {
+      const int i = tid + r * kConsumers;
+      if (i < group * dim) {
+        const int h = i / dim, d = i & (dim - 1);
+        const float* weights = scores + h * rows;
+        float sum = y[r] * stats[h * 4 + 2];
+#pragma unroll 4
+        for (int j = 0; j < count; ++j) {
+          const u64 v = reinterpret_cast<u64>(values + j * row_bytes);
+          sum = fmaf(weights[j], load_cached(v, d), sum);
+        }
+        y[r] = sum;
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < outputs; ++r) {
+    const int i = tid + r * kConsumers;
+    if (i < group * dim) {
+      const int h = i / dim, d = i & (dim - 1);
+      publish(out + h * record + d, y[r]);
+      if (d < 2) {
+        publish(out + h * record + dim + d, stats[h * 4 + d]);
+      }
+    }
+  }
+}
+
+// Joins the splits: 16 channels a unit, a unit a warp.
+__device__ __noinline__ void merge(const Stage& s) {
+  Shared& shared = block();
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int dim = s.head_dim, record = dim + 4;
+  const int group = s.heads / s.kv_heads, stride = group * record;
+  const int splits = splits_of(s, shared.position + 1);
+#pragma unroll 1
+  for (int u = blockIdx.x + warp * gridDim.x; u < s.units;
+       u += kWarps * gridDim.x) {
+    const int channel = u * 16 + (lane & 15), head = channel / dim;
+    const float* from = shared.exchange + s.x_at +
+        (head / group * s.splits * group + head % group) * record;
+    float top = -infinity(), total = 0, y = 0;
+#pragma unroll 1
+    for (int base = lane >> 4; base < splits; base += 8) {
+      float o[4], m[4], l[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const bool there = base + 2 * i < splits;
+        const float* at = from + (base + 2 * i) * stride;
+        o[i] = there ? __ldcg(at + channel % dim) : 0.0f;
+        m[i] = there ? __ldcg(at + dim) : -infinity();
+        l[i] = there ? __ldcg(at + dim + 1) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float next = fmaxf(top, m[i]);
+        if (next > -infinity()) {
+          const float fade = expf(top - next), weight = expf(m[i] - next);
+          top = next;
+          total = total * fade + weight * l[i];
+          y = y * fade + weight * o[i];
+        }
+      }
+    }
+    const float next = fmaxf(top, __shfl_xor_sync(~0u, top, 16));
+    const float fade = top == -infinity() ? 0.0f : expf(top - next);
+    total = sum_lanes(total * fade, 16, 32);
+    y = sum_lanes(y * fade, 16, 32);
+    if (lane < 16) {
+      publish(s.out_at + channel, y / total);
+    }
+  }
+}
+
+} // namespace zmlx_decode

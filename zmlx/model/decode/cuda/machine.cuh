@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+// Words that only the machine has: barriers and copies, between blocks and
+// inside one, the matrix instruction, and conversions. host_machine.h gives
+// each a plain meaning.
+
+namespace zmlx_decode {
+
+__device__ __forceinline__ float infinity() {
+  return __int_as_float(0x7f800000);
+}
+
+// One arrival a block; what its threads stored before their own barrier is seen
+// by whoever has waited for the count.
+__device__ __forceinline__ void arrive_grid(u64* count) {
+  asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(count)
+               : "memory");
+}
+// Gives up after about a second: a read of the count takes half a microsecond.
+__device__ __forceinline__ bool wait_grid(const u64* count, u64 target) {
+#pragma unroll 1
+  for (int rounds = 0; rounds < 1 << 21; ++rounds) {
+    u64 now;
+    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];"
+                 : "=l"(now)
+                 : "l"(count)
+                 : "memory");
+    if (now >= target) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// --- barriers and copies inside a block ---
+
+__device__ __forceinline__ u8* shared_memory() {
+  extern __shared__ __align__(128) u8 zmlx_memory[];
+  return zmlx_memory;
+}
+__device__ __forceinline__ u32 shared_address(const void* p) {
+  return static_cast<u32>(__cvta_generic_to_shared(p));
+}
+__device__ __forceinline__ void init_barrier(u64* b, int count) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(b)),
+               "r"(count)
+               : "memory");
+}
+__device__ __forceinline__ void arrive(u64* b) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(b))
+               : "memory");
+}
+__device__ __forceinline__ void arrive_expecting(u64* b, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(
+                   shared_address(b)),
+               "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void wait(u64* b, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nL:\n"
+      "mbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n"
+      "@p bra D;\nbra L;\nD:\n}" ::"r"(shared_address(b)),
+      "r"(parity)
+      : "memory");
+}
+__device__ __forceinline__ void
+copy_in(u32 to, u64 from, u32 bytes, u64* b, u64 policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from),
+      "r"(bytes),
+      "r"(shared_address(b)),
+      "l"(policy)
+      : "memory");
+}
+__device__ __forceinline__ void sync_consumers() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
+}
+
+__device__ __forceinline__ uint4 load_shared4(u32 at) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(at));
+  return v;
+}
+__device__ __forceinline__ u16 load_shared_half(u32 at) {
+  u16 v;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at));
+  return v;
+}
+// Copies 16 bytes without waiting; finish_copies() waits for the thread's own.
+__device__ __forceinline__ void copy16(void* to, const void* from) {
+  asm volatile(
+      "cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)),
+      "l"(from)
+      : "memory");
+}
+__device__ __forceinline__ void finish_copies() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
+// Two groups of a thread's copies may be under way; the older one is waited
+// for.
+__device__ __forceinline__ void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+__device__ __forceinline__ void finish_older_copies() {
+  asm volatile("cp.async.wait_group 1;" ::: "memory");
+}
+__device__ __forceinline__ void fence_barriers() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// For copies of what will not be read again soon.
+__device__ __forceinline__ u64 evict_first() {
+  u64 policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+// --- arithmetic ---
+
+__device__ __forceinline__ void
+multiply(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ float from_float16(u16 bits) {
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(bits));
+  return f;
+}
+__device__ __forceinline__ u16 to_float16(float v) {
+  u16 h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(v));
+  return h;
+}
+__device__ __forceinline__ u16 to_bfloat16(float v) {
+  u16 h;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(v));
+  return h;
+}
+
+} // namespace zmlx_decode

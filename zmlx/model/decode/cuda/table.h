@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+// The decode program as the CUDA kernel reads it: plain records in device
+// memory. Included by the host and, as text, by the kernel.
+#pragma once
+
+namespace zmlx_decode {
+
+constexpr int kWarps = 8; // that multiply
+constexpr int kProducers = 4; // warps that load
+constexpr int kConsumers = kWarps * 32;
+constexpr int kThreads = kConsumers + kProducers * 32;
+constexpr int kChunk = 128; // columns a warp takes at once
+constexpr int kRows = 16; // of a tile
+constexpr int kMaxChunks = 16; // of a piece
+constexpr int kFlush = 8; // tiles reduced at once
+constexpr int kRedStride = 17;
+constexpr int kMaxSlots = 16;
+constexpr int kMaxTopK = 16;
+constexpr int kMaxOwn = 4; // units of 16 rows of the residual stream a block
+constexpr int kMaxHalf = 64; // half a head
+constexpr int kMaxDim = 8 * kConsumers; // of the residual stream
+constexpr int kMaxAttended = 1024; // a group's heads times head_dim
+constexpr int kHeadBytes = 8192; // of shared memory, in front of the slots
+
+/// A (rows, cols) matrix, or a stack of them, in MLX's affine packing.
+struct Matrix {
+  unsigned long long words, scales, biases; // device addresses
+  int cols; // of one row
+  int bits; // 4 or 8
+  int group_shift; // log2 of the group size
+  int padding;
+};
+
+enum Kind { kConv, kQkv, kAttend, kMerge, kMix, kExperts, kCombine, kHead };
+
+/// One stage. A unit is what one block takes at once; a unit has tiles of 16
+/// rows, a tile has pieces of piece_cols columns. Offsets count floats in the
+/// exchange area.
+struct Stage {
+  int kind;
+  int units, tiles, pieces, piece_cols;
+  int inner_pieces; // pieces of one matrix row; pieces / inner_pieces experts
+  int x_len; // values of the input vector
+  // A piece in its slot: two times eight rows of words, then two of scales and
+  // two of biases, in bytes.
+  int row_bytes, words_step, scales_at, scales_step, groups;
+  int x_at, out_at;
+  int rows_a, rows_b; // kQkv: rows of a and of b; kExperts: hidden
+  int dim;
+  float eps;
+  int norm_len;
+  unsigned long long norm; // (norm_len) float, or 0
+  Matrix a, b, c;
+  // The router's: in kMix, the one of the next stage.
+  Matrix router;
+  unsigned long long router_norm, router_bias;
+  int experts, top_k, partials_at, partial_rows;
+  int softmax, weight_from_biased, renormalise;
+  float router_eps, router_scale;
+  // Convolution and attention.
+  unsigned long long taps, conv_bias, query_norm, key_norm;
+  int cache; // index of the state's or the keys' address; values' follows
+  int num_taps, heads, kv_heads, head_dim, splits;
+  int chunk_rows; // positions attended at once, up to 64
+  int padding;
+};
+
+/// In front of the stages. Offsets are in bytes of a block's shared
+/// memory.
+struct Program {
+  int num_stages, dim, vocab, exchange_len;
+  int slots, slot_bytes;
+  int slots_at, digits_at, scales_at, sums_at, partials_at, red_at, memory_len;
+  int half_head; // 0 without attention
+  float log_theta; // log(theta) / half_head
+  int embedded_at; // where the token's row of the embedding goes
+  Matrix embedding;
+  int padding[2];
+};
+
+static_assert(sizeof(Stage) % 16 == 0 && sizeof(Program) % 16 == 0);
+
+} // namespace zmlx_decode

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// Types and settings that all of the kernel shares.
+
+// What the host says of the program. Fewer cases need fewer registers.
+#ifndef ZMLX_BITS
+#define ZMLX_BITS 4 // of every matrix but routers; 0: some 4, some 8
+#endif
+#ifndef ZMLX_HALF_SCALES
+#define ZMLX_HALF_SCALES 0 // scales and biases are float16, not bfloat16
+#endif
+#ifndef ZMLX_CACHE_TYPE
+#define ZMLX_CACHE_TYPE 0 // of the caches: 0 float32, 1 float16, 2 bfloat16
+#endif
+
+namespace zmlx_decode {
+
+constexpr int kCacheType = ZMLX_CACHE_TYPE;
+constexpr bool kHalfScales = ZMLX_HALF_SCALES;
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef unsigned short u16;
+typedef unsigned char u8;
+
+constexpr int kRowLanes = kConsumers / kRows; // threads a row of a tile
+constexpr int kPerWarp = kMaxChunks / kWarps;
+
+} // namespace zmlx_decode

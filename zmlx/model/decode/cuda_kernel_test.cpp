@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+// The CUDA kernel's own text, run on the host, against the CPU executor.
+#define ZMLX_BITS 0 // matrices of both
+// clang-format off: the order of the kernel's text
+#include "zmlx/model/decode/cuda/host_machine.h"
+#include "zmlx/model/decode/cuda/multiply.cuh"
+#include "zmlx/model/decode/cuda/produce.cuh"
+#include "zmlx/model/decode/cuda/stages.cuh"
+#include "zmlx/model/decode/cuda/attend.cuh"
+#include "zmlx/model/decode/cuda/kernel.cuh"
+// clang-format on
+#undef threadIdx
+#undef blockIdx
+#undef gridDim
+
+#include <gtest/gtest.h>
+
+#include "zmlx/model/decode/cpu_executor.h"
+#include "zmlx/model/decode/cuda_table.h"
+#include "zmlx/model/decode/lower.h"
+#include "zmlx/model/model.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ZMLX_NO_FIBERS
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ZMLX_NO_FIBERS
+#endif
+#endif
+
+namespace zmlx::decode {
+namespace {
+
+namespace mx = mlx::core;
+
+constexpr int kCapacity = 256;
+
+// The demo model's first three layers, a dense one, one with experts and one
+// with attention, then its head.
+Program short_program() {
+  LoadOptions options;
+  options.skip_tokenizer = true;
+  const auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
+  auto program = *lower(*model->network).program;
+  std::vector<Stage> stages;
+  int combined = 0;
+  for (const auto& stage : program.stages) {
+    if (combined < 3 || std::holds_alternative<HeadStage>(stage)) {
+      stages.push_back(stage);
+    }
+    combined += std::holds_alternative<CombineStage>(stage);
+  }
+  program.stages = stages;
+  return program;
+}
+
+// Every matrix at 8 bits.
+void requantize(Weight& weight) {
+  auto& w = std::get<quant::QuantizedArrays>(weight);
+  const auto dense = mx::astype(
+      mx::dequantize(w.words, w.scales, w.biases, w.group_size, w.bits),
+      mx::float32);
+  auto parts = mx::quantize(dense, 64, 8);
+  w.words = mx::contiguous(parts[0]);
+  w.scales = mx::contiguous(mx::astype(parts[1], mx::bfloat16));
+  w.biases = mx::contiguous(mx::astype(parts[2], mx::bfloat16));
+  w.bits = 8;
+  w.group_size = 64;
+}
+
+quant::QuantizedArrays random_matrix(const mx::Shape& shape, uint64_t seed) {
+  const auto dense = mx::multiply(
+      mx::random::normal(shape, mx::float32, mx::random::key(seed)),
+      mx::array(0.05f));
+  const auto parts = mx::quantize(dense, 64, 4);
+  return {
+      parts[0],
+      mx::astype(parts[1], mx::bfloat16),
+      mx::astype(parts[2], mx::bfloat16),
+      4,
+      64};
+}
+
+// The dense layer's hidden vector at 3072, two pieces of 1536.
+Program with_long_rows(Program program) {
+  constexpr int kHidden = 3072;
+  for (size_t i = 0; i + 1 < program.stages.size(); ++i) {
+    auto* experts = std::get_if<ExpertsStage>(&program.stages[i]);
+    if (experts && !experts->router) {
+      experts->gate = random_matrix({1, kHidden, program.dim}, 1);
+      experts->up = random_matrix({1, kHidden, program.dim}, 2);
+      std::get<CombineStage>(program.stages[i + 1]).down =
+          random_matrix({1, program.dim, kHidden}, 3);
+    }
+  }
+  return program;
+}
+
+Program with_softmax_router(Program program) {
+  for (auto& stage : program.stages) {
+    auto* experts = std::get_if<ExpertsStage>(&stage);
+    if (experts && experts->router) {
+      auto& spec = experts->router->spec;
+      spec.score = moe::RouterSpec::Score::Softmax;
+      spec.weight_from_biased = true;
+      spec.epsilon = 1e-20f;
+      spec.scale = 1.5f;
+    }
+  }
+  return program;
+}
+
+Program at_8_bits(Program program) {
+  for (auto& stage : program.stages) {
+    if (auto* conv = std::get_if<ConvStage>(&stage)) {
+      requantize(conv->in.weight);
+    } else if (auto* qkv = std::get_if<QkvStage>(&stage)) {
+      requantize(qkv->q.weight);
+      requantize(qkv->k.weight);
+      requantize(qkv->v.weight);
+    } else if (auto* mix = std::get_if<MixStage>(&stage)) {
+      requantize(mix->out.weight);
+    } else if (auto* experts = std::get_if<ExpertsStage>(&stage)) {
+      requantize(experts->gate);
+      requantize(experts->up);
+    } else if (auto* combine = std::get_if<CombineStage>(&stage)) {
+      requantize(combine->down);
+    } else if (auto* head = std::get_if<HeadStage>(&stage)) {
+      requantize(head->out.weight);
+    }
+  }
+  return program;
+}
+
+// Copies of arrays where a device would have them, at multiples of 256 bytes.
+struct Aligned {
+  std::vector<std::vector<char>> copies;
+  std::vector<uint64_t> addresses;
+
+  explicit Aligned(std::vector<mx::array> arrays) {
+    constexpr uint64_t kTo = 256;
+    mx::eval(arrays);
+    for (const auto& array : arrays) {
+      auto& copy = copies.emplace_back(array.nbytes() + kTo);
+      auto address = reinterpret_cast<uint64_t>(copy.data());
+      address = (address + kTo - 1) / kTo * kTo;
+      std::memcpy(
+          reinterpret_cast<char*>(address), array.data<char>(), array.nbytes());
+      addresses.push_back(address);
+    }
+  }
+};
+
+// The caches of both sides, with something in them.
+struct Caches {
+  std::vector<std::vector<float>> arrays;
+  std::vector<LayerState> layers;
+  std::vector<uint64_t> addresses;
+
+  explicit Caches(const Program& program) {
+    arrays.reserve(16);
+    for (const auto& stage : program.stages) {
+      if (const auto* conv = std::get_if<ConvStage>(&stage)) {
+        layers.resize(std::max<size_t>(layers.size(), conv->layer + 1));
+        layers[conv->layer].inputs =
+            add((conv->taps.shape(0) - 1) * program.dim);
+      } else if (const auto* attend = std::get_if<AttendStage>(&stage)) {
+        layers.resize(std::max<size_t>(layers.size(), attend->layer + 1));
+        const int size =
+            attend->spec.kv_heads * kCapacity * attend->spec.head_dim;
+        auto& layer = layers[attend->layer];
+        layer.keys = add(size);
+        layer.values = add(size);
+        layer.capacity = kCapacity;
+      }
+    }
+  }
+  float* add(int size) {
+    std::vector<float> values(static_cast<size_t>(size));
+    for (int i = 0; i < size; ++i) {
+      values[i] = std::sin(0.37f * static_cast<float>(i + 1));
+    }
+    arrays.push_back(std::move(values));
+    addresses.push_back(reinterpret_cast<uint64_t>(arrays.back().data()));
+    return arrays.back().data();
+  }
+};
+
+// Steps of tokens after `before` cached positions, on both sides.
+void expect_same_logits(
+    const Program& program,
+    int blocks,
+    int before,
+    const std::vector<int32_t>& tokens) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  ASSERT_EQ(why_not_on_cuda(program), "");
+  const Aligned arrays(arrays_of(program));
+  const auto table = make_cuda_table(program, arrays.addresses, blocks);
+  std::vector<float> workspace(static_cast<size_t>(table.exchange_len + 32));
+  Caches ours(program), theirs(program);
+  CpuExecutor executor(std::make_shared<const Program>(program));
+  int position = before;
+  for (const int32_t token : tokens) {
+    std::vector<float> logits(static_cast<size_t>(program.vocab), NAN);
+    auto expected = logits;
+    const int step[] = {position, kCapacity};
+    int failed = 2;
+    zmlx_decode::run_grid(blocks, [&] {
+      zmlx_decode::run(
+          table.words.data(),
+          reinterpret_cast<const zmlx_decode::u64*>(ours.addresses.data()),
+          &token,
+          step,
+          workspace.data(),
+          logits.data(),
+          &failed);
+    });
+    EXPECT_EQ(failed, 0);
+    zmlx::decode::Step cpu;
+    cpu.position = position++;
+    cpu.tokens = &token;
+    cpu.layers = theirs.layers;
+    cpu.logits = expected.data();
+    executor.run(cpu);
+    double apart = 0, size = 0;
+    for (int i = 0; i < program.vocab; ++i) {
+      apart += std::pow(double(logits[i]) - expected[i], 2);
+      size += std::pow(double(expected[i]), 2);
+    }
+    EXPECT_LT(std::sqrt(apart / size), 2e-6) << token;
+  }
+  for (size_t i = 0; i < ours.arrays.size(); ++i) {
+    for (size_t j = 0; j < ours.arrays[i].size(); ++j) {
+      ASSERT_NEAR(ours.arrays[i][j], theirs.arrays[i][j], 1e-4)
+          << i << ' ' << j;
+    }
+  }
+}
+
+TEST(CudaKernel, AgreesWithTheCpuAtTheStart) {
+  expect_same_logits(short_program(), 6, 0, {5, 900});
+}
+
+TEST(CudaKernel, AgreesOverSplitsOfTheContext) {
+  expect_same_logits(short_program(), 8, 150, {77});
+}
+
+TEST(CudaKernel, AgreesWithMoreBlocksThanRows) {
+  expect_same_logits(short_program(), 25, 32, {900});
+}
+
+TEST(CudaKernel, AgreesAt8Bits) {
+  expect_same_logits(at_8_bits(short_program()), 7, 3, {5});
+}
+
+TEST(CudaKernel, AgreesOnRowsLongerThanAPiece) {
+  expect_same_logits(with_long_rows(short_program()), 6, 1, {77});
+}
+
+TEST(CudaKernel, AgreesOnASoftmaxRouter) {
+  expect_same_logits(with_softmax_router(short_program()), 6, 1, {77});
+}
+
+TEST(CudaKernel, SaysWhenThreadsWaitForever) {
+#ifndef ZMLX_NO_FIBERS
+  EXPECT_THROW(
+      zmlx_decode::run_grid(
+          1,
+          [] {
+            if (zmlx_decode::now().thread.x > 0) {
+              zmlx_decode::__syncthreads();
+            }
+          }),
+      std::logic_error);
+#endif
+}
+
+} // namespace
+} // namespace zmlx::decode

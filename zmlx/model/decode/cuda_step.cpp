@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: MIT
+#include "zmlx/model/decode/cuda_step.h"
+
+#include <dlfcn.h>
+
+#include <mutex>
+
+#include "zmlx/base/error.h"
+#include "zmlx/model/decode/cuda/table.h"
+#include "zmlx/model/decode/cuda_text.h"
+
+namespace zmlx::decode {
+namespace {
+
+constexpr const char* kOp = "decode_step";
+
+/// The device's number of multiprocessors, which MLX does not tell; 0 if the
+/// driver cannot be asked.
+int multiprocessors() {
+  constexpr int kMultiprocessorCount = 16; // CU_DEVICE_ATTRIBUTE_...
+  void* driver = dlopen("libcuda.so.1", RTLD_NOW);
+  if (!driver) {
+    return 0;
+  }
+  using Get = int (*)(int*, int, int);
+  const auto get = reinterpret_cast<Get>(dlsym(driver, "cuDeviceGetAttribute"));
+  int count = 0;
+  return get && get(&count, kMultiprocessorCount, 0) == 0 ? count : 0;
+}
+
+size_t compute_capability() {
+  const auto& info = mx::device_info(mx::Device(mx::Device::gpu));
+  const auto found = info.find("compute_capability_major");
+  return found == info.end() ? 0 : std::get<size_t>(found->second);
+}
+
+constexpr int kAtOnce = 32; // arrays whose addresses one kernel notes
+
+/// Device addresses of arrays as one uint64 array; nothing is copied.
+mx::array device_addresses(const std::vector<mx::array>& arrays) {
+  static const auto note = [] {
+    std::vector<std::string> names;
+    std::string source = "if (threadIdx.x == 0) {\n";
+    for (int i = 0; i < kAtOnce; ++i) {
+      names.push_back(concat("in", i));
+      source += concat(
+          "out[", i, "] = reinterpret_cast<unsigned long long>(in", i, ");\n");
+    }
+    return mx::fast::cuda_kernel(
+        "zmlx_addresses", names, {"out"}, source + "}\n", "", false);
+  }();
+  std::vector<mx::array> parts;
+  for (size_t first = 0; first < arrays.size(); first += kAtOnce) {
+    std::vector<mx::array> inputs;
+    for (size_t i = first; i < first + kAtOnce; ++i) {
+      // Arrays of one type need one kernel; the last fill up its arguments.
+      inputs.push_back(
+          mx::view(
+              mx::reshape(arrays[std::min(i, arrays.size() - 1)], {-1}),
+              mx::uint8));
+    }
+    parts.push_back(note(
+        inputs,
+        {{kAtOnce}},
+        {mx::uint64},
+        {32, 1, 1},
+        {32, 1, 1},
+        {},
+        std::nullopt,
+        false,
+        mx::Device(mx::Device::gpu))[0]);
+  }
+  return mx::slice(
+      mx::concatenate(parts), {0}, {static_cast<int>(arrays.size())});
+}
+
+/// The last step of any program and thread: two kernels at once, each with half
+/// of the multiprocessors, would wait for one another. Never freed, for MLX may
+/// end first.
+struct LastStep {
+  std::mutex mutex;
+  std::optional<mx::array> failed;
+};
+
+LastStep& last_step() {
+  static auto* last = new LastStep;
+  return *last;
+}
+
+mx::Shape with_batch(int batch, const mx::Shape& shape) {
+  mx::Shape whole = {batch};
+  whole.insert(whole.end(), shape.begin(), shape.end());
+  return whole;
+}
+
+/// Whether a kernel may write to the array: nobody else sees it.
+bool is_ours(const mx::array& array) {
+  return array.status() == mx::array::Status::available &&
+      array.flags().row_contiguous && array.is_donatable();
+}
+
+/// An array on the device like `array`, which nobody else has.
+mx::array copy_of(const mx::array& array) {
+  return mx::contiguous(mx::add(array, mx::zeros({1}, array.dtype())));
+}
+
+} // namespace
+
+std::string why_no_cuda_step(const Program& program) {
+  if (!mx::cu::is_available()) {
+    return "the GPU must be a CUDA device";
+  }
+  if (compute_capability() < 9) {
+    return concat(
+        "the device's compute capability must be 9 or more, got ",
+        compute_capability());
+  }
+  if (multiprocessors() == 0) {
+    return "the CUDA driver must tell the number of multiprocessors";
+  }
+  return why_not_on_cuda(program);
+}
+
+CudaStep::CudaStep(std::shared_ptr<const Program> program)
+    : program_(std::move(program)),
+      blocks_(multiprocessors()),
+      words_(0),
+      workspace_(0) {
+  for (const auto& stage : program_->stages) {
+    if (const auto* conv = std::get_if<ConvStage>(&stage)) {
+      layers_.push_back(
+          {static_cast<size_t>(conv->layer),
+           {conv->taps.shape(0) - 1, conv->taps.shape(1)},
+           false});
+    } else if (const auto* attend = std::get_if<AttendStage>(&stage)) {
+      layers_.push_back(
+          {static_cast<size_t>(attend->layer),
+           {attend->spec.kv_heads, 0, attend->spec.head_dim},
+           true});
+    }
+  }
+  auto arrays = arrays_of(*program_);
+  mx::eval(arrays);
+  auto addresses = device_addresses(arrays);
+  mx::eval(addresses);
+  const auto* first = addresses.data<uint64_t>();
+  table_ =
+      make_cuda_table(*program_, {first, first + addresses.size()}, blocks_);
+  const auto size = static_cast<int>(table_.words.size());
+  words_ = copy_of(mx::array(table_.words.begin(), {size}, mx::uint32));
+  // The barrier's count, of 64 bits, follows what blocks hand on.
+  workspace_ = copy_of(mx::zeros({table_.exchange_len + 32}, mx::float32));
+  mx::eval(words_, workspace_);
+}
+
+void CudaStep::compile(mx::Dtype cache_type) {
+  cache_type_ = cache_type;
+  const int type = cache_type == mx::float32 ? 0
+      : cache_type == mx::float16            ? 1
+                                             : 2;
+  // MLX declares the kernel; its registers must fit the threads of a block.
+  std::string header = concat(
+      "#define ZMLX_BITS ",
+      table_.bits,
+      "\n#define ZMLX_HALF_SCALES ",
+      table_.half_scales ? 1 : 0,
+      "\n#define ZMLX_CACHE_TYPE ",
+      type,
+      '\n');
+  for (const auto part :
+       {cuda_table,
+        cuda_words,
+        cuda_machine,
+        cuda_multiply,
+        cuda_produce,
+        cuda_stages,
+        cuda_attend,
+        cuda_kernel}) {
+    header += part;
+  }
+  header += concat(
+      "\n#undef __global__\n#define __global__ "
+      "__attribute__((global)) __launch_bounds__(",
+      zmlx_decode::kThreads,
+      ", 1)\n");
+  kernel_ = mx::fast::cuda_kernel(
+      "zmlx_decode_step",
+      {"program", "caches", "token", "step", "workspace", "before"},
+      {"logits", "failed"},
+      "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
+      "caches), token, step, const_cast<float*>(workspace), logits, failed);\n",
+      header,
+      false,
+      table_.shared_bytes);
+}
+
+// Makes the caches ready to be written; returns the position.
+int CudaStep::take_caches(Cache& cache, int batch) {
+  int position = 0;
+  auto type = cache_type_;
+  for (const auto& layer : layers_) {
+    const auto& state = cache[layer.index]->state();
+    if (!state.empty()) {
+      type = state.front().dtype();
+    }
+  }
+  if (!type) {
+    type = mx::float32;
+  }
+  std::vector<mx::array*> arrays;
+  for (const auto& layer : layers_) {
+    const auto shape = with_batch(batch, layer.state);
+    if (layer.attends) {
+      auto& kv = static_cast<KVCache&>(*cache[layer.index]);
+      position = kv.offset;
+      kv.reserve(1, shape, *type);
+      capacity_ = kv.keys->shape(2);
+      arrays.push_back(&*kv.keys);
+      arrays.push_back(&*kv.values);
+    } else {
+      auto& conv = static_cast<ConvCache&>(*cache[layer.index]);
+      if (!conv.inputs) {
+        conv.inputs = mx::zeros(shape, *type);
+      }
+      arrays.push_back(&*conv.inputs);
+    }
+  }
+  bool same = arrays.size() == held_.size() &&
+      addresses_.size() == static_cast<size_t>(batch);
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    if (arrays[i]->dtype() != *type) {
+      invalid(kOp, "caches must have one type, got ", arrays[i]->dtype());
+    }
+    same = same && is_ours(*arrays[i]) &&
+        arrays[i]->data_shared_ptr() == held_[i].data.lock() &&
+        arrays[i]->offset() == held_[i].offset;
+  }
+  if (cache_type_ != *type) {
+    compile(*type);
+  }
+  if (same) {
+    return position;
+  }
+  settle();
+  std::vector<mx::array> taken;
+  std::vector<uint64_t> bytes;
+  held_.clear();
+  for (auto* array : arrays) {
+    if (!is_ours(*array)) {
+      *array = copy_of(*array);
+    }
+    taken.push_back(*array);
+    bytes.push_back(array->nbytes() / batch);
+  }
+  const auto first = device_addresses(taken);
+  const auto each =
+      mx::array(bytes.begin(), {static_cast<int>(bytes.size())}, mx::uint64);
+  addresses_.clear();
+  for (int i = 0; i < batch; ++i) {
+    addresses_.push_back(
+        mx::add(first, mx::multiply(each, mx::array(i, mx::uint64))));
+  }
+  // Evaluated, so that nothing but the cache holds the arrays from here on.
+  mx::eval(addresses_);
+  mx::synchronize();
+  for (const auto& array : taken) {
+    held_.push_back({array.data_shared_ptr(), array.offset()});
+  }
+  return position;
+}
+
+mx::array CudaStep::run(const mx::array& token, int sequence, int position) {
+  auto& last = last_step();
+  const std::lock_guard lock(last.mutex);
+  const int threads = blocks_ * zmlx_decode::kThreads;
+  auto outputs = kernel_(
+      {words_,
+       addresses_[sequence],
+       token,
+       mx::array({position, capacity_}),
+       workspace_,
+       last.failed ? *last.failed : mx::zeros({1}, mx::int32)},
+      {{program_->vocab}, {1}},
+      {mx::float32, mx::int32},
+      {threads, 1, 1},
+      {zmlx_decode::kThreads, 1, 1},
+      {},
+      std::nullopt,
+      false,
+      mx::Device(mx::Device::gpu));
+  last.failed = outputs[1];
+  unchecked_.push_back(outputs[1]);
+  return outputs[0];
+}
+
+void CudaStep::check_finished() {
+  while (!unchecked_.empty() && unchecked_.front().is_available()) {
+    const bool failed = unchecked_.front().item<int>() != 0;
+    unchecked_.pop_front();
+    if (failed) {
+      // What the blocks counted is of no use to the next step.
+      unchecked_.clear();
+      workspace_ = copy_of(mx::zeros_like(workspace_));
+      throw BackendError(
+          "[decode_step] a block of the CUDA kernel waited a second for the "
+          "others.");
+    }
+  }
+}
+
+mx::array CudaStep::forward(const mx::array& tokens, Cache& cache) {
+  check_finished();
+  const int batch = tokens.shape(0);
+  const int position = take_caches(cache, batch);
+  const auto ids = mx::reshape(mx::astype(tokens, mx::int32), {batch});
+  std::vector<mx::array> logits;
+  for (int i = 0; i < batch; ++i) {
+    const auto token = batch == 1 ? ids : mx::slice(ids, {i}, {i + 1});
+    logits.push_back(
+        mx::reshape(run(token, i, position), {1, 1, program_->vocab}));
+  }
+  for (const auto& layer : layers_) {
+    if (layer.attends) {
+      ++static_cast<KVCache&>(*cache[layer.index]).offset;
+    }
+  }
+  return batch == 1 ? logits.front() : mx::concatenate(logits, 0);
+}
+
+void CudaStep::settle() {
+  if (!unchecked_.empty()) {
+    mx::eval(unchecked_.back());
+    check_finished();
+  }
+}
+
+} // namespace zmlx::decode

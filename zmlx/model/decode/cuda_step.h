@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+// A step of the decode program on a CUDA device as one persistent kernel.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "zmlx/model/decode/cuda_table.h"
+#include "zmlx/model/decode/fused_network.h"
+
+namespace zmlx::decode {
+
+/// Why the default device has no executor for the program, or "".
+std::string why_no_cuda_step(const Program& program);
+
+/// Caches may be of any floating-point type, all of one; they are updated in
+/// place, after being copied if somebody else holds their arrays. A step whose
+/// kernel stopped waiting makes a later one throw BackendError. Not safe for
+/// use from two threads at once.
+class CudaStep : public StepExecutor {
+ public:
+  /// The program must be one that why_no_cuda_step() has nothing against.
+  explicit CudaStep(std::shared_ptr<const Program> program);
+  mx::array forward(const mx::array& tokens, Cache& cache) override;
+  void settle() override;
+
+ private:
+  /// A layer's entry in the cache.
+  struct Layer {
+    size_t index;
+    mx::Shape state; // without the batch: of the inputs, or of the keys
+    bool attends;
+  };
+  int take_caches(Cache& cache, int batch);
+  void compile(mx::Dtype cache_type);
+  mx::array run(const mx::array& token, int sequence, int position);
+  void check_finished();
+
+  std::shared_ptr<const Program> program_;
+  std::vector<Layer> layers_;
+  CudaTable table_;
+  int blocks_;
+  mx::array words_, workspace_;
+  std::optional<mx::Dtype> cache_type_;
+  mx::fast::CustomKernelFunction kernel_;
+  /// Where an array's values are, without keeping them there.
+  struct Place {
+    std::weak_ptr<mx::array::Data> data;
+    int64_t offset;
+  };
+  // The caches that addresses_ was made of; a row a sequence.
+  std::vector<Place> held_;
+  std::vector<mx::array> addresses_;
+  int capacity_ = 0;
+  std::deque<mx::array> unchecked_; // results of steps, oldest first
+};
+
+} // namespace zmlx::decode

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+// Lays a decode program out as the CUDA kernel reads it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "zmlx/model/decode/program.h"
+
+namespace zmlx::decode {
+
+struct CudaTable {
+  std::vector<uint32_t> words; // a Program, then its stages (cuda/table.h)
+  int exchange_len = 0; // floats that blocks hand on
+  int shared_bytes = 0; // of a block
+  int bits = 0; // of every matrix but routers, or 0
+  bool half_scales = false; // float16, not bfloat16
+};
+
+/// Why the kernel cannot run the program, or "".
+std::string why_not_on_cuda(const Program& program);
+
+/// The arrays that the kernel reads, of a program that it can run.
+std::vector<mx::array> arrays_of(const Program& program);
+
+/// addresses: of arrays_of(program), in order. blocks: of the grid.
+CudaTable make_cuda_table(
+    const Program& program,
+    const std::vector<uint64_t>& addresses,
+    int blocks);
+
+} // namespace zmlx::decode
