@@ -19,8 +19,8 @@ HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
 
 // Positions, and vectors of values, that queries pass over together.
-constexpr int kTogether = 4;
-constexpr int kQueries = 4;
+constexpr int kTogether = kSanitized ? 2 : 4;
+constexpr int kQueries = kTogether;
 
 /// scores[q][p] = queries[q] . row first + p.
 template <int kCount, int kPositions, class Rows>
