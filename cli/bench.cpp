@@ -102,6 +102,7 @@ int run_kernels(const Flags& flags) {
   for (const auto& name : flags.kernels) {
     specs.push_back(&catalog().find(name, "bench"));
   }
+  set_threads(flags.model);
   const Interrupt interrupt;
   Progress progress("Timing");
   measure::KernelBenchOptions options;
@@ -190,13 +191,11 @@ void add_bench(CLI::App& app, int* exit_code) {
       .add_option(
           "--gguf",
           flags->gguf,
-          "llama-bench on this file in turn, without stock but for --compare")
+          "llama-bench on this file in turn; stock only with\n--compare")
       ->type_name("F");
   command
       .add_option(
-          "--llama-bench",
-          flags->llama_bench,
-          "That program ($LLAMA_BENCH, or found in PATH)")
+          "--llama-bench", flags->llama_bench, "That program (the one in PATH)")
       ->type_name("PROGRAM");
   add_model_flags(command, &flags->model);
   command.callback([flags, exit_code] { *exit_code = run(*flags); });

@@ -4,6 +4,7 @@
 #include "cli/progress.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
+#include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::cli {
 namespace {
@@ -37,6 +38,10 @@ void add_side_flags(CLI::App& app, ModelFlags* flags) {
       ->type_name("A,B");
   app.add_option("--exclude", flags->exclude, "Patch without these")
       ->type_name("A,B");
+  app.add_option(
+      "--threads",
+      flags->threads,
+      "Of the CPU ($ZMLX_THREADS, or all processors)");
 }
 
 void add_model_flags(CLI::App& app, ModelFlags* flags) {
@@ -53,10 +58,26 @@ PatchOptions patch_options(const ModelFlags& flags) {
   return patches;
 }
 
+void set_threads(const ModelFlags& flags) {
+  const int most = usable_processors();
+  const int threads = flags.threads ? *flags.threads : num_threads();
+  if (threads < 1 || threads > most) {
+    invalid(
+        "threads",
+        "--threads must be 1 to ",
+        most,
+        ", the processors that this process may use, got ",
+        threads,
+        '.');
+  }
+  set_num_threads(threads);
+}
+
 std::unique_ptr<Model> load_model(
     const ModelFlags& flags,
     bool need_tokenizer) {
   const PatchOptions patches = patch_options(flags);
+  set_threads(flags);
   LoadOptions options = load_options(flags);
   options.need_tokenizer = need_tokenizer;
   options.skip_tokenizer = !need_tokenizer;
@@ -69,6 +90,7 @@ std::unique_ptr<Model> load_model(
 }
 
 std::unique_ptr<Model> load_stock(const ModelFlags& flags) {
+  set_threads(flags);
   return load_with_progress(flags.model, load_options(flags));
 }
 

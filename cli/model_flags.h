@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <CLI/CLI.hpp>
@@ -17,9 +18,10 @@ struct ModelFlags {
   std::string dtype; // "": the default of load()
   bool no_patch = false;
   std::string patterns, exclude; // names with commas between; "": none given
+  std::optional<int> threads; // none: ZMLX_THREADS, or all processors
 };
 
-/// Adds --dtype, --patterns and --exclude.
+/// Adds --dtype, --patterns, --exclude and --threads.
 void add_side_flags(CLI::App& app, ModelFlags* flags);
 
 /// Adds the same and --no-patch.
@@ -28,6 +30,11 @@ void add_model_flags(CLI::App& app, ModelFlags* flags);
 /// What patch() is asked for. Throws std::invalid_argument for an unknown
 /// pattern.
 PatchOptions patch_options(const ModelFlags& flags);
+
+/// Sets the threads of CPU kernels. Throws std::invalid_argument where
+/// --threads or ZMLX_THREADS asks for more than there are; the loaders below
+/// call it.
+void set_threads(const ModelFlags& flags);
 
 /// Loads the model stock, with its tokenizer where it has one.
 std::unique_ptr<Model> load_stock(const ModelFlags& flags);

@@ -64,6 +64,9 @@ std::string command_of(const Flags& flags) {
   add("--dtype", flags.model.dtype);
   add("--patterns", flags.model.patterns);
   add("--exclude", flags.model.exclude);
+  if (flags.model.threads) {
+    add("--threads", std::to_string(*flags.model.threads));
+  }
   for (const auto& prompt : flags.options.prompts) {
     add("--prompt", prompt);
   }

@@ -94,6 +94,10 @@ def test_no_command_shows_help_on_stderr(zmlx):
             "zmlx generate: --max-tokens must be a whole number, got 'ten'.",
         ),
         (
+            ["generate", "--model", "m", "--prompt", "p", "--threads", "all"],
+            "zmlx generate: --threads must be a whole number, got 'all'.",
+        ),
+        (
             ["generate", "--model", "m", "--prompt", "p", "--seed", "-1"],
             "zmlx generate: --seed: must be a whole number of 0 or more, got '-1'.",
         ),
@@ -476,6 +480,39 @@ def test_doctor_tells_what_is_here(zmlx):
     report = json.loads(zmlx("doctor", "--json").stdout)
     assert report["ok"] and report["problems"] == [] and report["mlx"] == mx.__version__
     assert "ZMLX_THREADS" in report["environment"] and len(report["environment"]) < 10
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "--prompt", "p", "--model"],
+        ["logits", "--tokens", "1", "--output", "o"],
+        ["bench", "--model"],
+        ["validate"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("threads", [0, 1000])
+def test_threads_are_those_of_the_machine(zmlx, tiny, command, threads):
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    most = len(affinity(0)) if affinity else os.cpu_count()
+    holds = f"must be 1 to {most}, the processors that this process may use, got "
+    done = zmlx(*command, str(tiny), "--threads", str(threads))
+    assert done.returncode == 2 and f"--threads {holds}{threads}.\n" in done.stderr
+    done = zmlx(*command, str(tiny), env=dict(os.environ, ZMLX_THREADS=str(threads)))
+    assert done.returncode == 2
+    assert f"[ZMLX_THREADS] {holds}'{threads}'.\n" in done.stderr
+
+
+def test_an_option_of_threads_goes_before_the_environment(zmlx, tiny):
+    one = zmlx(
+        "bench",
+        *["--model", str(tiny), "-p", "4", "-n", "2", "-r", "1", "-o", "json"],
+        *["--threads", "1"],
+        env=dict(os.environ, ZMLX_THREADS="many"),
+    )
+    assert one.returncode == 0, one.stderr
+    assert {row["n_threads"] for row in json.loads(one.stdout)} == {1}
 
 
 def test_doctor_finds_a_bad_setting(zmlx):

@@ -176,13 +176,13 @@ def test_bench_compares_the_sides(zmlx, tiny, tmp_path):
     llama = tmp_path / "llama bench"
     llama.write_text("#!/bin/sh\necho '[{\"samples_ns\": [4000000]}]'\n")
     llama.chmod(llama.stat().st_mode | stat.S_IXUSR)
-    environment = {**os.environ, "LLAMA_BENCH": str(llama)}
     for more, backends in (
         (("--compare",), ["zmlx CPU", "MLX CPU", "llama.cpp"]),
         ((), ["zmlx CPU", "llama.cpp"]),
     ):
         flags = ("-p", "0", "-n", "2", "-r", "2", "--gguf", "m.gguf", *more)
-        done = zmlx("bench", "--model", tiny, *flags, env=environment)
+        llamas = ("--llama-bench", str(llama))
+        done = zmlx("bench", "--model", tiny, *flags, *llamas)
         assert done.returncode == 0, done.stderr
         rows = done.stdout.splitlines()[2 : 2 + len(backends)]
         assert [row.split("|")[4].strip() for row in rows] == backends

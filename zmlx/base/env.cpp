@@ -29,7 +29,6 @@ const std::vector<EnvVariable>& env_variables() {
       {"HF_HOME", "the same: hub below it"},
       {"XDG_CACHE_HOME", "the same: huggingface/hub below it"},
       {"HOME", "for the defaults below .cache"},
-      {"LLAMA_BENCH", "llama.cpp's benchmark (default: llama-bench in PATH)"},
   };
   return variables;
 }

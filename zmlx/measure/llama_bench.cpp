@@ -10,7 +10,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
 #include "zmlx/measure/json_fields.h"
@@ -127,7 +126,7 @@ double LlamaBench::run(const BenchTest& test) const {
 }
 
 std::string llama_bench_program(const std::string& given) {
-  return given.empty() ? env("LLAMA_BENCH").value_or("llama-bench") : given;
+  return given.empty() ? "llama-bench" : given;
 }
 
 } // namespace zmlx::measure

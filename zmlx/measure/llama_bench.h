@@ -34,7 +34,7 @@ struct LlamaBench {
   double run(const BenchTest& test) const;
 };
 
-/// The program to run: `given`, else $LLAMA_BENCH, else "llama-bench".
+/// The program to run: `given`, else "llama-bench".
 std::string llama_bench_program(const std::string& given);
 
 } // namespace zmlx::measure

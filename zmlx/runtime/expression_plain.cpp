@@ -97,10 +97,10 @@ V ceil(D, V x) {
   return CopySign(hn::Ceil(x), x);
 }
 V rint(D, V x) {
-  return hn::Round(x);
+  return CopySign(hn::Round(x), x);
 }
 V trunc(D, V x) {
-  return hn::Trunc(x);
+  return CopySign(hn::Trunc(x), x);
 }
 V round(D d, V x) {
   const auto whole = hn::Trunc(x);

@@ -32,17 +32,6 @@ constexpr int kSpins = 8000;
 // threads than processors) is given its chance after this many spins.
 constexpr int kSpinsBeforeYield = 2000;
 
-int usable_processors() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) {
-    return CPU_COUNT(&set);
-  }
-#endif
-  const auto count = std::thread::hardware_concurrency();
-  return count == 0 ? 1 : static_cast<int>(count);
-}
-
 int threads_from_environment() {
   const auto text = env("ZMLX_THREADS");
   if (!text) {
@@ -50,8 +39,15 @@ int threads_from_environment() {
   }
   char* end = nullptr;
   const long threads = std::strtol(text->c_str(), &end, 10);
-  if (*end || threads < 1 || threads > 1024) {
-    invalid("ZMLX_THREADS", "must be 1 to 1024, got '", *text, "'.");
+  const int most = usable_processors();
+  if (*end || threads < 1 || threads > most) {
+    invalid(
+        "ZMLX_THREADS",
+        "must be 1 to ",
+        most,
+        ", the processors that this process may use, got '",
+        *text,
+        "'.");
   }
   return static_cast<int>(threads);
 }
@@ -144,6 +140,17 @@ std::shared_ptr<ThreadTeam> thread_team() {
     team = std::make_shared<ThreadTeam>(wanted());
   }
   return team;
+}
+
+int usable_processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    return CPU_COUNT(&set);
+  }
+#endif
+  const auto count = std::thread::hardware_concurrency();
+  return count == 0 ? 1 : static_cast<int>(count);
 }
 
 int num_threads() {

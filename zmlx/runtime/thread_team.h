@@ -63,11 +63,16 @@ class ThreadTeam {
 /// stays valid for its holder when set_num_threads() puts another in place.
 std::shared_ptr<ThreadTeam> thread_team();
 
-/// Threads of the team: set_num_threads(), else ZMLX_THREADS, else the number
-/// of processors that this process may use.
+/// Processors that this process may use.
+int usable_processors();
+
+/// Threads of the team: set_num_threads(), else ZMLX_THREADS, else
+/// usable_processors(). Throws std::invalid_argument where ZMLX_THREADS is not
+/// 1 to usable_processors().
 int num_threads();
 
-/// Sets the number of threads, 1 to 1024; throws std::invalid_argument.
+/// Sets the number of threads, 1 to 1024; throws std::invalid_argument. More
+/// than usable_processors() give the same results, slowly: for tests.
 void set_num_threads(int threads);
 
 /// The part [begin, end) of `count` that falls to `thread` of `threads`, in
