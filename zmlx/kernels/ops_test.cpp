@@ -321,6 +321,98 @@ TEST(Attention, GivesTheSameBitsForAnyNumberOfThreads) {
   }
 }
 
+TEST(Attention, AttendsToWhatItRoundsIntoAPackedCache) {
+  const attention::Spec spec{4, 2, 64, 10000, 1e-5f};
+  const auto qn = normal({64}, 1), kn = normal({64}, 2);
+  for (int group : {32, 64}) {
+    auto empty = [&] {
+      return attention::PackedCache{
+          mx::zeros({2, 2, 300, 16}, mx::uint32),
+          mx::zeros({2, 2, 300, 64 / group}),
+          mx::zeros({2, 2, 300, 64 / group})};
+    };
+    auto keys = empty(), values = empty();
+    auto plain_keys = mx::zeros({2, 2, 300, 64}), plain_values = plain_keys;
+    int offset = 0;
+    for (int length : {270, 1, 2, 9}) {
+      const auto q = normal({2, length, 256}, 10 + length);
+      const auto k = normal({2, length, 128}, 20 + length);
+      const auto v = normal({2, length, 128}, 30 + length);
+      auto out = attention::attend_packed(
+          {q, k, v, qn, kn, keys, values}, spec, offset);
+      keys = out.cached_keys;
+      values = out.cached_values;
+      // The float call appends what must have been rounded.
+      const auto wanted = attention::attend(
+          {q, k, v, qn, kn, plain_keys, plain_values}, spec, offset);
+      const auto next = mx::Shape{2, 2, offset + length, 64};
+      auto seen = [&](const mx::array& x, mx::Shape stop) {
+        stop[3] = x.shape(3);
+        return mx::slice(x, {0, 0, 0, 0}, stop);
+      };
+      auto rounded = [&](const mx::array& x) {
+        const auto parts = mx::quantize(seen(x, next), group, 8);
+        return mx::dequantize(parts[0], parts[1], parts[2], group, 8);
+      };
+      auto held = [&](const attention::PackedCache& cache) {
+        return mx::dequantize(
+            seen(cache.words, next),
+            seen(cache.scales, next),
+            seen(cache.biases, next),
+            group,
+            8);
+      };
+      plain_keys = wanted.cached_keys;
+      plain_values = wanted.cached_values;
+      EXPECT_LT(difference(held(keys), rounded(plain_keys)), 1e-6);
+      EXPECT_LT(difference(held(values), rounded(plain_values)), 1e-6);
+      const auto queries = mx::fast::rope(
+          mx::transpose(
+              mx::fast::rms_norm(mx::reshape(q, {2, length, 4, 64}), qn, 1e-5f),
+              {0, 2, 1, 3}),
+          64,
+          false,
+          10000.0f,
+          1.0f,
+          offset);
+      const auto expected = mx::fast::scaled_dot_product_attention(
+          queries,
+          held(keys),
+          held(values),
+          1 / std::sqrt(64.0f),
+          length > 1 ? "causal" : "");
+      EXPECT_LT(
+          difference(
+              out.y,
+              mx::reshape(
+                  mx::transpose(expected, {0, 2, 1, 3}), {2, length, 256})),
+          1e-5)
+          << "at offset " << offset;
+      offset += length;
+    }
+  }
+}
+
+TEST(Attention, NamesPackedCachesThatDoNotFit) {
+  const attention::Spec spec{1, 1, 64, 10000, 1e-5f};
+  const auto x = normal({1, 1, 64}, 1), w = normal({64}, 2);
+  const attention::PackedCache good{
+      mx::zeros({1, 1, 4, 16}, mx::uint32),
+      mx::zeros({1, 1, 4, 1}),
+      mx::zeros({1, 1, 4, 1})};
+  auto bad_groups = good, bad_type = good;
+  bad_groups.scales = bad_groups.biases = mx::zeros({1, 1, 4, 4});
+  bad_type.words = mx::zeros({1, 1, 4, 16}, mx::int32);
+  for (const auto& bad : {bad_groups, bad_type}) {
+    EXPECT_THROW(
+        attention::attend_packed({x, x, x, w, w, bad, bad}, spec, 0),
+        std::invalid_argument);
+  }
+  EXPECT_THROW(
+      attention::attend_packed({x, x, x, w, w, good, good}, spec, 4),
+      std::invalid_argument);
+}
+
 TEST(Attention, LeavesACacheThatOthersHoldAsItWas) {
   const attention::Spec spec{1, 1, 32, 10000, 1e-5f};
   const auto x = normal({1, 1, 32}, 1), w = normal({32}, 2);

@@ -63,7 +63,8 @@ mx::array prefill(
     Cache& cache,
     const std::vector<int>& tokens,
     int step,
-    const std::function<void(int, int)>& progress) {
+    const std::function<void(int, int)>& progress,
+    const KVQuantization& kv) {
   if (step < 1) {
     invalid("generate", "prefill_step must be at least 1, got ", step, '.');
   }
@@ -82,6 +83,7 @@ mx::array prefill(
       logits = mx::astype(mx::reshape(*logits, {-1}), mx::float32);
       mx::eval(*logits);
     }
+    quantize(cache, kv);
     // Each chunk's activations go before the next one starts.
     eval(cache);
     mx::clear_cache();
@@ -138,6 +140,9 @@ Generation::State::State(
         options.prefill_step,
         '.');
   }
+  if (options.kv.bits != 0) {
+    check(options.kv);
+  }
   check_prompt(model.info, prompt);
   limit = room_for(model.info, prompt.size(), options.max_tokens);
   if (model.tokenizer) {
@@ -164,8 +169,8 @@ mx::array Generation::State::sample(const mx::array& logits, int index) {
 
 void Generation::State::start() {
   const auto begin = Clock::now();
-  const mx::array logits =
-      prefill(model, cache, prompt, options.prefill_step, options.progress);
+  const mx::array logits = prefill(
+      model, cache, prompt, options.prefill_step, options.progress, options.kv);
   pending = sample(logits, 0);
   pending->wait();
   first_token_at = Clock::now();
@@ -178,6 +183,7 @@ void Generation::State::run_ahead() {
   const mx::array& token = *pending;
   const mx::array logits = model.network->forward(
       mx::reshape(token, {1, 1}), cache, /* last_only= */ true);
+  quantize(cache, options.kv);
   pending =
       sample(mx::astype(mx::reshape(logits, {-1}), mx::float32), generated + 1);
 }

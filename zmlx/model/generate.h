@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "zmlx/model/model.h"
+#include "zmlx/model/quantized_cache.h"
 #include "zmlx/model/sampler.h"
 
 namespace zmlx {
@@ -17,6 +18,8 @@ namespace zmlx {
 struct GenerateOptions {
   int max_tokens = 100;
   SamplerOptions sampler = {};
+  /// The cache of keys and values in fewer bits.
+  KVQuantization kv = {};
   /// Tokens a prefill step.
   int prefill_step = 512;
   /// Use no chat template, even if the model has one.
@@ -102,13 +105,15 @@ generate(Model& model, const std::string& prompt, GenerateOptions options = {});
 Generation
 generate(Model& model, std::vector<int> prompt, GenerateOptions options = {});
 
-/// Feeds tokens (length,) through the model in chunks and evaluates the cache.
-/// Returns logits (vocab,) float32 after the last token.
+/// Feeds tokens (length,) through the model in chunks and evaluates the cache,
+/// quantising it after each as `kv` says. Returns logits (vocab,) float32 after
+/// the last token.
 mx::array prefill(
     Model& model,
     Cache& cache,
     const std::vector<int>& tokens,
     int step = 512,
-    const std::function<void(int, int)>& progress = {});
+    const std::function<void(int, int)>& progress = {},
+    const KVQuantization& kv = {});
 
 } // namespace zmlx

@@ -3,13 +3,13 @@
 // arXiv:2205.14135): scores and sums are small float products.
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/kernels/common/aligned.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "zmlx/kernels/attention/attend_rows.cpp"
-#define HWY_WANT_AVX3_DL 1
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 
@@ -24,24 +24,32 @@ constexpr int64_t kChunk = kAttentionChunk;
 // A chunk and a little, so that columns of a panel do not share cache sets.
 constexpr int64_t kPanelStride = kChunk + 16;
 
-/// The queries of one call in tiles, with their running results.
+/// The queries of one call in tiles, with their running results. Rows that see
+/// nothing fill the last tile.
 class RowTiles {
  public:
-  RowTiles(const float* queries, int64_t count, int64_t dim, int64_t width)
+  static constexpr int kTile = kFloatTile;
+
+  RowTiles(
+      const float* queries,
+      const int64_t* seen,
+      int64_t count,
+      int64_t dim,
+      int64_t width)
       : dim_(dim),
         width_(width),
         count_(count),
-        tiles_((count + kFloatTile - 1) / kFloatTile),
-        queries_(static_cast<size_t>(count * dim)),
-        sums_(static_cast<size_t>(count * width)),
-        most_(static_cast<size_t>(count), -INFINITY),
-        total_(static_cast<size_t>(count)) {
-    for (int64_t tile = 0; tile < tiles_; ++tile) {
-      const int64_t first = first_row(tile), size = first_row(tile + 1) - first;
-      for (int64_t t = 0; t < size; ++t) {
-        for (int64_t i = 0; i < dim; ++i) {
-          queries_[first * dim + i * size + t] = queries[(first + t) * dim + i];
-        }
+        tiles_((count + kTile - 1) / kTile),
+        seen_(static_cast<size_t>(tiles_ * kTile)),
+        queries_(static_cast<size_t>(tiles_ * kTile * dim)),
+        sums_(static_cast<size_t>(tiles_ * kTile * width)),
+        most_(static_cast<size_t>(tiles_ * kTile), -INFINITY),
+        total_(static_cast<size_t>(tiles_ * kTile)) {
+    std::copy(seen, seen + count, seen_.begin());
+    for (int64_t row = 0; row < count; ++row) {
+      float* tile = queries_.data() + row / kTile * kTile * dim;
+      for (int64_t i = 0; i < dim; ++i) {
+        tile[i * kTile + row % kTile] = queries[row * dim + i];
       }
     }
   }
@@ -49,25 +57,20 @@ class RowTiles {
   int64_t tiles() const {
     return tiles_;
   }
-  int64_t first_row(int64_t tile) const {
-    return count_ * tile / tiles_;
-  }
 
   /// Takes `positions` keys and values into the results of one tile.
-  template <int kTile>
   HWY_NOINLINE void add_chunk(
       int64_t tile,
       const float* keys, // (dim, kPanelStride)
       const float* values, // (positions, width)
       int64_t start,
-      int64_t positions,
-      const int64_t* seen) {
+      int64_t positions) {
     const Floats d;
     const int64_t step = kFloatVectors * static_cast<int64_t>(hn::Lanes(d));
-    const int64_t row = first_row(tile);
+    const int64_t row = tile * kTile;
     int64_t counts[kTile], most = 0;
     for (int t = 0; t < kTile; ++t) {
-      counts[t] = std::clamp<int64_t>(seen[row + t] - start, 0, positions);
+      counts[t] = std::clamp<int64_t>(seen_[row + t] - start, 0, positions);
       most = std::max(most, counts[t]);
     }
     if (most == 0) {
@@ -79,7 +82,7 @@ class RowTiles {
       clear(sums);
       add_products<kTile, kTile, 1>(
           keys + p, kPanelStride, queries_.data() + row * dim_, dim_, sums);
-      store<kTile, kChunk>(sums, scores + p);
+      store(sums, scores + p);
     }
     float factors[kTile];
     for (int t = 0; t < kTile; ++t) {
@@ -113,7 +116,6 @@ class RowTiles {
   }
 
  private:
-  template <int kTile, int64_t kStride>
   static HWY_INLINE void store(
       const FloatVector (&sums)[kFloatVectors * kTile],
       float* out) {
@@ -123,7 +125,7 @@ class RowTiles {
         hn::StoreU(
             sums[v * kTile + t],
             d,
-            out + t * kStride + v * static_cast<int64_t>(hn::Lanes(d)));
+            out + t * kChunk + v * static_cast<int64_t>(hn::Lanes(d)));
       });
     });
   }
@@ -143,6 +145,7 @@ class RowTiles {
   }
 
   int64_t dim_, width_, count_, tiles_;
+  std::vector<int64_t> seen_;
   AlignedVector<float> queries_, sums_, most_, total_;
 };
 
@@ -180,7 +183,7 @@ void AttendRows(
   const int64_t step =
       kFloatVectors * static_cast<int64_t>(hn::Lanes(Floats()));
   const int64_t width = (dim + step - 1) / step * step;
-  RowTiles tiles(queries, count, dim, width);
+  RowTiles tiles(queries, seen, count, dim, width);
   AlignedVector<float> rows(static_cast<size_t>(kChunk * width));
   AlignedVector<float> keys(static_cast<size_t>(dim * kPanelStride));
   const int64_t last = *std::max_element(seen, seen + count);
@@ -198,11 +201,7 @@ void AttendRows(
       read_rows(reader, start, positions, dim, width, rows.data());
     });
     for (int64_t tile = 0; tile < tiles.tiles(); ++tile) {
-      with_constant<kFloatTile>(
-          tiles.first_row(tile + 1) - tiles.first_row(tile), [&](auto size) {
-            tiles.template add_chunk<size>(
-                tile, keys.data(), rows.data(), start, positions, seen);
-          });
+      tiles.add_chunk(tile, keys.data(), rows.data(), start, positions);
     }
   }
   tiles.finish(out);

@@ -1,275 +1,25 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/attention/attention.h"
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstring>
-#include <optional>
-
 #include "zmlx/base/error.h"
-#include "zmlx/kernels/attention/cached_head.h"
-#include "zmlx/kernels/common/rows.h"
-#include "zmlx/kernels/common/vector_math.h"
+#include "zmlx/kernels/attention/attention_run.h"
 #include "zmlx/runtime/cpu_op.h"
-#include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::attention {
 namespace {
 
-// Cosines and sines of a position, (head_dim / 2) each, as MLX computes them.
-struct Rotation {
-  Rotation(const Spec& spec, int position) {
-    const int half = spec.head_dim / 2;
-    for (int i = 0; i < half; ++i) {
-      const float frequency =
-          std::exp(-static_cast<float>(i) * (std::log(spec.rope_theta) / half));
-      const float angle = static_cast<float>(position) * frequency;
-      cosines.push_back(std::cos(angle));
-      sines.push_back(std::sin(angle));
-    }
-  }
-  std::vector<float> cosines, sines;
-};
+constexpr const char* kOp = "attention";
 
-void norm_and_rotate(
-    const float* x,
-    const float* weight,
-    const Spec& spec,
-    const Rotation& rotation,
-    float* out) {
-  const int dim = spec.head_dim, half = dim / 2;
-  const float mean = cpu::dot(x, x, dim) / static_cast<float>(dim);
-  cpu::scale_mul(x, 1.0f / std::sqrt(mean + spec.norm_eps), weight, out, dim);
-  for (int i = 0; i < half; ++i) {
-    const float a = out[i], b = out[i + half];
-    out[i] = a * rotation.cosines[i] - b * rotation.sines[i];
-    out[i + half] = a * rotation.sines[i] + b * rotation.cosines[i];
+void check_float(std::initializer_list<const mx::array*> arrays) {
+  for (const auto* array : arrays) {
+    if (array->dtype() != mx::float32) {
+      invalid(kOp, "arrays must be float32, got ", array->dtype(), '.');
+    }
   }
 }
 
-/// One call's data, with every array evaluated.
-struct Call {
-  const Spec& spec;
-  int batch, length, offset;
-  int64_t capacity;
-  RowReader queries, keys, values;
-  const float *query_norm, *key_norm;
-  float *cached_keys, *cached_values;
-  float* y;
-
-  cpu::CachedHead head(int b, int kv_head) const {
-    const int64_t first = cache_row(b, kv_head, 0);
-    cpu::CachedHead head;
-    head.keys.floats = cached_keys + first;
-    head.values.floats = cached_values + first;
-    head.head_dim = spec.head_dim;
-    return head;
-  }
-  int64_t cache_row(int b, int kv_head, int position) const {
-    return ((int64_t{b} * spec.kv_heads + kv_head) * capacity + position) *
-        spec.head_dim;
-  }
-};
-
-/// Appends token t's keys and values of one head to the caches.
-void append(
-    const Call& call,
-    int b,
-    int t,
-    int kv_head,
-    const Rotation& rotation) {
-  const int dim = call.spec.head_dim;
-  std::vector<float> keys, values;
-  const int64_t row = int64_t{b} * call.length + t;
-  const int64_t to = call.cache_row(b, kv_head, call.offset + t);
-  norm_and_rotate(
-      call.keys.row(row, keys) + kv_head * dim,
-      call.key_norm,
-      call.spec,
-      rotation,
-      call.cached_keys + to);
-  std::memcpy(
-      call.cached_values + to,
-      call.values.row(row, values) + kv_head * dim,
-      sizeof(float) * dim);
-}
-
-/// The queries of token t that share a kv head, ready for the cache.
-void prepare_queries(
-    const Call& call,
-    int b,
-    int t,
-    int kv_head,
-    const Rotation& rotation,
-    float* out) {
-  const Spec& spec = call.spec;
-  const int dim = spec.head_dim, group = spec.heads / spec.kv_heads;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  std::vector<float> scratch;
-  const float* queries =
-      call.queries.row(int64_t{b} * call.length + t, scratch) +
-      int64_t{kv_head} * group * dim;
-  for (int g = 0; g < group; ++g) {
-    norm_and_rotate(
-        queries + g * dim, call.query_norm, spec, rotation, out + g * dim);
-  }
-  for (int i = 0; i < group * dim; ++i) {
-    out[i] *= scale;
-  }
-}
-
-/// Few new tokens: chunks of the cache are shared among threads.
-class FewTokens {
- public:
-  FewTokens(const Call& call, const std::vector<Rotation>& rotations)
-      : call_(call),
-        rotations_(rotations),
-        group_(call.spec.heads / call.spec.kv_heads),
-        chunks_(cpu::attention_chunks(call.offset + call.length)),
-        stride_(cpu::partial_size(group_, call.spec.head_dim)),
-        partials_(static_cast<size_t>(heads() * chunks_ * stride_)) {}
-
-  /// (batch, length, kv_heads) in all.
-  int64_t heads() const {
-    return int64_t{call_.batch} * call_.length * call_.spec.kv_heads;
-  }
-
-  void attend(int thread, ThreadTeam& team) {
-    std::vector<float> queries(
-        static_cast<size_t>(group_ * call_.spec.head_dim));
-    const Range mine = share(heads() * chunks_, 1, thread, team.size());
-    for (int64_t task = mine.begin; task < mine.end; ++task) {
-      const auto [b, t, kv_head] = place(task / chunks_);
-      const int64_t chunk = task % chunks_, seen = call_.offset + t + 1;
-      if (chunk < cpu::attention_chunks(seen)) {
-        prepare_queries(call_, b, t, kv_head, rotations_[t], queries.data());
-        cpu::attend_chunk(
-            call_.head(b, kv_head),
-            queries.data(),
-            group_,
-            chunk,
-            seen,
-            partials_.data() + task * stride_);
-      }
-    }
-    team.barrier();
-    const Range merges = share(heads(), 1, thread, team.size());
-    for (int64_t head = merges.begin; head < merges.end; ++head) {
-      const int t = place(head).t;
-      cpu::merge_chunks(
-          partials_.data() + head * chunks_ * stride_,
-          stride_,
-          cpu::attention_chunks(call_.offset + t + 1),
-          group_,
-          call_.spec.head_dim,
-          call_.y + head * group_ * call_.spec.head_dim);
-    }
-  }
-
- private:
-  struct Place {
-    int b, t, kv_head;
-  };
-  Place place(int64_t head) const {
-    const int64_t row = head / call_.spec.kv_heads;
-    return {
-        static_cast<int>(row / call_.length),
-        static_cast<int>(row % call_.length),
-        static_cast<int>(head % call_.spec.kv_heads)};
-  }
-
-  const Call& call_;
-  const std::vector<Rotation>& rotations_;
-  int group_;
-  int64_t chunks_, stride_;
-  std::vector<float> partials_;
-};
-
-// Tokens of one head that one task takes: the cost of unpacking a chunk of the
-// cache is then under a tenth.
-constexpr int kTokensATask = 64;
-constexpr int kFewTokens = 8;
-
-/// Many new tokens: heads and blocks of tokens are shared among threads.
-void attend_block(
-    const Call& call,
-    int b,
-    int kv_head,
-    int first,
-    const std::vector<Rotation>& rotations) {
-  const Spec& spec = call.spec;
-  const int group = spec.heads / spec.kv_heads, dim = spec.head_dim;
-  const int last = std::min(call.length, first + kTokensATask);
-  const auto rows = static_cast<size_t>((last - first) * group);
-  std::vector<float> queries(rows * dim);
-  std::vector<int64_t> seen;
-  std::vector<float*> out;
-  for (int t = first; t < last; ++t) {
-    prepare_queries(
-        call, b, t, kv_head, rotations[t], queries.data() + seen.size() * dim);
-    float* y = call.y +
-        ((int64_t{b} * call.length + t) * spec.heads + kv_head * group) * dim;
-    for (int g = 0; g < group; ++g) {
-      seen.push_back(call.offset + t + 1);
-      out.push_back(y + g * dim);
-    }
-  }
-  cpu::attend_rows(
-      call.head(b, kv_head),
-      queries.data(),
-      seen.data(),
-      static_cast<int64_t>(rows),
-      out.data());
-}
-
-void run(const Call& call) {
-  const auto team = thread_team();
-  const Spec& spec = call.spec;
-  std::vector<Rotation> rotations;
-  for (int t = 0; t < call.length; ++t) {
-    rotations.emplace_back(spec, call.offset + t);
-  }
-  std::optional<FewTokens> few;
-  if (call.length < kFewTokens) {
-    few.emplace(call, rotations);
-  }
-  const int blocks = (call.length + kTokensATask - 1) / kTokensATask;
-  std::atomic<int64_t> left{int64_t{call.batch} * spec.kv_heads * blocks};
-  team->run([&](int thread) {
-    const int64_t appends = int64_t{call.batch} * call.length * spec.kv_heads;
-    const auto mine = share(appends, 1, thread, team->size());
-    for (int64_t i = mine.begin; i < mine.end; ++i) {
-      const int64_t row = i / spec.kv_heads;
-      const int t = static_cast<int>(row % call.length);
-      append(
-          call,
-          static_cast<int>(row / call.length),
-          t,
-          static_cast<int>(i % spec.kv_heads),
-          rotations[t]);
-    }
-    team->barrier();
-    if (few) {
-      few->attend(thread, *team);
-      return;
-    }
-    // Later tokens see more: they go first, so that threads end together.
-    for (int64_t task; (task = --left) >= 0;) {
-      const auto head = static_cast<int>(task % (call.batch * spec.kv_heads));
-      const auto block = static_cast<int>(task / (call.batch * spec.kv_heads));
-      attend_block(
-          call,
-          head / spec.kv_heads,
-          head % spec.kv_heads,
-          block * kTokensATask,
-          rotations);
-    }
-  });
-}
-
-void check(const Inputs& in, const Spec& spec, int offset) {
-  constexpr const char* kOp = "attention";
+template <class In>
+void check_new(const In& in, const Spec& spec) {
   const int batch = in.queries.shape(0), length = in.queries.shape(1);
   const mx::Shape kv = {batch, length, spec.kv_heads * spec.head_dim};
   if (in.queries.shape() !=
@@ -287,10 +37,20 @@ void check(const Inputs& in, const Spec& spec, int offset) {
         in.values.shape(),
         '.');
   }
-  const int capacity = in.cached_keys.shape(2);
-  const mx::Shape cache = {batch, spec.kv_heads, capacity, spec.head_dim};
-  if (in.cached_keys.shape() != cache || in.cached_values.shape() != cache ||
-      offset + length > capacity) {
+  check_float({&in.queries, &in.keys, &in.values});
+}
+
+/// Two caches whose rows have `width` values, with room for `needed` rows.
+void check_caches(
+    const mx::array& keys,
+    const mx::array& values,
+    int batch,
+    const Spec& spec,
+    int needed,
+    int width) {
+  const mx::Shape shape = {batch, spec.kv_heads, keys.shape(2), width};
+  if (keys.shape() != shape || values.shape() != shape ||
+      needed > keys.shape(2)) {
     invalid(
         kOp,
         "the caches must have shape (",
@@ -298,60 +58,146 @@ void check(const Inputs& in, const Spec& spec, int offset) {
         ", ",
         spec.kv_heads,
         ", ",
-        offset + length,
+        needed,
         " or more, ",
-        spec.head_dim,
+        width,
         "), got ",
-        in.cached_keys.shape(),
+        keys.shape(),
         " and ",
-        in.cached_values.shape(),
+        values.shape(),
         '.');
   }
-  for (const auto* array :
-       {&in.queries,
-        &in.keys,
-        &in.values,
-        &in.cached_keys,
-        &in.cached_values}) {
-    if (array->dtype() != mx::float32) {
-      invalid(kOp, "arrays must be float32, got ", array->dtype(), '.');
+}
+
+void check_packed(const PackedInputs& in, const Spec& spec, int offset) {
+  check_new(in, spec);
+  const auto &keys = in.cached_keys, &values = in.cached_values;
+  const int batch = in.queries.shape(0), needed = offset + in.keys.shape(1);
+  check_caches(
+      keys.words, values.words, batch, spec, needed, spec.head_dim / 4);
+  const int groups = keys.scales.shape(3);
+  const int size = groups > 0 ? spec.head_dim / groups : 0;
+  if (size * groups != spec.head_dim ||
+      (size != 32 && size != 64 && size != 128)) {
+    invalid(
+        kOp,
+        "groups of the caches must have 32, 64 or 128 of ",
+        spec.head_dim,
+        " values, got ",
+        size,
+        '.');
+  }
+  check_caches(keys.scales, values.scales, batch, spec, needed, groups);
+  check_caches(keys.biases, values.biases, batch, spec, needed, groups);
+  check_float({&keys.scales, &keys.biases, &values.scales, &values.biases});
+  for (const auto* words : {&keys.words, &values.words}) {
+    if (words->dtype() != mx::uint32) {
+      invalid(kOp, "packed caches must be uint32, got ", words->dtype(), '.');
     }
   }
+}
+
+template <class In>
+std::vector<mx::array> new_arrays(const In& in) {
+  return {
+      in.queries,
+      in.keys,
+      in.values,
+      mx::contiguous(mx::astype(in.query_norm, mx::float32)),
+      mx::contiguous(mx::astype(in.key_norm, mx::float32))};
+}
+
+/// A call on evaluated arrays, but for its caches.
+Call call_of(
+    const Spec& spec,
+    int offset,
+    const std::vector<mx::array>& in,
+    std::vector<mx::array>& out) {
+  return {
+      spec,
+      in[0].shape(0),
+      in[0].shape(1),
+      offset,
+      out[1].shape(2),
+      RowReader(in[0]),
+      RowReader(in[1]),
+      RowReader(in[2]),
+      in[3].data<float>(),
+      in[4].data<float>(),
+      {},
+      {},
+      out[0].data<float>()};
+}
+
+cpu::CacheRows packed_rows(
+    const Spec& spec,
+    mx::array& words,
+    mx::array& scales,
+    mx::array& biases) {
+  cpu::CacheRows rows;
+  rows.bytes = words.data<uint8_t>();
+  rows.scales = scales.data<float>();
+  rows.biases = biases.data<float>();
+  rows.group_size = spec.head_dim / scales.shape(3);
+  rows.head_dim = spec.head_dim;
+  return rows;
 }
 
 } // namespace
 
 Outputs attend(const Inputs& in, const Spec& spec, int offset) {
-  check(in, spec, offset);
+  check_new(in, spec);
+  check_caches(
+      in.cached_keys,
+      in.cached_values,
+      in.queries.shape(0),
+      spec,
+      offset + in.keys.shape(1),
+      spec.head_dim);
+  check_float({&in.cached_keys, &in.cached_values});
+  auto arrays = new_arrays(in);
+  arrays.push_back(in.cached_keys);
+  arrays.push_back(in.cached_values);
   auto outputs = cpu_op(
       "AttentionCpu",
-      {in.queries,
-       in.keys,
-       in.values,
-       mx::contiguous(mx::astype(in.query_norm, mx::float32)),
-       mx::contiguous(mx::astype(in.key_norm, mx::float32)),
-       in.cached_keys,
-       in.cached_values},
+      std::move(arrays),
       {{in.queries.shape(), mx::float32},
        {in.cached_keys.shape(), mx::float32, 5},
        {in.cached_values.shape(), mx::float32, 6}},
       [spec, offset](const auto& arrays, auto& out) {
-        run(
-            {spec,
-             arrays[0].shape(0),
-             arrays[0].shape(1),
-             offset,
-             out[1].shape(2),
-             RowReader(arrays[0]),
-             RowReader(arrays[1]),
-             RowReader(arrays[2]),
-             arrays[3].template data<float>(),
-             arrays[4].template data<float>(),
-             out[1].template data<float>(),
-             out[2].template data<float>(),
-             out[0].template data<float>()});
+        Call call = call_of(spec, offset, arrays, out);
+        call.cached_keys.floats = out[1].template data<float>();
+        call.cached_values.floats = out[2].template data<float>();
+        call.cached_keys.head_dim = spec.head_dim;
+        call.cached_values.head_dim = spec.head_dim;
+        run(call);
       });
   return {outputs[0], outputs[1], outputs[2]};
+}
+
+PackedOutputs
+attend_packed(const PackedInputs& in, const Spec& spec, int offset) {
+  check_packed(in, spec, offset);
+  auto arrays = new_arrays(in);
+  std::vector<CpuOutput> outputs = {{in.queries.shape(), mx::float32}};
+  for (const auto* cache : {&in.cached_keys, &in.cached_values}) {
+    for (const auto* array : {&cache->words, &cache->scales, &cache->biases}) {
+      outputs.push_back(
+          {array->shape(), array->dtype(), static_cast<int>(arrays.size())});
+      arrays.push_back(*array);
+    }
+  }
+  auto out = cpu_op(
+      "PackedAttentionCpu",
+      std::move(arrays),
+      outputs,
+      [spec, offset](const auto& arrays, auto& out) {
+        Call call = call_of(spec, offset, arrays, out);
+        call.cached_keys = packed_rows(spec, out[1], out[2], out[3]);
+        call.cached_values = packed_rows(spec, out[4], out[5], out[6]);
+        run(call);
+      });
+  return {out[0], {out[1], out[2], out[3]}, {out[4], out[5], out[6]}};
 }
 
 } // namespace zmlx::attention

@@ -28,11 +28,32 @@ struct Outputs {
   mx::array cached_keys, cached_values; // with the new rows
 };
 
+/// A cache in 8 bits, as mlx.core.quantize makes it.
+struct PackedCache {
+  mx::array words; // (batch, kv_heads, capacity, head_dim / 4) uint32
+  mx::array scales, biases; // (batch, kv_heads, capacity, groups) float32
+};
+
+struct PackedInputs {
+  mx::array queries, keys, values, query_norm, key_norm; // as above
+  PackedCache cached_keys, cached_values;
+};
+
+struct PackedOutputs {
+  mx::array y;
+  PackedCache cached_keys, cached_values;
+};
+
 /// Causal grouped-query attention of the new tokens at positions offset ..
 /// offset + length - 1 over all cached ones, scaled by head_dim^-1/2. All
 /// arrays float32; the caches must have room, and are updated in place when
 /// nobody else holds them. Rotary embedding of halves (Su et al.,
 /// arXiv:2104.09864). Throws std::invalid_argument on a mismatch.
 Outputs attend(const Inputs& in, const Spec& spec, int offset);
+
+/// The same over a cache in 8 bits; new keys and values are rounded before they
+/// are attended to.
+PackedOutputs
+attend_packed(const PackedInputs& in, const Spec& spec, int offset);
 
 } // namespace zmlx::attention

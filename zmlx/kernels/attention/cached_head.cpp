@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "zmlx/kernels/common/aligned.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "zmlx/kernels/attention/cached_head.cpp"
-#define HWY_WANT_AVX3_DL 1
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 
@@ -19,8 +20,8 @@ HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
 
 // Positions, and vectors of values, that queries pass over together.
-constexpr int kTogether = 4;
-constexpr int kQueries = 4;
+constexpr int kTogether = kSanitized ? 2 : 4;
+constexpr int kQueries = kTogether;
 
 /// scores[q][p] = queries[q] . row first + p.
 template <int kCount, int kPositions, class Rows>
@@ -63,29 +64,27 @@ HWY_INLINE void scores_of(
 }
 
 /// out[q][i ..] = sum over p of weights[q][p] * row p, kVectors vectors wide.
-template <int kCount, int kVectors, class D, class Rows>
+template <int kCount, int kVectors, class Rows>
 HWY_INLINE void weighted_sum(
-    D d,
     const Rows& rows,
     const float* weights,
     int64_t count,
     int64_t i,
     float* const* out) {
-  using V = hn::Vec<D>;
+  const Floats d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  V sums[kCount * kVectors];
-  unrolled<kCount * kVectors>(
-      [&](auto s) ZMLX_INLINE_LAMBDA { sums[s] = hn::Zero(d); });
+  FloatVector sums[kCount * kVectors];
+  clear(sums);
   for (int64_t p = 0; p < count; ++p) {
     if (i == 0) {
       rows.prefetch(p + kAhead);
     }
-    V values[kVectors];
+    FloatVector values[kVectors];
     unrolled<kVectors>([&](auto v) ZMLX_INLINE_LAMBDA {
       values[v] = rows.load(d, p, i + v * lanes);
     });
     unrolled<kCount>([&](auto q) ZMLX_INLINE_LAMBDA {
-      const V weight = hn::Set(d, weights[q * kAttentionChunk + p]);
+      const FloatVector weight = hn::Set(d, weights[q * kAttentionChunk + p]);
       unrolled<kVectors>([&](auto v) ZMLX_INLINE_LAMBDA {
         sums[q * kVectors + v] =
             hn::MulAdd(weight, values[v], sums[q * kVectors + v]);
@@ -99,16 +98,14 @@ HWY_INLINE void weighted_sum(
   });
 }
 
-/// kCount queries over `count` positions of rows that start at the chunk.
-template <int kCount, class Keys, class Values>
-void attend(
-    const Keys& keys,
-    const Values& values,
+/// scores of kCount queries over `count` positions.
+template <int kCount, class Rows>
+HWY_NOINLINE void all_scores(
+    const Rows& keys,
     const float* queries,
     int64_t dim,
     int64_t count,
-    float* partial) {
-  HWY_ALIGN float scores[kCount * kAttentionChunk];
+    float* scores) {
   int64_t p = 0;
   for (; p + kTogether <= count; p += kTogether) {
     scores_of<kCount, kTogether>(keys, queries, dim, p, scores + p);
@@ -116,6 +113,48 @@ void attend(
   for (; p < count; ++p) {
     scores_of<kCount, 1>(keys, queries, dim, p, scores + p);
   }
+}
+
+template <int kCount, class Rows>
+HWY_NOINLINE void all_sums(
+    const Rows& values,
+    const float* weights,
+    int64_t dim,
+    int64_t count,
+    float* const* out) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(Floats()));
+  int64_t i = 0;
+  for (; i + kTogether * lanes <= dim; i += kTogether * lanes) {
+    weighted_sum<kCount, kTogether>(values, weights, count, i, out);
+  }
+  for (; i + lanes <= dim; i += lanes) {
+    weighted_sum<kCount, 1>(values, weights, count, i, out);
+  }
+  const hn::CappedTag<float, 1> one;
+  for (; i < dim; ++i) {
+    for (int q = 0; q < kCount; ++q) {
+      float sum = 0;
+      for (int64_t p = 0; p < count; ++p) {
+        sum += weights[q * kAttentionChunk + p] *
+            hn::GetLane(values.load(one, p, i));
+      }
+      out[q][i] = sum;
+    }
+  }
+}
+
+/// kCount queries over `count` positions of rows that start at the chunk.
+template <int kCount>
+void attend(
+    const CachedHead& head,
+    const float* queries,
+    int64_t count,
+    float* partial) {
+  const int64_t dim = head.head_dim;
+  HWY_ALIGN float scores[kCount * kAttentionChunk];
+  with_rows(head.keys, dim, [&](const auto& keys) {
+    all_scores<kCount>(keys, queries, dim, count, scores);
+  });
   float* out[kCount];
   for (int q = 0; q < kCount; ++q) {
     float* row = scores + q * kAttentionChunk;
@@ -124,19 +163,9 @@ void attend(
     out[q][dim] = most;
     out[q][dim + 1] = exp_and_sum(row, most, count);
   }
-  const Floats d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + kTogether * lanes <= dim; i += kTogether * lanes) {
-    weighted_sum<kCount, kTogether>(d, values, scores, count, i, out);
-  }
-  for (; i + lanes <= dim; i += lanes) {
-    weighted_sum<kCount, 1>(d, values, scores, count, i, out);
-  }
-  for (; i < dim; ++i) {
-    weighted_sum<kCount, 1>(
-        hn::CappedTag<float, 1>(), values, scores, count, i, out);
-  }
+  with_rows(head.values, dim, [&](const auto& values) {
+    all_sums<kCount>(values, scores, dim, count, out);
+  });
 }
 
 void AttendChunk(
@@ -146,22 +175,24 @@ void AttendChunk(
     int64_t positions,
     float* partial) {
   const int64_t dim = head.head_dim;
-  with_rows(head.keys, dim, [&](const auto& keys) {
-    with_rows(head.values, dim, [&](const auto& values) {
-      for (int q = 0; q < count; q += kQueries) {
-        with_constant<kQueries>(
-            std::min(kQueries, count - q), [&](auto together) {
-              attend<together>(
-                  keys,
-                  values,
-                  queries + q * dim,
-                  dim,
-                  positions,
-                  partial + q * (dim + 2));
-            });
-      }
-    });
-  });
+  for (int q = 0; q < count; q += kQueries) {
+    const int64_t left = std::min(kQueries, count - q);
+    const float* mine = queries + q * dim;
+    float* out = partial + q * (dim + 2);
+    if (left == kQueries) {
+      attend<kQueries>(head, mine, positions, out);
+    } else if (left == 1) {
+      attend<1>(head, mine, positions, out);
+    } else {
+      // Queries of zeros fill the places: reading the cache is what costs.
+      static thread_local AlignedVector<float> filled;
+      filled.assign(static_cast<size_t>(kQueries * (2 * dim + 2)), 0.0f);
+      std::copy(mine, mine + left * dim, filled.data());
+      float* result = filled.data() + kQueries * dim;
+      attend<kQueries>(head, filled.data(), positions, result);
+      std::copy(result, result + left * (dim + 2), out);
+    }
+  }
 }
 
 } // namespace zmlx::cpu::HWY_NAMESPACE
@@ -186,7 +217,55 @@ CachedRows from(const CachedRows& rows, int64_t position, int64_t dim) {
   return moved;
 }
 
+// mlx.core.quantize of 8 bits: the end of the range that is further from zero
+// is exact, and zero is if it is in the range.
+void quantize_group(
+    const float* x,
+    int count,
+    uint8_t* bytes,
+    float* scale_out,
+    float* bias_out) {
+  constexpr float kMost = 255;
+  const auto [low, high] = std::minmax_element(x, x + count);
+  const bool from_low = std::abs(*low) > std::abs(*high);
+  float scale = std::max((*high - *low) / kMost, 1e-7f);
+  scale = from_low ? scale : -scale;
+  const float edge = from_low ? *low : *high;
+  const float steps = std::rint(edge / scale);
+  float bias = 0;
+  if (steps != 0) {
+    scale = edge / steps;
+    bias = edge;
+  }
+  for (int i = 0; i < count; ++i) {
+    const float value = std::rint((x[i] - bias) / scale);
+    bytes[i] = static_cast<uint8_t>(std::min(std::max(value, 0.0f), kMost));
+  }
+  *scale_out = scale;
+  *bias_out = bias;
+}
+
 } // namespace
+
+CachedRows CacheRows::from(int64_t row) const {
+  return cpu::from({floats, bytes, scales, biases, group_size}, row, head_dim);
+}
+
+void CacheRows::store(int64_t row, const float* x) const {
+  if (floats) {
+    std::copy(x, x + head_dim, floats + row * head_dim);
+    return;
+  }
+  const int64_t groups = head_dim / group_size;
+  for (int64_t g = 0; g < groups; ++g) {
+    quantize_group(
+        x + g * group_size,
+        group_size,
+        bytes + row * head_dim + g * group_size,
+        scales + row * groups + g,
+        biases + row * groups + g);
+  }
+}
 
 void attend_chunk(
     const CachedHead& head,

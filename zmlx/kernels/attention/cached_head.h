@@ -18,6 +18,20 @@ struct CachedRows {
   int group_size = 64;
 };
 
+/// The same to write: rows of any number of heads.
+struct CacheRows {
+  float* floats = nullptr;
+  uint8_t* bytes = nullptr;
+  float *scales = nullptr, *biases = nullptr;
+  int group_size = 64, head_dim = 64;
+
+  /// Stores x (head_dim), rounded as mlx.core.quantize does where rows are
+  /// bytes.
+  void store(int64_t row, const float* x) const;
+  /// Rows from `row` on.
+  CachedRows from(int64_t row) const;
+};
+
 struct CachedHead {
   CachedRows keys, values;
   int head_dim = 64;

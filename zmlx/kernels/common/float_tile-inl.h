@@ -21,7 +21,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 using Floats = hn::ScalableTag<float>;
 using FloatVector = hn::Vec<Floats>;
 
+// With sanitizers, GCC takes minutes and gigabytes over unrolled code.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ZMLX_INLINE_LAMBDA __attribute__((noinline))
+constexpr bool kSanitized = true;
+#else
 #define ZMLX_INLINE_LAMBDA __attribute__((always_inline))
+constexpr bool kSanitized = false;
+#endif
 
 /// step(0) .. step(kCount - 1) with constant arguments. Plain loops are
 /// unrolled too late for GCC to keep an array of sums in registers.
@@ -34,7 +41,7 @@ HWY_INLINE void unrolled(const Step& step) {
 
 // Sums of 2 vectors by 12 (32 registers) or 6 (16).
 constexpr int kFloatVectors = 2;
-constexpr int kFloatTile = HWY_TARGET <= HWY_AVX3 ? 12 : 6;
+constexpr int kFloatTile = kSanitized ? 2 : HWY_TARGET <= HWY_AVX3 ? 12 : 6;
 
 /// sums[v * kTile + t] += sum over k < steps of
 /// panel[k * panel_stride + v * lanes] * x[k * kStep + t * kStride].

@@ -107,16 +107,17 @@ void PreparedRows::reserve(
     const float* const* x,
     int64_t count,
     int64_t cols,
-    int64_t most) {
+    int64_t most_rows) {
   x_.assign(x, x + count);
+  most_rows_ = most_rows;
   cols_ = cols;
-  tiles_ = (count + most - 1) / most;
+  tiles_ = (count + most_rows - 1) / most_rows;
   needs_float_.resize(static_cast<size_t>(count));
   if (integers()) {
     digits_.resize(static_cast<size_t>(count * cols * 3 / 4));
     floats_.resize(static_cast<size_t>(count * 2 * groups()));
   } else {
-    floats_.resize(static_cast<size_t>(count * cols));
+    floats_.resize(static_cast<size_t>(tiles_ * most_rows * cols));
   }
 }
 

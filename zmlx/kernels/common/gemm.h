@@ -75,10 +75,11 @@ class PreparedRows {
     return const_cast<PreparedRows*>(this)->digits(tile);
   }
   /// With integers (group, row) scales and then likewise the sums of values,
-  /// else the values.
+  /// else the values, with room for the largest tile.
   float* floats(int64_t tile) {
     return floats_.data() +
-        first_row(tile) * (integers() ? 2 * groups() : cols_);
+        (integers() ? first_row(tile) * 2 * groups()
+                    : tile * most_rows_ * cols_);
   }
   const float* floats(int64_t tile) const {
     return const_cast<PreparedRows*>(this)->floats(tile);
@@ -103,7 +104,7 @@ class PreparedRows {
   AlignedVector<uint8_t> needs_float_;
   AlignedVector<int32_t> digits_;
   AlignedVector<float> floats_;
-  int64_t cols_ = 0, tiles_ = 0;
+  int64_t cols_ = 0, tiles_ = 0, most_rows_ = 0;
   int group_size_ = 0; // 0: floats
   bool nibbles_ = false;
 };

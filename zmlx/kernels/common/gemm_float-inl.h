@@ -51,12 +51,13 @@ inline void read_row(
   }
 }
 
-/// y[t][r] (+)= the panel's row r times tile row t.
+/// y[t][r] (+)= the panel's row r times tile row t, t < size.
 template <int kTile>
 HWY_NOINLINE void multiply_floats(
     const float* panel,
     int64_t columns,
     const float* x,
+    int64_t size,
     bool add,
     int64_t rows,
     float* const* y) {
@@ -70,10 +71,15 @@ HWY_NOINLINE void multiply_floats(
     unrolled<kFloatVectors>([&](auto v) ZMLX_INLINE_LAMBDA {
       hn::Store(sums[v * kTile + t], d, out + v * lanes);
     });
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; t < size && r < rows; ++r) {
       y[t][r] = add ? y[t][r] + out[r] : out[r];
     }
   });
+}
+
+/// Vectors that the code for a tile of `size` takes; zeros fill it up.
+inline int64_t float_places(int64_t size) {
+  return size > kFloatTile / 2 ? kFloatTile : kFloatTile / 2;
 }
 
 template <class Matrix>
@@ -109,15 +115,16 @@ void float_gemm(
       for (int64_t tile = 0; tile < x.tiles(); ++tile) {
         const int64_t i = x.first_row(tile);
         const int64_t size = x.first_row(tile + 1) - i;
-        with_constant<kFloatTile>(size, [&](auto constant) {
-          multiply_floats<constant>(
-              panel.data(),
-              columns,
-              x.floats(tile) + first * size,
-              first != 0,
-              rows,
-              out.data() + i);
-        });
+        const int64_t places = float_places(size);
+        (places == kFloatTile
+             ? multiply_floats<kFloatTile>
+             : multiply_floats<kFloatTile / 2>)(panel.data(),
+                                                columns,
+                                                x.floats(tile) + first * places,
+                                                size,
+                                                first != 0,
+                                                rows,
+                                                out.data() + i);
       }
     }
   }
@@ -126,11 +133,12 @@ void float_gemm(
 inline void prepare_floats(PreparedRows& rows, int64_t tile) {
   const int64_t first = rows.first_row(tile);
   const int64_t size = rows.first_row(tile + 1) - first;
+  const int64_t places = float_places(size);
   float* out = rows.floats(tile);
-  for (int64_t t = 0; t < size; ++t) {
-    const float* x = rows.row(first + t);
+  for (int64_t t = 0; t < places; ++t) {
+    const float* x = t < size ? rows.row(first + t) : nullptr;
     for (int64_t k = 0; k < rows.cols(); ++k) {
-      out[k * size + t] = x[k];
+      out[k * places + t] = x ? x[k] : 0;
     }
   }
 }

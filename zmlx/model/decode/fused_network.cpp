@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/model/decode/fused_network.h"
 
+#include <algorithm>
+
 #include "zmlx/base/error.h"
 #include "zmlx/model/decode/cpu_step.h"
 #include "zmlx/model/decode/cuda_step.h"
+#include "zmlx/model/quantized_cache.h"
 
 namespace zmlx::decode {
 namespace {
@@ -61,7 +64,12 @@ FusedNetwork::FusedNetwork(
 
 mx::array
 FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
-  if (tokens.shape(1) != 1 || cache.empty()) {
+  // The program's caches are floats.
+  const bool quantized =
+      std::any_of(cache.begin(), cache.end(), [](const auto& layer) {
+        return dynamic_cast<const QuantizedKVCache*>(layer.get()) != nullptr;
+      });
+  if (tokens.shape(1) != 1 || cache.empty() || quantized) {
     executor->settle();
     return stock->forward(tokens, cache, last_only);
   }

@@ -3,7 +3,53 @@
 
 #include <cmath>
 
+#include "zmlx/model/quantized_cache.h"
+
 namespace zmlx {
+
+namespace {
+
+/// mlx_lm's quantized_scaled_dot_product_attention, causal; queries (batch,
+/// heads, length, head_dim).
+mx::array attend_quantized(
+    mx::array queries,
+    const QuantizedRows& keys,
+    const QuantizedRows& values,
+    const QuantizedKVCache& cache) {
+  const mx::Shape shape = queries.shape();
+  const int heads = shape[1], kv_heads = keys.words.shape(1);
+  const int length = shape[2], dim = shape[3], seen = keys.words.shape(2);
+  queries = mx::multiply(
+      queries,
+      mx::array(1.0f / std::sqrt(static_cast<float>(dim)), queries.dtype()));
+  queries =
+      mx::reshape(queries, {shape[0], kv_heads, heads / kv_heads, length, dim});
+  auto product = [&](const mx::array& x, QuantizedRows w, bool transpose) {
+    for (auto* array : {&w.words, &w.scales, &w.biases}) {
+      *array = mx::expand_dims(*array, 2);
+    }
+    return mx::quantized_matmul(
+        x,
+        w.words,
+        w.scales,
+        w.biases,
+        transpose,
+        cache.group_size,
+        cache.bits);
+  };
+  auto scores = product(queries, keys, true);
+  if (length > 1) {
+    const auto sees = mx::greater_equal(
+        mx::expand_dims(mx::arange(seen - length, seen), 1), mx::arange(seen));
+    scores = mx::where(
+        sees, scores, mx::array(mx::finfo(scores.dtype()).min, scores.dtype()));
+  }
+  return mx::reshape(
+      product(mx::softmax(scores, -1, /* precise */ true), values, false),
+      shape);
+}
+
+} // namespace
 
 std::vector<Child> Attention::children() {
   return {
@@ -21,8 +67,9 @@ mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
     return mx::reshape(y, {batch, length, heads, shape.head_dim});
   };
   auto swap = [](const mx::array& y) { return mx::transpose(y, {0, 2, 1, 3}); };
-  auto* kv = static_cast<KVCache*>(cache);
-  const int offset = kv ? kv->offset : 0;
+  auto* packed = dynamic_cast<QuantizedKVCache*>(cache);
+  auto* kv = packed ? nullptr : static_cast<KVCache*>(cache);
+  const int offset = packed ? packed->offset : kv ? kv->offset : 0;
   auto rope = [&](const mx::array& y) {
     return mx::fast::rope(
         y, shape.head_dim, false, shape.rope_theta, 1.0f, offset);
@@ -35,6 +82,14 @@ mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
   values = swap(split_heads(values, shape.kv_heads));
   queries = rope(queries);
   keys = rope(keys);
+  auto join_heads = [&](const mx::array& y) {
+    return mx::reshape(swap(y), {batch, length, shape.heads * shape.head_dim});
+  };
+  if (packed) {
+    const auto held = packed->update_and_fetch(keys, values);
+    return parts.out_proj->forward(join_heads(
+        attend_quantized(queries, held.first, held.second, *packed)));
+  }
   if (kv) {
     std::tie(keys, values) = kv->update_and_fetch(keys, values);
   }
@@ -44,8 +99,7 @@ mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
       values,
       1.0f / std::sqrt(static_cast<float>(shape.head_dim)),
       length > 1 ? "causal" : "");
-  return parts.out_proj->forward(
-      mx::reshape(swap(y), {batch, length, shape.heads * shape.head_dim}));
+  return parts.out_proj->forward(join_heads(y));
 }
 
 std::vector<Child> ShortConv::children() {

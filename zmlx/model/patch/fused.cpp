@@ -9,6 +9,7 @@
 #include "zmlx/kernels/norms/rms_norm.h"
 #include "zmlx/kernels/quant/quantized_matmul.h"
 #include "zmlx/model/layers/packed_arrays.h"
+#include "zmlx/model/quantized_cache.h"
 
 namespace zmlx {
 namespace {
@@ -197,10 +198,31 @@ class FusedAttention : public FusedMixer {
   }
 
   mx::array forward(const mx::array& x, LayerCache* cache) const override {
-    const auto& shape = attention_.shape;
     const auto& parts = attention_.parts;
+    if (auto* packed = dynamic_cast<QuantizedKVCache*>(cache)) {
+      // Only bytes have a kernel; stock goes on through these projections.
+      return packed->bits == 8 ? parts.out_proj->forward(attend(x, *packed))
+                               : stock->forward(x, cache);
+    }
     KVCache whole_sequence;
     auto& kv = cache ? static_cast<KVCache&>(*cache) : whole_sequence;
+    return parts.out_proj->forward(attend(x, kv));
+  }
+
+ private:
+  attention::Spec spec() const {
+    const auto& shape = attention_.shape;
+    return {
+        shape.heads,
+        shape.kv_heads,
+        shape.head_dim,
+        shape.rope_theta,
+        query_norm_.eps};
+  }
+
+  mx::array attend(const mx::array& x, KVCache& kv) const {
+    const auto& shape = attention_.shape;
+    const auto& parts = attention_.parts;
     const int length = x.shape(1);
     kv.reserve(
         length, {x.shape(0), shape.kv_heads, 0, shape.head_dim}, mx::float32);
@@ -212,19 +234,42 @@ class FusedAttention : public FusedMixer {
          key_norm_.weight.stored(),
          *kv.keys,
          *kv.values},
-        {shape.heads,
-         shape.kv_heads,
-         shape.head_dim,
-         shape.rope_theta,
-         query_norm_.eps},
+        spec(),
         kv.offset);
     kv.keys = std::move(out.cached_keys);
     kv.values = std::move(out.cached_values);
     kv.offset += length;
-    return parts.out_proj->forward(out.y);
+    return out.y;
   }
 
- private:
+  mx::array attend(const mx::array& x, QuantizedKVCache& kv) const {
+    const auto& parts = attention_.parts;
+    kv.reserve(x.shape(1));
+    auto packed = [](const QuantizedRows& rows) {
+      return attention::PackedCache{rows.words, rows.scales, rows.biases};
+    };
+    auto unpacked = [](attention::PackedCache& cache) {
+      return QuantizedRows{
+          std::move(cache.words),
+          std::move(cache.scales),
+          std::move(cache.biases)};
+    };
+    auto out = attention::attend_packed(
+        {parts.q_proj->forward(x),
+         parts.k_proj->forward(x),
+         parts.v_proj->forward(x),
+         query_norm_.weight.stored(),
+         key_norm_.weight.stored(),
+         packed(kv.keys),
+         packed(kv.values)},
+        spec(),
+        kv.offset);
+    kv.keys = unpacked(out.cached_keys);
+    kv.values = unpacked(out.cached_values);
+    kv.offset += x.shape(1);
+    return out.y;
+  }
+
   Attention& attention_; // owned by stock
   const RMSNorm& query_norm_;
   const RMSNorm& key_norm_;
