@@ -56,18 +56,17 @@ class Head : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.h);
-    const Blocks blocks(out_.view.rows(), lane.team.size());
-    lane.tasks(
+    for_each_block(
+        lane,
         phase_,
-        blocks.count(),
-        [&](int64_t task) { return out_.view.ahead(blocks[task].begin); },
-        [&](int64_t task, const cpu::RowsAhead& next) {
-          logits(lane, blocks[task], next);
+        out_.view.rows(),
+        [&](int64_t row) { return out_.view.ahead(row); },
+        [&](Range block, const cpu::RowsAhead& next) {
+          logits(lane, block, next);
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return out_.view.ahead(
-        Blocks(out_.view.rows(), lane.team.size())[lane.thread].begin);
+    return out_.view.ahead(first_row(lane, out_.view.rows()));
   }
 
  private:

@@ -132,8 +132,7 @@ class Experts : public CpuStage {
     if (router_) {
       return router_->matrix.view.ahead(router_->part(lane).begin);
     }
-    return gate_.view.ahead(
-        Blocks(gate_.view.rows(), lane.team.size())[lane.thread].begin);
+    return gate_.view.ahead(first_row(lane, gate_.view.rows()));
   }
 
  private:
@@ -193,18 +192,17 @@ class Combine : public CpuStage {
   void run(Lane& lane) const override {
     const auto pairs = static_cast<int64_t>(lane.routing.ids.size());
     prepare(lane, pairs);
-    const Blocks blocks(down_.view.rows(), lane.team.size());
-    lane.tasks(
+    for_each_block(
+        lane,
         phase_,
-        blocks.count(),
-        [&](int64_t task) { return ahead(lane, 0, blocks[task].begin); },
-        [&](int64_t task, const cpu::RowsAhead& next) {
-          combine(lane, pairs, blocks[task], next);
+        down_.view.rows(),
+        [&](int64_t row) { return ahead(lane, 0, row); },
+        [&](Range block, const cpu::RowsAhead& next) {
+          combine(lane, pairs, block, next);
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    const Blocks blocks(down_.view.rows(), lane.team.size());
-    return ahead(lane, 0, blocks[lane.thread].begin);
+    return ahead(lane, 0, first_row(lane, down_.view.rows()));
   }
 
  private:

@@ -58,17 +58,17 @@ class Conv : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.h);
-    const Blocks blocks(dim_, lane.team.size());
-    lane.tasks(
+    for_each_block(
+        lane,
         phase_,
-        blocks.count(),
-        [&](int64_t task) { return in_.view.ahead(blocks[task].begin); },
-        [&](int64_t task, const cpu::RowsAhead& next) {
-          channels(lane, blocks[task], next);
+        dim_,
+        [&](int64_t row) { return in_.view.ahead(row); },
+        [&](Range block, const cpu::RowsAhead& next) {
+          channels(lane, block, next);
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return in_.view.ahead(Blocks(dim_, lane.team.size())[lane.thread].begin);
+    return in_.view.ahead(first_row(lane, dim_));
   }
 
  private:
@@ -163,18 +163,18 @@ class Qkv : public CpuStage {
     Rows* const out[] = {
         &lane.work.queries, &lane.work.keys, &lane.work.values};
     const int64_t total = num_rows();
-    const Blocks blocks(total, lane.team.size());
-    lane.tasks(
+    for_each_block(
+        lane,
         phase_,
-        blocks.count(),
-        [&](int64_t task) { return ahead(blocks[task].begin); },
-        [&](int64_t task, const cpu::RowsAhead& next) {
+        total,
+        [&](int64_t row) { return ahead(row); },
+        [&](Range block, const cpu::RowsAhead& next) {
           int64_t first = 0;
           for (int i = 0; i < 3; ++i) {
             const int64_t rows = parts_[i].matrix.view.rows();
             const Range mine = {
-                std::max(blocks[task].begin, first) - first,
-                std::min(blocks[task].end, first + rows) - first};
+                std::max(block.begin, first) - first,
+                std::min(block.end, first + rows) - first};
             if (mine.begin < mine.end) {
               project(
                   lane,
@@ -189,7 +189,7 @@ class Qkv : public CpuStage {
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return ahead(Blocks(num_rows(), lane.team.size())[lane.thread].begin);
+    return ahead(first_row(lane, num_rows()));
   }
 
  private:
@@ -378,26 +378,25 @@ class Mix : public CpuStage {
 
   void run(Lane& lane) const override {
     preparation_.run(lane, lane.work.mixed);
-    const Blocks blocks(out_.view.rows(), lane.team.size());
-    lane.tasks(
+    for_each_block(
+        lane,
         phase_,
-        blocks.count(),
-        [&](int64_t task) { return out_.view.ahead(blocks[task].begin); },
-        [&](int64_t task, const cpu::RowsAhead& next) {
-          const Range mine = blocks[task];
-          const int64_t count = mine.end - mine.begin;
+        out_.view.rows(),
+        [&](int64_t row) { return out_.view.ahead(row); },
+        [&](Range block, const cpu::RowsAhead& next) {
+          const int64_t count = block.end - block.begin;
           float* parts = lane.floats(count * lane.batch());
-          project(lane, out_, bias_, mine, next, [&](int b) {
-            return parts + b * count - mine.begin;
+          project(lane, out_, bias_, block, next, [&](int b) {
+            return parts + b * count - block.begin;
           });
           for (int b = 0; b < lane.batch(); ++b) {
-            cpu::axpy(1, parts + b * count, lane.work.h[b] + mine.begin, count);
+            cpu::axpy(
+                1, parts + b * count, lane.work.h[b] + block.begin, count);
           }
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return out_.view.ahead(
-        Blocks(out_.view.rows(), lane.team.size())[lane.thread].begin);
+    return out_.view.ahead(first_row(lane, out_.view.rows()));
   }
 
  private:

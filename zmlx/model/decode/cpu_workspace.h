@@ -144,6 +144,30 @@ struct Blocks {
   }
 };
 
+/// Calls run(block, next) for the blocks of `rows` rows that this thread takes;
+/// ahead(row) tells where a row's weights are.
+template <class Ahead, class Run>
+void for_each_block(
+    Lane& lane,
+    int phase,
+    int64_t rows,
+    const Ahead& ahead,
+    const Run& run) {
+  const Blocks blocks(rows, lane.team.size());
+  lane.tasks(
+      phase,
+      blocks.count(),
+      [&](int64_t task) { return ahead(blocks[task].begin); },
+      [&](int64_t task, const cpu::RowsAhead& next) {
+        run(blocks[task], next);
+      });
+}
+
+/// The row that a thread starts for_each_block() with.
+inline int64_t first_row(const Lane& lane, int64_t rows) {
+  return Blocks(rows, lane.team.size())[lane.thread].begin;
+}
+
 /// Prepares norm(rows), or the rows themselves without one, for matrices of
 /// some pool indices of Workspace::x. Ends with a barrier.
 class Preparation {
