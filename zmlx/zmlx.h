@@ -34,6 +34,7 @@
 #include "zmlx/kernels/norms/norms.h"
 #include "zmlx/kernels/quant/quant.h"
 #include "zmlx/kernels/softmax/softmax.h"
+#include "zmlx/kernels/transformer/transformer.h"
 
 // Models: load, patch, generate.
 #include "zmlx/model/cache.h"
