@@ -108,20 +108,27 @@ def test_the_extension_uses_the_mlx_that_is_loaded():
 
 
 def test_other_threads_run_while_an_operation_is_made():
-    # A long text takes the parser a while; the counter shows that Python runs.
-    text = "x" + "".join(f" + sin(x * {i}.0f)" for i in range(600))
-    ticks, done = [], threading.Event()
+    # With this interval a thread runs on until it lets go of the lock itself.
+    text = "x" + "".join(f" + sin(x * {i}.0f)" for i in range(100))
+    count, done = [0], threading.Event()
 
     def tick():
         while not done.is_set():
-            ticks.append(time.perf_counter())
-            time.sleep(0.001)
+            count[0] += 1
+            time.sleep(0.0001)
 
     thread = threading.Thread(target=tick)
-    thread.start()
-    start = time.perf_counter()
-    zmlx.api.elementwise(text)
-    stop = time.perf_counter()
-    done.set()
-    thread.join()
-    assert sum(start < moment < stop for moment in ticks) > 0
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        thread.start()
+        before = count[0]
+        for _ in range(1000):
+            zmlx.api.elementwise(text)
+            if count[0] > before:
+                break
+        assert count[0] > before
+    finally:
+        done.set()
+        sys.setswitchinterval(interval)
+        thread.join()
