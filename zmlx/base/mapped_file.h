@@ -35,6 +35,10 @@ class MappedFile {
   char* data() const {
     return data_;
   }
+  /// Not after read_into_huge_pages().
+  bool is_mapped() const {
+    return data_ != nullptr && region_ == nullptr;
+  }
   std::string_view text() const {
     return {data_, size_};
   }

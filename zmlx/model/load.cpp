@@ -4,6 +4,7 @@
 #include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
+#include "zmlx/kernels/common/matvec.h"
 #include "zmlx/model/assemble.h"
 #include "zmlx/model/checkpoint/checkpoint.h"
 #include "zmlx/model/checkpoint/hub.h"
@@ -72,6 +73,12 @@ mx::Dtype checked(mx::Dtype dtype) {
   return dtype;
 }
 
+// Whether most layers can lie in blocks; see cpu::RowBlocks::fit().
+bool takes_blocks(const std::optional<Quantization>& standard) {
+  return standard && standard->mode == "affine" &&
+      (standard->bits == 4 || standard->bits == 8);
+}
+
 void count_weights(
     const Checkpoint& checkpoint,
     const Weights& weights,
@@ -136,15 +143,24 @@ std::unique_ptr<Model> load(
       checkpoint->config(), concat(model->folder, "/config.json"));
   const Family& family = family_of(config);
   check_memory(*checkpoint);
-  if (options.huge_pages && env("ZMLX_HUGE_PAGES").value_or("1") != "0" &&
-      buffer_header_bytes()) {
+  const bool huge_pages = options.huge_pages &&
+      env("ZMLX_HUGE_PAGES").value_or("1") != "0" && buffer_header_bytes();
+  const bool in_blocks = huge_pages && cpu::prefers_blocks() &&
+      takes_blocks(checkpoint->quantization());
+  if (huge_pages && !in_blocks) {
     checkpoint->read_into_memory();
   }
   model->dtype =
       checked(options.dtype ? *options.dtype : natural_dtype(*checkpoint));
   model->info.family = family.model_type;
   model->info.eos_ids = checkpoint->eos_ids();
-  Weights weights(TensorSource::of(*checkpoint), model->dtype);
+  auto source = TensorSource::of(*checkpoint);
+  if (in_blocks) {
+    source.advise = [checkpoint](const mx::array& array, bool needed) {
+      return checkpoint->advise(array.data<char>(), array.nbytes(), needed);
+    };
+  }
+  Weights weights(std::move(source), model->dtype);
   model->network = family.build(config, weights, model->info);
   weights.expect_all_taken();
   count_weights(*checkpoint, weights, model->info);

@@ -28,11 +28,10 @@ inline void read_row(
     int64_t count,
     float* out) {
   alignas(64) uint8_t quants[kFloatColumns];
-  unpack(w.row_words(row) + first * w.bits / 32, w.bits, count, quants);
+  unpack_row(w, row, first, count, quants);
   for (int64_t g = 0; g < count; g += w.group_size) {
     const int64_t group = (first + g) / w.group_size;
-    const float scale = load_float(w.row_scales(row), w.float_type, group);
-    const float bias = load_float(w.row_biases(row), w.float_type, group);
+    const auto [scale, bias] = ScaleAndBias(w, row, group);
     for (int64_t k = g; k < std::min(count, g + w.group_size); ++k) {
       out[k] =
           scale * static_cast<float>(static_cast<int32_t>(quants[k])) + bias;

@@ -8,6 +8,7 @@
 
 #include "zmlx/kernels/common/dense.h"
 #include "zmlx/kernels/common/matvec.h"
+#include "zmlx/kernels/common/row_blocks.h"
 #include "zmlx/kernels/common/test_matrices.h"
 
 namespace zmlx::cpu {
@@ -140,6 +141,25 @@ TEST_P(GemmOnEveryTarget, GivesTheSameBitsHoweverRowsAndVectorsAreSplit) {
           ASSERT_EQ(
               part.pointers[i - first][row - begin], whole.pointers[i][row]);
         }
+      }
+    }
+  }
+}
+
+TEST_P(GemmOnEveryTarget, GivesTheSameBitsInBlocks) {
+  for (const auto& c : block_cases()) {
+    const Weights weights(c);
+    const RowBlocks blocks(weights.matrix(), 1);
+    const Rows x = normal_rows(5, c.cols);
+    EXPECT_EQ(run(weights.matrix(), x).values, run(blocks.matrix(), x).values);
+    PreparedRows prepared;
+    prepared.prepare(blocks.matrix(), x.inputs(), 5);
+    const Rows whole = run(blocks.matrix(), x);
+    for (auto [begin, end] : {std::pair<int64_t, int64_t>{0, 5}, {5, c.rows}}) {
+      Rows part(5, end - begin);
+      gemm(blocks.matrix(), begin, end, prepared, part.pointers.data());
+      for (int64_t row = begin; row < end; ++row) {
+        ASSERT_EQ(part.pointers[4][row - begin], whole.pointers[4][row]);
       }
     }
   }

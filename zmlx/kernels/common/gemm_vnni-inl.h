@@ -15,6 +15,7 @@
 
 #include "zmlx/kernels/common/float_tile-inl.h"
 #include "zmlx/kernels/common/gemm.h"
+#include "zmlx/kernels/common/integer_group-inl.h"
 #include "zmlx/kernels/common/matvec_generic-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -62,9 +63,13 @@ class Panel {
     for (int v = 0; v < kPanelVectors; ++v) {
       const int64_t left = rows - v * kLanes;
       const int64_t count = std::min(kLanes, std::max<int64_t>(left, 0));
+      if (w.in_blocks && (row + v * kLanes) % kLanes == 0 && count == kLanes) {
+        fill_from_block(w, row + v * kLanes, v);
+        continue;
+      }
       fill_bytes(w, row + v * kLanes, count, bytes_.data() + v * steps_ * 64);
-      fill_floats(w, w.scales, row + v * kLanes, count, scales(v));
-      fill_floats(w, w.biases, row + v * kLanes, count, biases(v));
+      fill_floats(w, &ScaleAndBias::scale, row + v * kLanes, count, scales(v));
+      fill_floats(w, &ScaleAndBias::bias, row + v * kLanes, count, biases(v));
     }
   }
 
@@ -86,21 +91,15 @@ class Panel {
  private:
   void
   fill_bytes(const PackedMatrix& w, int64_t row, int64_t rows, uint8_t* out) {
-    const uint32_t* words = w.row_words(row);
+    const bool as_stored = !w.in_blocks && (w.bits == 4 || w.bits == 8);
+    const uint32_t* words = as_stored ? w.row_words(row) : nullptr;
     int64_t stride = w.words_per_row();
-    if (w.bits != 4 && w.bits != 8) {
-      unpacked_.resize(static_cast<size_t>(kLanes * steps_));
-      for (int64_t r = 0; r < rows; ++r) {
-        unpack(
-            words + r * stride,
-            w.bits,
-            w.cols,
-            reinterpret_cast<uint8_t*>(unpacked_.data() + r * steps_));
-      }
+    if (!as_stored) {
+      unpack_rows(w, row, rows);
       words = unpacked_.data();
       stride = steps_;
     }
-    const int steps_a_word = w.bits == 4 ? 2 : 1;
+    const int steps_a_word = as_stored && w.bits == 4 ? 2 : 1;
     const __m512i mask = _mm512_set1_epi8(15);
     for (int64_t first = 0; first < stride; first += 16) {
       const int64_t count = std::min<int64_t>(16, stride - first);
@@ -121,17 +120,53 @@ class Panel {
     }
   }
 
+  // The bytes of some rows, row by row; nibbles in the order of the digits.
+  void unpack_rows(const PackedMatrix& w, int64_t row, int64_t rows) {
+    unpacked_.resize(static_cast<size_t>(kLanes * steps_));
+    for (int64_t r = 0; r < rows; ++r) {
+      auto* bytes = reinterpret_cast<uint8_t*>(unpacked_.data() + r * steps_);
+      unpack_row(w, row + r, 0, w.cols, bytes);
+      for (int64_t k = 0; w.bits == 4 && k < w.cols; k += 8) {
+        const uint8_t* b = bytes + k;
+        const uint8_t ordered[] = {b[0], b[2], b[4], b[6], b[1], b[3], b[5], b[7]};
+        std::copy_n(ordered, 8, bytes + k);
+      }
+    }
+  }
+
+  // Vector v from half a block, which has rows in lanes already.
+  void fill_from_block(const PackedMatrix& w, int64_t row, int v) {
+    const __m512i mask = _mm512_set1_epi8(15);
+    auto* to = reinterpret_cast<__m512i*>(bytes_.data() + v * steps_ * 64);
+    const uint32_t* from = w.block(row) + row % kBlockRows;
+    for (int64_t g = 0; g < groups_; ++g) {
+      const Halves halves(w.float_type, _mm512_loadu_si512(from));
+      _mm512_store_ps(scales(v) + g * kLanes, halves.scale);
+      _mm512_store_ps(biases(v) + g * kLanes, halves.bias);
+      from += kBlockRows;
+      for (int64_t k = 0; k < w.words_per_group(); ++k, from += kBlockRows) {
+        const __m512i fields = _mm512_loadu_si512(from);
+        if (w.bits == 4) {
+          _mm512_store_si512(to++, _mm512_and_si512(fields, mask));
+          _mm512_store_si512(
+              to++, _mm512_and_si512(_mm512_srli_epi16(fields, 4), mask));
+        } else {
+          _mm512_store_si512(to++, fields);
+        }
+      }
+    }
+  }
+
   void fill_floats(
       const PackedMatrix& w,
-      const void* values,
+      float ScaleAndBias::*value,
       int64_t row,
       int64_t rows,
       float* out) {
     floats_.resize(static_cast<size_t>(kLanes * groups_));
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t g = 0; g < groups_; ++g) {
-        floats_[r * groups_ + g] =
-            load_float(values, w.float_type, (row + r) * groups_ + g);
+        floats_[r * groups_ + g] = ScaleAndBias(w, row + r, g).*value;
       }
     }
     const auto* words = reinterpret_cast<const uint32_t*>(floats_.data());
@@ -164,12 +199,6 @@ class Panel {
   AlignedVector<float> scales_, floats_;
   AlignedVector<uint32_t> unpacked_;
 };
-
-/// sum += products of unsigned and signed bytes, in fours. GCC 12 copies and
-/// spills every sum of the intrinsic's.
-HWY_INLINE void dot_bytes(__m512i& sum, __m512i bytes, __m512i digits) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(digits));
-}
 
 /// Adds one digit's products of a group: `steps` times four columns.
 template <int kVectors, int kTile>
@@ -290,7 +319,7 @@ HWY_INLINE void
 prefetch_part(const PackedMatrix& w, int64_t row, int64_t part, int64_t parts) {
   const int64_t rows = std::min(kPanelVectors * kLanes, w.rows - row);
   if (rows > 0) {
-    const auto* bytes = reinterpret_cast<const char*>(w.row_words(row));
+    const auto* bytes = static_cast<const char*>(w.rows_from(row));
     const int64_t lines = rows * w.words_per_row() / 16;
     for (int64_t i = lines * part / parts; i < lines * (part + 1) / parts;
          ++i) {
@@ -323,65 +352,6 @@ void integer_gemm(
           });
     }
   }
-}
-
-/// Digits, scale and sum of a group of one row; false where integers will not
-/// do. Digit d of columns 4 k .. 4 k + 3 goes to digits[(d * steps + k) *
-/// tile].
-HWY_INLINE bool prepare_group(
-    const float* x,
-    int64_t columns,
-    bool nibbles,
-    int64_t tile,
-    int32_t* digits,
-    float* scale,
-    float* sum) {
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  __m512i most = _mm512_setzero_si512();
-  for (int64_t k = 0; k < columns; k += 16) {
-    most = _mm512_max_epu32(
-        most, _mm512_and_si512(_mm512_loadu_si512(x + k), magnitude));
-  }
-  const uint32_t bits = _mm512_reduce_max_epu32(most);
-  float largest;
-  std::memcpy(&largest, &bits, 4);
-  const bool fits = bits == 0 || (bits < 0x7f800000u && largest >= 1e-30f);
-  constexpr float kMost = 127 * 65536 + 127 * 256;
-  const __m512 inverse = _mm512_set1_ps(fits && bits ? kMost / largest : 0);
-  *scale = fits ? largest / kMost : 0;
-  // Adding 128 to each digit makes it an unsigned byte; flipping the top bit
-  // takes 128 away again.
-  const __m512i offset = _mm512_set1_epi32(0x808080);
-  const __m512i order =
-      _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
-  // Of four columns: their middle digits, low digits, high digits.
-  const __m512i split = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1));
-  const int64_t steps = columns / 4;
-  __m512i total = _mm512_setzero_si512();
-  for (int64_t k = 0; k < columns; k += 16) {
-    __m512 values = _mm512_loadu_ps(x + k);
-    if (nibbles) {
-      values = _mm512_permutexvar_ps(order, values);
-    }
-    values = fits ? _mm512_mul_ps(values, inverse) : _mm512_setzero_ps();
-    const __m512i integers = _mm512_cvtps_epi32(values);
-    total = _mm512_add_epi32(total, integers);
-    alignas(64) int32_t quads[4][4];
-    _mm512_store_si512(
-        quads,
-        _mm512_shuffle_epi8(
-            _mm512_xor_si512(_mm512_add_epi32(integers, offset), offset),
-            split));
-    for (int64_t q = 0; q < 4; ++q) {
-      int32_t* to = digits + (k / 4 + q) * tile;
-      to[0] = quads[q][0];
-      to[steps * tile] = quads[q][1];
-      to[2 * steps * tile] = quads[q][2];
-    }
-  }
-  *sum = *scale * static_cast<float>(_mm512_reduce_add_epi32(total));
-  return fits;
 }
 
 void prepare_integers(PreparedRows& rows, int64_t tile) {

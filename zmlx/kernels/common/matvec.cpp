@@ -11,6 +11,7 @@
 
 #include "zmlx/kernels/common/matvec_generic-inl.h"
 #if HWY_TARGET == HWY_AVX3_DL
+#include "zmlx/kernels/common/matvec_blocks-inl.h"
 #include "zmlx/kernels/common/matvec_vnni-inl.h"
 #elif HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
 #include "zmlx/kernels/common/matvec_avx2-inl.h"
@@ -28,6 +29,60 @@ bool PrepareChunk(
     float* block_sums) {
   return prepare_chunk(
       x, columns, nibbles, ChunkOut{digits, lane_scales, block_sums});
+}
+
+bool PrepareGroup(
+    [[maybe_unused]] const float* x,
+    [[maybe_unused]] int64_t columns,
+    [[maybe_unused]] bool nibbles,
+    [[maybe_unused]] int32_t* digits,
+    [[maybe_unused]] float* scale,
+    [[maybe_unused]] float* sum) {
+#if HWY_TARGET == HWY_AVX3_DL
+  return prepare_group(x, columns, nibbles, 1, digits, scale, sum);
+#else
+  return false;
+#endif
+}
+
+bool PrefersBlocks() {
+  return HWY_TARGET == HWY_AVX3_DL;
+}
+
+void FloatMatvec(
+    const PackedMatrix& w,
+    const float* x,
+    int64_t begin,
+    int64_t end,
+    float* y) {
+  AlignedVector<uint8_t> quants(static_cast<size_t>(w.cols));
+  for (int64_t row = begin; row < end; ++row) {
+    y[row - begin] = float_row(w, row, x, quants.data());
+  }
+}
+
+void BlocksMatvec(
+    const PackedMatrix& w,
+    const PreparedVector* const* x,
+    int64_t count,
+    int64_t begin,
+    int64_t end,
+    float* const* y,
+    [[maybe_unused]] const void* next) {
+  if (std::any_of(x, x + count, [](auto* one) { return one->needs_float(); })) {
+    // One by one; what has no integers in floats.
+    for (int64_t i = 0; i < count; ++i) {
+      if (x[i]->needs_float()) {
+        FloatMatvec(w, x[i]->values(), begin, end, y[i]);
+      } else {
+        BlocksMatvec(w, x + i, 1, begin, end, y + i, next);
+      }
+    }
+    return;
+  }
+#if HWY_TARGET == HWY_AVX3_DL
+  blocks_matvec(w, x, count, begin, end, y, next);
+#endif
 }
 
 void Matvec(
@@ -50,18 +105,14 @@ void Matvec(
     }
   }
 #endif
-  AlignedVector<uint8_t> quants(static_cast<size_t>(w.cols));
-  for (int64_t row = begin; row < end; ++row) {
-    y[row - begin] = float_row(w, row, x.values(), quants.data());
-  }
+  FloatMatvec(w, x.values(), begin, end, y);
 }
 
 void DequantizeRow(const PackedMatrix& w, int64_t row, float* out) {
   AlignedVector<uint8_t> quants(static_cast<size_t>(w.cols));
-  unpack(w.row_words(row), w.bits, w.cols, quants.data());
+  unpack_row(w, row, 0, w.cols, quants.data());
   for (int64_t g = 0; g < w.groups_per_row(); ++g) {
-    const float scale = load_float(w.row_scales(row), w.float_type, g);
-    const float bias = load_float(w.row_biases(row), w.float_type, g);
+    const auto [scale, bias] = ScaleAndBias(w, row, g);
     for (int64_t k = g * w.group_size; k < (g + 1) * w.group_size; ++k) {
       out[k] = scale * static_cast<float>(quants[k]) + bias;
     }
@@ -79,20 +130,37 @@ HWY_AFTER_NAMESPACE();
 namespace zmlx::cpu {
 
 HWY_EXPORT(PrepareChunk);
+HWY_EXPORT(PrepareGroup);
+HWY_EXPORT(PrefersBlocks);
+HWY_EXPORT(BlocksMatvec);
 HWY_EXPORT(Matvec);
 HWY_EXPORT(DequantizeRow);
 HWY_EXPORT(TargetName);
 
-void PreparedVector::reserve(int64_t cols, int bits, int group_size) {
+namespace {
+
+// Rows of a matrix that stay in L1 and L2 while several vectors pass over them.
+constexpr int64_t kRowsAPass = 16;
+
+} // namespace
+
+void PreparedVector::reserve(
+    int64_t cols,
+    int bits,
+    int group_size,
+    bool in_blocks) {
   group_size_ = group_size;
   nibbles_ = bits == 4;
-  const auto chunks =
-      static_cast<size_t>((cols + chunk_columns() - 1) / chunk_columns());
+  in_blocks_ = in_blocks;
+  const int64_t parts = in_blocks
+      ? cols / group_size
+      : (cols + chunk_columns() - 1) / chunk_columns();
   values_.resize(static_cast<size_t>(cols));
-  digits_.resize(chunks * static_cast<size_t>(chunk_digits()));
-  lane_scales_.resize(chunks * 16);
+  digits_.resize(
+      static_cast<size_t>(in_blocks ? 3 * cols : parts * chunk_digits()));
+  scales_.resize(static_cast<size_t>(in_blocks ? parts : parts * 16));
   group_sums_.resize(static_cast<size_t>(cols / group_size));
-  needs_float_.resize(chunks);
+  needs_float_.resize(static_cast<size_t>(parts));
 }
 
 void PreparedVector::reserve(int64_t cols) {
@@ -105,6 +173,34 @@ void PreparedVector::prepare_part(const float* x, int64_t begin, int64_t end) {
   if (group_size_ == 0) {
     return;
   }
+  if (in_blocks_) {
+    prepare_groups(x, begin, end);
+  } else {
+    prepare_chunks(x, begin, end);
+  }
+}
+
+void PreparedVector::prepare_groups(
+    const float* x,
+    int64_t begin,
+    int64_t end) {
+  auto* digits = reinterpret_cast<int32_t*>(digits_.data());
+  for (int64_t first = begin; first < end; first += group_size_) {
+    const int64_t group = first / group_size_;
+    needs_float_[group] = !HWY_DYNAMIC_DISPATCH(PrepareGroup)(
+        x + first,
+        group_size_,
+        nibbles_,
+        digits + first * 3 / 4,
+        &scales_[group],
+        &group_sums_[group]);
+  }
+}
+
+void PreparedVector::prepare_chunks(
+    const float* x,
+    int64_t begin,
+    int64_t end) {
   const int64_t columns = chunk_columns();
   const int blocks_per_group = group_size_ / 32;
   float block_sums[4];
@@ -116,7 +212,7 @@ void PreparedVector::prepare_part(const float* x, int64_t begin, int64_t end) {
         here,
         nibbles_,
         digits_.data() + chunk * chunk_digits(),
-        lane_scales_.data() + chunk * 16,
+        scales_.data() + chunk * 16,
         block_sums);
     for (int64_t b = 0; b < here / 32; ++b) {
       const int64_t block = first / 32 + b;
@@ -126,13 +222,9 @@ void PreparedVector::prepare_part(const float* x, int64_t begin, int64_t end) {
   }
 }
 
-void PreparedVector::prepare(
-    const float* x,
-    int64_t cols,
-    int bits,
-    int group_size) {
-  reserve(cols, bits, group_size);
-  prepare_part(x, 0, cols);
+void PreparedVector::prepare(const float* x, const PackedMatrix& w) {
+  reserve(w.cols, w.bits, w.group_size, w.in_blocks);
+  prepare_part(x, 0, w.cols);
 }
 
 bool PreparedVector::needs_float() const {
@@ -147,7 +239,47 @@ void matvec(
     int64_t end,
     float* y,
     const RowsAhead& next) {
-  HWY_DYNAMIC_DISPATCH(Matvec)(w, x, begin, end, y, next);
+  if (w.in_blocks) {
+    const PreparedVector* const vectors[] = {&x};
+    HWY_DYNAMIC_DISPATCH(BlocksMatvec)(
+        w, vectors, 1, begin, end, &y, next.words);
+  } else {
+    HWY_DYNAMIC_DISPATCH(Matvec)(w, x, begin, end, y, next);
+  }
+}
+
+void matvec(
+    const PackedMatrix& w,
+    const PreparedVector* const* x,
+    int64_t count,
+    int64_t begin,
+    int64_t end,
+    float* const* y,
+    const RowsAhead& next) {
+  if (w.in_blocks) {
+    HWY_DYNAMIC_DISPATCH(BlocksMatvec)(
+        w, x, count, begin, end, y, next.words);
+    return;
+  }
+  const int64_t step = count == 1 ? end - begin : kRowsAPass;
+  for (int64_t row = begin; row < end; row += step) {
+    const int64_t stop = std::min(end, row + step);
+    for (int64_t i = 0; i < count; ++i) {
+      HWY_DYNAMIC_DISPATCH(Matvec)(
+          w,
+          *x[i],
+          row,
+          stop,
+          y[i] + (row - begin),
+          i + 1 < count    ? RowsAhead()
+              : stop < end ? RowsAhead(w, stop)
+                           : next);
+    }
+  }
+}
+
+bool prefers_blocks() {
+  return HWY_DYNAMIC_DISPATCH(PrefersBlocks)();
 }
 
 void dequantize_row(const PackedMatrix& w, int64_t row, float* out) {

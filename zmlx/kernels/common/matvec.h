@@ -19,18 +19,22 @@ namespace zmlx::cpu {
 /// float32 itself has), and those of summing the blocks.
 class PreparedVector {
  public:
-  /// Prepares x (cols values, a multiple of 32) for matrices of these bits and
-  /// group size.
-  void prepare(const float* x, int64_t cols, int bits, int group_size);
+  /// Prepares x (w.cols values, a multiple of 32) for matrices like w.
+  void prepare(const float* x, const PackedMatrix& w);
 
   /// The same in parts, which threads may share: reserve() once, then columns
   /// [begin, end) of x, with multiples of 128 (end may be cols).
-  void reserve(int64_t cols, int bits, int group_size);
+  void
+  reserve(int64_t cols, int bits, int group_size, bool in_blocks = false);
   /// For dense matrices, of any number of columns: only values() is prepared.
   void reserve(int64_t cols);
   void prepare_part(const float* x, int64_t begin, int64_t end);
 
-  /// Digits of four-bit matrices stand in chunks of 128 columns: 3 digits x
+  /// For a matrix in blocks, blocks of a vector are the matrix's groups, and
+  /// their digits are (middle low high, column / 4) of four bytes each, where
+  /// nibbles have their even columns before the odd ones in every eight.
+  ///
+  /// Else digits of four-bit matrices stand in chunks of 128 columns: 3 digits x
   /// (even columns, odd columns) x 64 bytes; those of others in chunks of 64
   /// columns: 3 digits x 64 bytes. Unused columns are zero.
   const int8_t* digits() const {
@@ -38,7 +42,11 @@ class PreparedVector {
   }
   /// The block's scale for each int32 lane of such a chunk.
   const float* lane_scales() const {
-    return lane_scales_.data();
+    return scales_.data();
+  }
+  /// For a matrix in blocks: each group's scale.
+  const float* group_scales() const {
+    return scales_.data();
   }
   /// Sum of the (rounded) values of each group.
   const float* group_sums() const {
@@ -62,11 +70,14 @@ class PreparedVector {
     return 3 * chunk_columns();
   }
 
-  AlignedVector<float> values_, lane_scales_, group_sums_;
-  AlignedVector<uint8_t> needs_float_; // one flag a chunk
+  void prepare_groups(const float* x, int64_t begin, int64_t end);
+  void prepare_chunks(const float* x, int64_t begin, int64_t end);
+
+  AlignedVector<float> values_, scales_, group_sums_;
+  AlignedVector<uint8_t> needs_float_; // one flag a chunk or group
   AlignedVector<int8_t> digits_;
   int group_size_ = 0;
-  bool nibbles_ = false;
+  bool nibbles_ = false, in_blocks_ = false;
 };
 
 /// Where some rows lie, for prefetching.
@@ -75,9 +86,9 @@ struct RowsAhead {
 
   RowsAhead() = default;
   RowsAhead(const PackedMatrix& w, int64_t row)
-      : words(w.row_words(row)),
-        scales(w.row_scales(row)),
-        biases(w.row_biases(row)) {}
+      : words(w.rows_from(row)),
+        scales(w.in_blocks ? nullptr : w.row_scales(row)),
+        biases(w.in_blocks ? nullptr : w.row_biases(row)) {}
 };
 
 /// y[row - begin] = sum over columns of W[row] * x for rows [begin, end).
@@ -91,6 +102,19 @@ void matvec(
     int64_t end,
     float* y,
     const RowsAhead& next = {});
+
+/// The same for several vectors, y[i] of x[i], that pass over the rows together.
+void matvec(
+    const PackedMatrix& w,
+    const PreparedVector* const* x,
+    int64_t count,
+    int64_t begin,
+    int64_t end,
+    float* const* y,
+    const RowsAhead& next = {});
+
+/// Whether this machine multiplies faster by matrices in blocks.
+bool prefers_blocks();
 
 /// out[col] = the values of a row, cols floats.
 void dequantize_row(const PackedMatrix& w, int64_t row, float* out);

@@ -67,14 +67,54 @@ unpack(const uint32_t* words, int bits, int64_t count, uint8_t* out) {
   }
 }
 
+/// Fields [first, first + count) of a row to bytes: whole groups, or in rows
+/// whole words.
+inline void unpack_row(
+    const PackedMatrix& w,
+    int64_t row,
+    int64_t first,
+    int64_t count,
+    uint8_t* out) {
+  if (!w.in_blocks) {
+    unpack(w.row_words(row) + first * w.bits / 32, w.bits, count, out);
+    return;
+  }
+  const int64_t words = w.words_per_group();
+  for (int64_t k = 0; k < count; k += w.group_size) {
+    const uint32_t* from = w.block(row) +
+        (first + k) / w.group_size * w.block_group_words() + row % kBlockRows;
+    uint32_t group[32]; // of the most columns and bits
+    for (int64_t i = 0; i < words; ++i) {
+      group[i] = from[(1 + i) * kBlockRows];
+    }
+    unpack(group, w.bits, w.group_size, out + k);
+  }
+}
+
+/// The scale and the bias of a group of a row.
+struct ScaleAndBias {
+  float scale, bias;
+
+  ScaleAndBias(const PackedMatrix& w, int64_t row, int64_t group) {
+    if (w.in_blocks) {
+      const uint32_t* both =
+          w.block(row) + group * w.block_group_words() + row % kBlockRows;
+      scale = load_float(both, w.float_type, 0);
+      bias = load_float(both, w.float_type, 1);
+    } else {
+      scale = load_float(w.row_scales(row), w.float_type, group);
+      bias = load_float(w.row_biases(row), w.float_type, group);
+    }
+  }
+};
+
 /// The dot product of one row with x in floats, in 16 partial sums.
 inline float
 float_row(const PackedMatrix& w, int64_t row, const float* x, uint8_t* quants) {
-  unpack(w.row_words(row), w.bits, w.cols, quants);
+  unpack_row(w, row, 0, w.cols, quants);
   float total[16] = {};
   for (int64_t g = 0; g < w.groups_per_row(); ++g) {
-    const float scale = load_float(w.row_scales(row), w.float_type, g);
-    const float bias = load_float(w.row_biases(row), w.float_type, g);
+    const auto [scale, bias] = ScaleAndBias(w, row, g);
     const int64_t first = g * w.group_size;
     for (int64_t k = first; k < first + w.group_size; k += 16) {
       for (int j = 0; j < 16; ++j) {

@@ -8,25 +8,31 @@
 
 #include <gtest/gtest.h>
 
+#include "zmlx/kernels/common/row_blocks.h"
 #include "zmlx/kernels/common/test_matrices.h"
 
 namespace zmlx::cpu {
 namespace {
 
-std::vector<float> run(const Weights& weights, const std::vector<float>& x) {
-  const PackedMatrix w = weights.matrix();
+std::vector<float> run(const PackedMatrix& w, const std::vector<float>& x) {
   PreparedVector prepared;
-  prepared.prepare(x.data(), w.cols, w.bits, w.group_size);
+  prepared.prepare(x.data(), w);
   std::vector<float> y(static_cast<size_t>(w.rows));
   matvec(w, prepared, 0, w.rows, y.data());
   return y;
 }
 
+std::vector<float> run(const Weights& weights, const std::vector<float>& x) {
+  return run(weights.matrix(), x);
+}
+
 // Largest error relative to the sum of (|scale q| + |bias|) |x|, the size of
 // what is summed and rounded.
-double worst_error(const Case& c, const std::vector<float>& x) {
-  const Weights weights(c);
-  const auto y = run(weights, x);
+double worst_error(
+    const Case& c,
+    const Weights& weights,
+    const std::vector<float>& x,
+    const std::vector<float>& y) {
   double worst = 0;
   for (int64_t row = 0; row < c.rows; ++row) {
     double sum = 0, size = 0;
@@ -38,6 +44,11 @@ double worst_error(const Case& c, const std::vector<float>& x) {
     worst = std::max(worst, std::abs(y[row] - sum) / size);
   }
   return worst;
+}
+
+double worst_error(const Case& c, const std::vector<float>& x) {
+  const Weights weights(c);
+  return worst_error(c, weights, x, run(weights, x));
 }
 
 class MatvecOnEveryTarget : public testing::TestWithParam<int64_t> {
@@ -93,6 +104,110 @@ TEST_P(MatvecOnEveryTarget, GivesTheSameBitsHoweverRowsAreSplit) {
     matvec(weights.matrix(), prepared, begin, end, parts.data() + begin);
   }
   EXPECT_EQ(whole, parts);
+}
+
+TEST_P(MatvecOnEveryTarget, MatchesDoubleSumsInBlocks) {
+  for (const auto& c : block_cases()) {
+    const Weights weights(c);
+    const RowBlocks blocks(weights.matrix(), 1);
+    const auto x = normal(c.cols, 3);
+    EXPECT_LT(worst_error(c, weights, x, run(blocks.matrix(), x)), 2e-7)
+        << target_name() << ' ' << c.rows << 'x' << c.cols << ", " << c.bits
+        << " bits, group " << c.group_size;
+  }
+}
+
+TEST_P(MatvecOnEveryTarget, KeepsFloatAccuracyBesideOutliersInBlocks) {
+  for (int bits : {4, 8}) {
+    const Case c{32, 640, bits, 64};
+    const Weights weights(c);
+    const RowBlocks blocks(weights.matrix(), 1);
+    auto x = normal(c.cols, 5);
+    x[3] = 1e4f;
+    x[100] = 1e-6f;
+    EXPECT_LT(worst_error(c, weights, x, run(blocks.matrix(), x)), 1.5e-6);
+  }
+}
+
+TEST_P(MatvecOnEveryTarget, TakesNanInfinityAndTinyValuesInBlocks) {
+  const Case c{32, 256, 4, 64};
+  const Weights weights(c);
+  const RowBlocks blocks(weights.matrix(), 1);
+  auto x = normal(256, 6);
+  x[17] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(run(blocks.matrix(), x)[31]));
+  x[17] = std::numeric_limits<float>::infinity();
+  EXPECT_FALSE(std::isfinite(run(blocks.matrix(), x)[0]));
+  std::vector<float> tiny(256, 1e-35f);
+  EXPECT_LT(worst_error(c, weights, tiny, run(blocks.matrix(), tiny)), 2e-7);
+  EXPECT_EQ(run(blocks.matrix(), std::vector<float>(256, 0.0f))[2], 0.0f);
+}
+
+TEST_P(MatvecOnEveryTarget, ReadsRowsInBlocksAsTheyWere) {
+  for (const auto& c : block_cases()) {
+    const Weights weights(c);
+    const RowBlocks blocks(weights.matrix(), 1);
+    std::vector<float> before(c.cols), after(c.cols);
+    for (int64_t row : {int64_t{0}, c.rows / 2 - 1, c.rows - 1}) {
+      dequantize_row(weights.matrix(), row, before.data());
+      dequantize_row(blocks.matrix(), row, after.data());
+      EXPECT_EQ(before, after);
+    }
+  }
+}
+
+TEST_P(MatvecOnEveryTarget, GivesTheSameBitsHoweverRowsAndVectorsAreGrouped) {
+  const Case c{96, 384, 4, 64};
+  const Weights weights(c);
+  const RowBlocks blocks(weights.matrix(), 1);
+  for (const PackedMatrix& w : {weights.matrix(), blocks.matrix()}) {
+    constexpr int kCount = 11;
+    std::vector<PreparedVector> prepared(kCount);
+    std::vector<const PreparedVector*> pointers;
+    std::vector<std::vector<float>> one, all(kCount, std::vector<float>(96));
+    std::vector<float*> out;
+    for (int i = 0; i < kCount; ++i) {
+      auto x = normal(c.cols, i);
+      // One that integers cannot hold, among others.
+      x[7] = i == 5 ? std::numeric_limits<float>::infinity() : x[7];
+      prepared[i].prepare(x.data(), w);
+      pointers.push_back(&prepared[i]);
+      one.push_back(run(w, x));
+    }
+    for (auto [begin, end] : {std::pair{0, 5}, {5, 32}, {32, 70}, {70, 96}}) {
+      out.clear();
+      for (auto& y : all) {
+        out.push_back(y.data() + begin);
+      }
+      matvec(w, pointers.data(), kCount, begin, end, out.data());
+    }
+    for (int i = 0; i < kCount; ++i) {
+      EXPECT_EQ(i == 5 ? one[4] : one[i], i == 5 ? all[4] : all[i]) << i;
+    }
+  }
+}
+
+TEST(RowBlocks, HoldStacksOfMatrices) {
+  const Weights weights(Case{3 * 32, 128, 8, 64});
+  PackedMatrix w = weights.matrix();
+  w.rows = 32;
+  const RowBlocks blocks(w, 3);
+  std::vector<float> before(128), after(128);
+  for (int i = 0; i < 3; ++i) {
+    dequantize_row(w.at(i), 30, before.data());
+    dequantize_row(blocks.matrix().at(i), 30, after.data());
+    EXPECT_EQ(before, after);
+  }
+}
+
+TEST(RowBlocks, AreForWholeBlocksOfNibblesOrBytesWithScalesOfTwoBytes) {
+  EXPECT_TRUE(RowBlocks::fit(Weights(Case{32, 64, 4, 32}).matrix()));
+  EXPECT_TRUE(
+      RowBlocks::fit(Weights(Case{64, 64, 8, 64, mx::float16}).matrix()));
+  EXPECT_FALSE(RowBlocks::fit(Weights(Case{33, 64, 4, 32}).matrix()));
+  EXPECT_FALSE(RowBlocks::fit(Weights(Case{32, 64, 6, 32}).matrix()));
+  EXPECT_FALSE(
+      RowBlocks::fit(Weights(Case{32, 64, 4, 32, mx::float32}).matrix()));
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -13,6 +13,8 @@ namespace {
 // Rows of a matrix that stay in a core's L2 while few vectors pass over them,
 // and that one task of many vectors takes.
 constexpr int64_t kRows = 64;
+// Threads share whole blocks.
+constexpr int64_t kUnit = kBlockRows;
 
 void few_vectors(
     ThreadTeam& team,
@@ -23,10 +25,10 @@ void few_vectors(
   auto& prepared = own; // the caller's, on every thread
   prepared.resize(std::max(prepared.size(), x.size()));
   for (size_t i = 0; i < x.size(); ++i) {
-    prepared[i].prepare(x[i], w.cols, w.bits, w.group_size);
+    prepared[i].prepare(x[i], w);
   }
   team.run([&](int thread) {
-    const auto [begin, end] = share(w.rows, 4, thread, team.size());
+    const auto [begin, end] = share(w.rows, kUnit, thread, team.size());
     const int64_t step = x.size() == 1 ? w.rows : kRows;
     for (int64_t row = begin; row < end; row += step) {
       for (size_t i = 0; i < x.size(); ++i) {

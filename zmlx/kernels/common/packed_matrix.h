@@ -14,21 +14,46 @@ constexpr size_t size_of(FloatType type) {
   return type == FloatType::F32 ? 4 : 2;
 }
 
+/// Rows of a block of a matrix in blocks: two vectors of 16 lanes.
+constexpr int64_t kBlockRows = 32;
+
 /// A (rows, cols) matrix in MLX's affine packing: value = scale * q + bias for
-/// each group of group_size columns. Rows are contiguous.
+/// each group of group_size columns. Rows are contiguous, or lie in blocks.
+///
+/// In blocks, of kBlockRows rows each, all of a block is one stream: for each
+/// group a word a row with the scale in its low half and the bias in its high
+/// one, then for each of the group's words that word of every row. Bits are 4
+/// or 8, scales and biases halves of a word; there are no others.
 struct PackedMatrix {
-  const uint32_t* words = nullptr; // (rows, cols * bits / 32)
-  const void* scales = nullptr; // (rows, cols / group_size)
+  const uint32_t* words = nullptr; // (rows, cols * bits / 32), or blocks
+  const void* scales = nullptr; // (rows, cols / group_size); not in blocks
   const void* biases = nullptr; // likewise
   FloatType float_type = FloatType::BF16;
   int64_t rows = 0, cols = 0;
   int bits = 4, group_size = 64;
+  bool in_blocks = false;
 
   int64_t words_per_row() const {
     return cols * bits / 32;
   }
   int64_t groups_per_row() const {
     return cols / group_size;
+  }
+  /// Words of a group of a row.
+  int64_t words_per_group() const {
+    return group_size * bits / 32;
+  }
+  /// Words of a group of a block.
+  int64_t block_group_words() const {
+    return kBlockRows * (1 + words_per_group());
+  }
+  /// The block of a row.
+  const uint32_t* block(int64_t row) const {
+    return words + row / kBlockRows * groups_per_row() * block_group_words();
+  }
+  /// The first byte to be read for rows from this one on.
+  const void* rows_from(int64_t row) const {
+    return in_blocks ? block(row) : row_words(row);
   }
   const uint32_t* row_words(int64_t row) const {
     return words + row * words_per_row();
@@ -42,6 +67,10 @@ struct PackedMatrix {
   /// Matrix `index` of a stack of equal ones.
   PackedMatrix at(int64_t index) const {
     PackedMatrix one = *this;
+    if (in_blocks) {
+      one.words = block(index * rows);
+      return one;
+    }
     one.words += index * rows * words_per_row();
     one.scales = row_of_groups(scales, index * rows);
     one.biases = row_of_groups(biases, index * rows);

@@ -58,6 +58,10 @@ cpu::FloatType float_type(mx::Dtype dtype) {
 } // namespace
 
 cpu::PackedMatrix view(const QuantizedArrays& w) {
+  return w.blocks ? w.blocks->matrix() : view_of_rows(w);
+}
+
+cpu::PackedMatrix view_of_rows(const QuantizedArrays& w) {
   cpu::PackedMatrix matrix;
   matrix.words = w.words.data<uint32_t>();
   matrix.scales = w.scales.data<char>();

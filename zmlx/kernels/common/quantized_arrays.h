@@ -2,11 +2,13 @@
 // Weights as MLX arrays, quantised or not, and the views that kernels read.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <variant>
 
 #include "mlx/mlx.h"
 #include "zmlx/kernels/common/packed_matrix.h"
+#include "zmlx/kernels/common/row_blocks.h"
 
 namespace zmlx::quant {
 
@@ -19,6 +21,8 @@ namespace mx = mlx::core;
 struct QuantizedArrays {
   mx::array words, scales, biases;
   int bits, group_size;
+  /// The same in blocks, which CPU kernels then read instead; or null.
+  std::shared_ptr<const cpu::RowBlocks> blocks = nullptr;
 };
 
 /// A matrix, or a stack of them, in either form: packed, or row-contiguous
@@ -41,6 +45,8 @@ std::string why_unsupported(const QuantizedArrays& w, const std::string& mode);
 
 /// The view that kernels read; evaluated arrays only.
 cpu::PackedMatrix view(const QuantizedArrays& w);
+/// The view of the arrays themselves, whether there are blocks or not.
+cpu::PackedMatrix view_of_rows(const QuantizedArrays& w);
 
 /// Likewise of a row-contiguous (..., rows, cols) matrix of floats.
 cpu::DenseMatrix dense_view(const mx::array& weight);

@@ -106,6 +106,23 @@ inline std::vector<Case> all_cases() {
   return cases;
 }
 
+/// Matrices that can lie in blocks.
+inline std::vector<Case> block_cases() {
+  std::vector<Case> cases;
+  for (int bits : {4, 8}) {
+    for (int group : {32, 64, 128}) {
+      for (int64_t cols : {128, 640, 1792}) {
+        for (auto type : {mx::bfloat16, mx::float16}) {
+          cases.push_back({64, cols, bits, group, type});
+        }
+      }
+    }
+    cases.push_back({32, 32, bits, 32});
+    cases.push_back({96, 320, bits, 64});
+  }
+  return cases;
+}
+
 /// Every instruction set of this machine.
 inline std::vector<int64_t> targets() {
   std::vector<int64_t> targets;

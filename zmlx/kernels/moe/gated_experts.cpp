@@ -78,21 +78,23 @@ void few_tokens(
   scratch.values.resize(slots * static_cast<size_t>(experts.hidden()));
   for (size_t slot = 0; slot < slots; ++slot) {
     scratch.hidden[slot].reserve(
-        experts.hidden(), experts.down.bits, experts.down.group_size);
+        experts.hidden(),
+        experts.down.bits,
+        experts.down.group_size,
+        experts.down.in_blocks);
   }
   const int64_t tasks =
       (experts.hidden() + kRowsATask - 1) / kRowsATask * routes.top_k;
   for (size_t t = 0; t < x.size(); ++t) {
     const auto token = static_cast<int64_t>(t);
-    scratch.x.prepare(
-        x[t], experts.dim(), experts.gate.bits, experts.gate.group_size);
+    scratch.x.prepare(x[t], experts.gate);
     team.run([&](int thread) {
       const auto mine = share(tasks, 1, thread, team.size());
       for (int64_t task = mine.begin; task < mine.end; ++task) {
         token_hidden(experts, routes, token, task, scratch);
       }
       team.barrier();
-      const auto rows = share(experts.dim(), 16, thread, team.size());
+      const auto rows = share(experts.dim(), kBlockRows, thread, team.size());
       token_down(experts, routes, token, rows, scratch, y[t]);
     });
   }

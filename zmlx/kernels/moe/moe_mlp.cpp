@@ -13,8 +13,9 @@ namespace {
 /// A quantised matrix without its arrays: what a task needs to view them again.
 struct Format {
   int bits, group_size;
+  std::shared_ptr<const cpu::RowBlocks> blocks;
   explicit Format(const quant::QuantizedArrays& w)
-      : bits(w.bits), group_size(w.group_size) {}
+      : bits(w.bits), group_size(w.group_size), blocks(w.blocks) {}
 };
 
 void append(std::vector<mx::array>& inputs, const quant::QuantizedArrays& w) {
@@ -28,7 +29,8 @@ view(const std::vector<mx::array>& in, size_t first, const Format& format) {
        in[first + 1],
        in[first + 2],
        format.bits,
-       format.group_size});
+       format.group_size,
+       format.blocks});
 }
 
 void check(

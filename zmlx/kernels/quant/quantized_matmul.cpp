@@ -38,8 +38,9 @@ mx::array quantized_matmul(
       "QuantizedMatmulCpu",
       std::move(inputs),
       {{std::move(shape), x.dtype()}},
-      [bits, group_size](const auto& in, auto& out) {
-        const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size};
+      [bits, group_size, blocks = w.blocks](const auto& in, auto& out) {
+        const QuantizedArrays arrays{
+            in[1], in[2], in[3], bits, group_size, blocks};
         cpu::apply_matrix(
             in[0], view(arrays), in.size() > 4 ? &in[4] : nullptr, out[0]);
       })[0];

@@ -293,6 +293,23 @@ void Checkpoint::read_into_memory() {
   }
 }
 
+bool Checkpoint::advise(const void* bytes, size_t count, bool needed) const {
+  const auto* begin = static_cast<const char*>(bytes);
+  for (const auto& file : files_) {
+    const char* data = file.map->data();
+    if (!file.map->is_mapped() || begin < data ||
+        begin + count > data + file.map->size()) {
+      continue;
+    }
+    file.map->advise(
+        needed ? MappedFile::Advice::kWillNeed : MappedFile::Advice::kDontNeed,
+        static_cast<size_t>(begin - data),
+        count);
+    return true;
+  }
+  return false;
+}
+
 mx::array Checkpoint::tensor(const std::string& name) const {
   const TensorInfo& tensor = info(name);
   return mapped_array(

@@ -61,6 +61,10 @@ class Checkpoint {
   /// with the maps. Throws FileError when reading fails.
   void read_into_memory();
 
+  /// Whether these bytes lie in a mapped file; if so they are needed soon, or
+  /// no longer, and the system is told so.
+  bool advise(const void* bytes, size_t count, bool needed) const;
+
   /// What holds for layers that the configuration does not name.
   const std::optional<Quantization>& quantization() const {
     return quantization_.standard;

@@ -116,14 +116,12 @@ class CpuExecutor::Impl {
       stages_.push_back(
           std::visit([&](const auto& s) { return compile(s, work_); }, stage));
     }
-    work_.counters = std::make_unique<Workspace::Counter[]>(
-        static_cast<size_t>(work_.num_phases));
   }
 
   void run(const Step& step) {
     std::lock_guard lock(mutex_);
-    start(step);
     const auto team = thread_team();
+    start(step, team->size());
     const bool timing = timing_;
     auto last = Clock::now();
     team->run([&](int thread) {
@@ -172,7 +170,7 @@ class CpuExecutor::Impl {
   const std::shared_ptr<const Program> program;
 
  private:
-  void start(const Step& step) {
+  void start(const Step& step, int threads) {
     work_.step = step;
     const int64_t chunks = cpu::attention_chunks(step.position + 1);
     if (step.batch > batch_ || chunks > chunks_) {
@@ -187,9 +185,12 @@ class CpuExecutor::Impl {
     for (auto& rotation : work_.rotations) {
       rotate_to(step, rotation);
     }
-    for (int i = 0; i < work_.num_phases; ++i) {
-      work_.counters[static_cast<size_t>(i)].next.store(
-          0, std::memory_order_relaxed);
+    const auto spans = static_cast<size_t>(work_.num_phases * threads);
+    if (work_.spans.size() != spans) {
+      work_.spans = std::vector<Span>(spans);
+    }
+    for (auto& span : work_.spans) {
+      span.reset();
     }
   }
 

@@ -37,7 +37,7 @@ class Router {
         bias_(data_of(router.bias)) {}
 
   Range part(const Lane& lane) const {
-    return lane.share_of(matrix.view.rows(), 4);
+    return lane.share_of(matrix.view.rows(), cpu::kBlockRows);
   }
 
   /// Every thread ends with the same routing.
@@ -45,12 +45,19 @@ class Router {
     auto& scores = lane.work.scores;
     const int64_t rows = matrix.view.rows();
     const auto mine = part(lane); // a small matrix: equal parts
+    std::vector<float*> out;
     for (int b = 0; b < lane.batch(); ++b) {
-      matrix.view.matvec(
-          lane.work.x[matrix.pool_index][static_cast<size_t>(b)],
-          mine.begin,
-          mine.end,
-          scores[b] + mine.begin);
+      out.push_back(scores[b] + mine.begin);
+    }
+    if (mine.begin < mine.end) {
+      multiply(
+          matrix.view,
+          lane.work.x[matrix.pool_index],
+          nullptr,
+          lane.batch(),
+          mine,
+          out.data(),
+          {});
     }
     lane.team.barrier();
     for (int b = 0; b < lane.batch(); ++b) {
@@ -93,6 +100,7 @@ class Experts : public CpuStage {
 
   void reserve(Workspace& work, int batch) const override {
     work.hidden.reserve(batch * top_k_, gate_.view.rows());
+    work.up.reserve(batch * top_k_, gate_.view.rows());
     if (router_) {
       work.scores.reserve(batch, router_->matrix.view.rows());
     }
@@ -112,20 +120,25 @@ class Experts : public CpuStage {
       router_->run(lane);
     }
     group_pairs(lane.routing);
-    const auto& groups = lane.routing.groups;
-    const Blocks blocks(gate_.view.rows(), lane.team.size());
-    const auto group_of = [&](int64_t task) -> const Routing::Group& {
-      return groups[static_cast<size_t>(task / blocks.count())];
+    // Each expert's gate from its first row to its last, then its up.
+    const Blocks blocks{gate_.view.rows()};
+    const auto of = [&](int64_t task) {
+      const int64_t matrix = task / blocks.count();
+      return Part{
+          lane.routing.groups[static_cast<size_t>(matrix / 2)],
+          matrix % 2 == 0 ? gate_ : up_,
+          matrix % 2 == 0 ? lane.work.hidden : lane.work.up,
+          blocks[task % blocks.count()]};
     };
     lane.tasks(
         phase_,
-        static_cast<int64_t>(groups.size()) * blocks.count(),
+        static_cast<int64_t>(lane.routing.groups.size()) * 2 * blocks.count(),
         [&](int64_t task) {
-          return gate_.view.at(group_of(task).expert)
-              .ahead(blocks[task % blocks.count()].begin);
+          const Part part = of(task);
+          return part.matrix.view.at(part.group.expert).ahead(part.rows.begin);
         },
         [&](int64_t task, const cpu::RowsAhead& next) {
-          hidden_of(lane, group_of(task), blocks[task % blocks.count()], next);
+          compute(lane, of(task), next);
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
@@ -136,38 +149,31 @@ class Experts : public CpuStage {
   }
 
  private:
-  void hidden_of(
-      Lane& lane,
-      const Routing::Group& group,
-      Range rows,
-      const cpu::RowsAhead& next) const {
-    const int64_t count = rows.end - rows.begin;
-    float* up = lane.floats(count * group.count);
-    std::vector<float*> gate_out, up_out;
+  /// Some rows of gate or up of an expert, for its sequences.
+  struct Part {
+    const Routing::Group& group;
+    const Matrix& matrix;
+    Rows& out;
+    Range rows;
+  };
+
+  void
+  compute(Lane& lane, const Part& part, const cpu::RowsAhead& next) const {
     std::vector<int> sequences;
-    for (int i = 0; i < group.count; ++i) {
-      const int pair = lane.routing.order[group.first + i];
+    std::vector<float*> out;
+    for (int i = 0; i < part.group.count; ++i) {
+      const int pair = lane.routing.order[part.group.first + i];
       sequences.push_back(pair / top_k_);
-      gate_out.push_back(lane.work.hidden[pair] + rows.begin);
-      up_out.push_back(up + i * count);
+      out.push_back(part.out[pair] + part.rows.begin);
     }
-    auto multiply_by = [&](const Matrix& matrix,
-                           std::vector<float*>& out,
-                           const cpu::RowsAhead& then) {
-      multiply(
-          matrix.view.at(group.expert),
-          lane.work.x[matrix.pool_index],
-          sequences.data(),
-          group.count,
-          rows,
-          out.data(),
-          then);
-    };
-    multiply_by(gate_, gate_out, up_.view.at(group.expert).ahead(rows.begin));
-    multiply_by(up_, up_out, next);
-    for (int i = 0; i < group.count; ++i) {
-      cpu::silu_mul(gate_out[i], up_out[i], gate_out[i], count);
-    }
+    multiply(
+        part.matrix.view.at(part.group.expert),
+        lane.work.x[part.matrix.pool_index],
+        sequences.data(),
+        part.group.count,
+        part.rows,
+        out.data(),
+        next);
   }
 
   Matrix gate_, up_;
@@ -184,7 +190,9 @@ class Combine : public CpuStage {
         top_k_(work.top_k),
         phase_(work.add_phase()) {}
 
-  void reserve(Workspace&, int) const override {}
+  void reserve(Workspace& work, int batch) const override {
+    work.outputs.reserve(batch * top_k_, down_.view.rows());
+  }
   uint64_t nbytes() const override {
     return static_cast<uint64_t>(top_k_) * down_.view.nbytes();
   }
@@ -192,17 +200,35 @@ class Combine : public CpuStage {
   void run(Lane& lane) const override {
     const auto pairs = static_cast<int64_t>(lane.routing.ids.size());
     prepare(lane, pairs);
-    for_each_block(
-        lane,
+    const auto& groups = lane.routing.groups;
+    const Blocks blocks{down_.view.rows()};
+    const auto group_of = [&](int64_t task) {
+      return static_cast<size_t>(task / blocks.count());
+    };
+    lane.tasks(
         phase_,
-        down_.view.rows(),
-        [&](int64_t row) { return ahead(lane, 0, row); },
-        [&](Range block, const cpu::RowsAhead& next) {
-          combine(lane, pairs, block, next);
+        static_cast<int64_t>(groups.size()) * blocks.count(),
+        [&](int64_t task) {
+          return ahead(
+              lane, group_of(task), blocks[task % blocks.count()].begin);
+        },
+        [&](int64_t task, const cpu::RowsAhead& next) {
+          compute(
+              lane, groups[group_of(task)], blocks[task % blocks.count()], next);
         });
+    lane.team.barrier();
+    sum(lane);
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return ahead(lane, 0, first_row(lane, down_.view.rows()));
+    const Blocks blocks{down_.view.rows()};
+    const auto count =
+        static_cast<int64_t>(lane.routing.groups.size()) * blocks.count();
+    const int64_t task = lane.share_of(count, 1).begin;
+    return task < count ? ahead(
+                              lane,
+                              static_cast<size_t>(task / blocks.count()),
+                              blocks[task % blocks.count()].begin)
+                        : cpu::RowsAhead();
   }
 
  private:
@@ -212,8 +238,14 @@ class Combine : public CpuStage {
     const auto mine = lane.share_of(pairs * chunks, 1);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const int64_t pair = i / chunks, begin = i % chunks * 128;
-      prepared[static_cast<size_t>(pair)].prepare_part(
-          lane.work.hidden[pair], begin, std::min(cols, begin + 128));
+      const int64_t end = std::min(cols, begin + 128);
+      float* hidden = lane.work.hidden[pair];
+      cpu::silu_mul(
+          hidden + begin,
+          lane.work.up[pair] + begin,
+          hidden + begin,
+          end - begin);
+      prepared[static_cast<size_t>(pair)].prepare_part(hidden, begin, end);
     }
     lane.team.barrier();
   }
@@ -222,40 +254,41 @@ class Combine : public CpuStage {
     return down_.view.at(lane.routing.groups[group].expert).ahead(row);
   }
 
-  void combine(
+  // Some rows of an expert's down, for its pairs.
+  void compute(
       Lane& lane,
-      int64_t pairs,
+      const Routing::Group& group,
       Range rows,
       const cpu::RowsAhead& next) const {
-    const int64_t count = rows.end - rows.begin;
-    float* parts = lane.floats(count * (pairs + 1));
-    const auto& routing = lane.routing;
+    const int* order = lane.routing.order.data() + group.first;
     std::vector<float*> out;
-    for (size_t g = 0; g < routing.groups.size(); ++g) {
-      const auto& group = routing.groups[g];
-      const int* order = routing.order.data() + group.first;
-      out.clear();
-      for (int i = 0; i < group.count; ++i) {
-        out.push_back(parts + order[i] * count);
-      }
-      multiply(
-          down_.view.at(group.expert),
-          lane.work.hidden_prepared[down_.pool_index],
-          order,
-          group.count,
-          rows,
-          out.data(),
-          g + 1 < routing.groups.size() ? ahead(lane, g + 1, rows.begin)
-                                        : next);
+    for (int i = 0; i < group.count; ++i) {
+      out.push_back(lane.work.outputs[order[i]] + rows.begin);
     }
-    // A sequence's experts in the router's order, whatever the groups.
-    float* sum = parts + pairs * count;
+    multiply(
+        down_.view.at(group.expert),
+        lane.work.hidden_prepared[down_.pool_index],
+        order,
+        group.count,
+        rows,
+        out.data(),
+        next);
+  }
+
+  // A sequence's experts in the router's order, whatever the groups.
+  void sum(Lane& lane) const {
+    const auto [begin, end] = lane.share_of(down_.view.rows(), 16);
+    float* total = lane.floats(end - begin);
     for (int b = 0; b < lane.batch(); ++b) {
-      std::fill(sum, sum + count, 0.0f);
+      std::fill(total, total + (end - begin), 0.0f);
       for (int pair = b * top_k_; pair < (b + 1) * top_k_; ++pair) {
-        cpu::axpy(routing.weights[pair], parts + pair * count, sum, count);
+        cpu::axpy(
+            lane.routing.weights[pair],
+            lane.work.outputs[pair] + begin,
+            total,
+            end - begin);
       }
-      cpu::axpy(1, sum, lane.work.h[b] + rows.begin, count);
+      cpu::axpy(1, total, lane.work.h[b] + begin, end - begin);
     }
   }
 

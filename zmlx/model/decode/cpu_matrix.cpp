@@ -6,7 +6,7 @@
 namespace zmlx::decode {
 namespace {
 
-// Rows of a matrix that stay in L1 and L2 while several vectors pass over them.
+// Rows of a dense matrix that stay in L1 and L2 while vectors pass over them.
 constexpr int64_t kRowsAPass = 16;
 
 std::variant<cpu::PackedMatrix, cpu::DenseMatrix> view_of(
@@ -44,15 +44,27 @@ void MatrixView::copy_row(int64_t row, float* out) const {
 }
 
 void MatrixView::matvec(
-    const cpu::PreparedVector& x,
+    const cpu::PreparedVector* const* x,
+    int64_t count,
     int64_t begin,
     int64_t end,
-    float* y,
+    float* const* y,
     const cpu::RowsAhead& next) const {
   if (const auto* w = packed()) {
-    cpu::matvec(*w, x, begin, end, y, next);
-  } else {
-    cpu::matvec(std::get<cpu::DenseMatrix>(stored_), x.values(), begin, end, y);
+    cpu::matvec(*w, x, count, begin, end, y, next);
+    return;
+  }
+  const auto& w = std::get<cpu::DenseMatrix>(stored_);
+  const int64_t step = count == 1 ? end - begin : kRowsAPass;
+  for (int64_t row = begin; row < end; row += step) {
+    for (int64_t i = 0; i < count; ++i) {
+      cpu::matvec(
+          w,
+          x[i]->values(),
+          row,
+          std::min(end, row + step),
+          y[i] + (row - begin));
+    }
   }
 }
 
@@ -64,20 +76,11 @@ void multiply(
     Range rows,
     float* const* out,
     const cpu::RowsAhead& next) {
-  const int64_t step = count == 1 ? rows.end - rows.begin : kRowsAPass;
-  for (int64_t row = rows.begin; row < rows.end; row += step) {
-    const int64_t end = std::min(rows.end, row + step);
-    for (int64_t i = 0; i < count; ++i) {
-      w.matvec(
-          vectors[static_cast<size_t>(indices ? indices[i] : i)],
-          row,
-          end,
-          out[i] + (row - rows.begin),
-          i + 1 < count        ? cpu::RowsAhead()
-              : end < rows.end ? w.ahead(end)
-                               : next);
-    }
+  std::vector<const cpu::PreparedVector*> chosen;
+  for (int64_t i = 0; i < count; ++i) {
+    chosen.push_back(&vectors[static_cast<size_t>(indices ? indices[i] : i)]);
   }
+  w.matvec(chosen.data(), count, rows.begin, rows.end, out, next);
 }
 
 } // namespace zmlx::decode

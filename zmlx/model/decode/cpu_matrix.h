@@ -36,13 +36,15 @@ class MatrixView {
   cpu::RowsAhead ahead(int64_t row) const;
   /// out[col] = the values of a row.
   void copy_row(int64_t row, float* out) const;
-  /// y[row - begin] = W[row] . x for rows [begin, end); x was prepared for W's
-  /// Format. Bitwise the same however the rows are split.
+  /// y[i][row - begin] = W[row] . x[i] for rows [begin, end) and `count` vectors
+  /// prepared for W's Format. Bitwise the same however rows and vectors are
+  /// split.
   void matvec(
-      const cpu::PreparedVector& x,
+      const cpu::PreparedVector* const* x,
+      int64_t count,
       int64_t begin,
       int64_t end,
-      float* y,
+      float* const* y,
       const cpu::RowsAhead& next = {}) const;
 
   /// Null for a dense matrix.
@@ -61,23 +63,25 @@ class MatrixView {
 struct Format {
   int64_t cols;
   int bits = 0, group_size = 0; // none for dense matrices
+  bool in_blocks = false;
 
   explicit Format(const MatrixView& w) : cols(w.cols()) {
     if (const auto* packed = w.packed()) {
       bits = packed->bits;
       group_size = packed->group_size;
+      in_blocks = packed->in_blocks;
     }
   }
   void reserve(cpu::PreparedVector& vector) const {
     if (group_size == 0) {
       vector.reserve(cols);
     } else {
-      vector.reserve(cols, bits, group_size);
+      vector.reserve(cols, bits, group_size, in_blocks);
     }
   }
   bool operator==(const Format& other) const {
     return cols == other.cols && (bits == 4) == (other.bits == 4) &&
-        group_size == other.group_size;
+        group_size == other.group_size && in_blocks == other.in_blocks;
   }
 };
 

@@ -51,6 +51,7 @@ class Conv : public CpuStage {
 
   void reserve(Workspace& work, int batch) const override {
     work.mixed.reserve(batch, dim_);
+    work.projected.reserve(batch, 3 * dim_);
   }
   uint64_t nbytes() const override {
     return in_.view.nbytes();
@@ -61,44 +62,33 @@ class Conv : public CpuStage {
     for_each_block(
         lane,
         phase_,
-        dim_,
+        3 * dim_,
         [&](int64_t row) { return in_.view.ahead(row); },
         [&](Range block, const cpu::RowsAhead& next) {
-          channels(lane, block, next);
+          project(lane, in_, in_bias_, block, next, [&](int b) {
+            return lane.work.projected[b];
+          });
         });
+    lane.team.barrier();
+    const auto [begin, end] = lane.share_of(dim_, 16);
+    for (int b = 0; b < lane.batch() && begin < end; ++b) {
+      const float* gate = lane.work.projected[b] + begin;
+      convolve(
+          gate,
+          gate + dim_,
+          gate + 2 * dim_,
+          begin,
+          end - begin,
+          lane.work.step.layers[layer_].inputs + b * (num_taps_ - 1) * dim_ +
+              begin,
+          lane.work.mixed[b] + begin);
+    }
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return in_.view.ahead(first_row(lane, dim_));
+    return in_.view.ahead(first_row(lane, 3 * dim_));
   }
 
  private:
-  // The three thirds of the projection for some channels, then those channels'
-  // convolution.
-  void channels(Lane& lane, Range range, const cpu::RowsAhead& next) const {
-    const int64_t count = range.end - range.begin;
-    const int batch = lane.batch();
-    float* parts = lane.floats(3 * count * batch);
-    for (int third = 0; third < 3; ++third) {
-      const int64_t row = third * dim_ + range.begin;
-      project(
-          lane,
-          in_,
-          in_bias_,
-          {row, row + count},
-          third < 2 ? in_.view.ahead(row + dim_) : next,
-          [&](int b) { return parts + (third * batch + b) * count - row; });
-    }
-    for (int b = 0; b < batch; ++b) {
-      const float* gate = parts + b * count;
-      const float* scale = parts + (batch + b) * count;
-      const float* x = parts + (2 * batch + b) * count;
-      float* inputs = lane.work.step.layers[layer_].inputs +
-          b * (num_taps_ - 1) * dim_ + range.begin;
-      float* y = lane.work.mixed[b] + range.begin;
-      convolve(gate, scale, x, range.begin, count, inputs, y);
-    }
-  }
-
   void convolve(
       const float* gate,
       const float* scale,

@@ -64,6 +64,39 @@ struct Rotation {
   }
 };
 
+/// Which tasks of one thread's share are taken: it takes them in order, threads
+/// that are done with theirs take the last ones.
+class alignas(64) Span {
+ public:
+  /// The next task of `count`, or -1.
+  int64_t take_first(int64_t count) {
+    return take(count, 1);
+  }
+  int64_t take_last(int64_t count) {
+    return take(count, int64_t{1} << 32);
+  }
+  void reset() {
+    taken_.store(0, std::memory_order_relaxed);
+  }
+
+ private:
+  int64_t take(int64_t count, int64_t one) {
+    int64_t taken = taken_.load(std::memory_order_relaxed);
+    for (;;) {
+      const int64_t first = taken & 0xffffffff, last = taken >> 32;
+      if (first + last >= count) {
+        return -1;
+      }
+      if (taken_.compare_exchange_weak(
+              taken, taken + one, std::memory_order_relaxed)) {
+        return one == 1 ? first : count - 1 - last;
+      }
+    }
+  }
+
+  std::atomic<int64_t> taken_{0}; // at the start, and << 32 at the end
+};
+
 struct Workspace {
   Step step;
   Rows h; // the residual stream
@@ -72,12 +105,14 @@ struct Workspace {
   Rows queries, keys, values;
   Rows partials; // of attention: a row a sequence and key head
   Rows scores; // of the router
-  Rows hidden; // a row a pair
+  Rows projected; // of a convolution
+  Rows hidden, up; // a row a pair: what gate and up give, then their product
+  Rows outputs; // a row a pair: what down gives
   PreparedPool x; // of normed or mixed
   PreparedPool hidden_prepared; // a row a pair
   std::vector<Rotation> rotations;
 
-  /// A counter from which the threads take the tasks of one phase.
+  /// Tasks that the threads share; see Lane::tasks().
   int add_phase() {
     return num_phases++;
   }
@@ -86,10 +121,8 @@ struct Workspace {
   int num_phases = 0;
   /// Experts a sequence goes to: in the last stage compiled, and the most.
   int top_k = 1, most_top_k = 1;
-  struct alignas(64) Counter {
-    std::atomic<int64_t> next{0};
-  };
-  std::unique_ptr<Counter[]> counters; // one a phase, zero before a step
+  /// One a phase and thread, (phase, thread); fresh before a step.
+  std::vector<Span> spans;
 };
 
 class CpuStage;
@@ -109,18 +142,28 @@ struct Lane {
   int batch() const {
     return work.step.batch;
   }
-  /// Calls run(task, next) for the tasks 0 .. count - 1 that no other thread
-  /// takes: threads that a neighbour of the machine slows down take fewer. next
-  /// = first_of(the task that comes then), or after() at the end. The first
-  /// task of a thread is its number.
+  /// Calls run(task, next) for tasks of 0 .. count - 1 that no other thread
+  /// takes. Each has a share of tasks that follow one another, so that memory
+  /// is read in long streams; threads that a neighbour of the machine slows
+  /// down lose some of theirs. next = first_of(the task that probably comes
+  /// then), or after() at the end.
   template <class First, class Run>
   void tasks(int phase, int64_t count, const First& first_of, const Run& run) {
-    auto& counter = work.counters[static_cast<size_t>(phase)].next;
-    for (int64_t task = thread; task < count;) {
-      const int64_t next =
-          team.size() + counter.fetch_add(1, std::memory_order_relaxed);
-      run(task, next < count ? first_of(next) : after());
-      task = next;
+    const int threads = team.size();
+    Span* spans = work.spans.data() + phase * threads;
+    const auto mine = share_of(count, 1);
+    const int64_t own = mine.end - mine.begin;
+    for (int64_t i; (i = spans[thread].take_first(own)) >= 0;) {
+      const int64_t task = mine.begin + i;
+      run(task, i + 1 < own ? first_of(task + 1) : after());
+    }
+    for (int other = 1; other < threads; ++other) {
+      const int victim = (thread + other) % threads;
+      const auto its = share(count, 1, victim, threads);
+      const int64_t size = its.end - its.begin;
+      for (int64_t i; (i = spans[victim].take_last(size)) >= 0;) {
+        run(its.begin + i, after());
+      }
     }
   }
   /// What the next stage reads first.
@@ -133,24 +176,17 @@ struct Lane {
   }
 };
 
-/// Rows that one task takes of a matrix: 16 tasks a thread where there are
-/// enough, and no more rows than keeps the threads' ends close together.
-inline int64_t rows_a_task(int64_t rows, int threads) {
-  const int64_t even = rows / (16 * threads);
-  return std::clamp<int64_t>(even / 16 * 16, 16, 64);
-}
-
-/// Equal blocks of rows, each a task.
+/// Blocks of rows, each a task.
 struct Blocks {
-  int64_t rows, step;
+  int64_t rows;
 
-  Blocks(int64_t rows, int threads)
-      : rows(rows), step(rows_a_task(rows, threads)) {}
   int64_t count() const {
-    return (rows + step - 1) / step;
+    return (rows + cpu::kBlockRows - 1) / cpu::kBlockRows;
   }
   Range operator[](int64_t task) const {
-    return {std::min(rows, task * step), std::min(rows, (task + 1) * step)};
+    return {
+        std::min(rows, task * cpu::kBlockRows),
+        std::min(rows, (task + 1) * cpu::kBlockRows)};
   }
 };
 
@@ -163,7 +199,7 @@ void for_each_block(
     int64_t rows,
     const Ahead& ahead,
     const Run& run) {
-  const Blocks blocks(rows, lane.team.size());
+  const Blocks blocks{rows};
   lane.tasks(
       phase,
       blocks.count(),
@@ -175,7 +211,8 @@ void for_each_block(
 
 /// The row that a thread starts for_each_block() with.
 inline int64_t first_row(const Lane& lane, int64_t rows) {
-  return Blocks(rows, lane.team.size())[lane.thread].begin;
+  const Blocks blocks{rows};
+  return blocks[lane.share_of(blocks.count(), 1).begin].begin;
 }
 
 /// Prepares norm(rows), or the rows themselves without one, for matrices of

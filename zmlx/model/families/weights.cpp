@@ -197,7 +197,9 @@ PackedWeight Weights::packed(const std::string& path, const mx::Shape& shape) {
         parameter(path + ".biases", group_shape),
         q.bits,
         q.group_size,
-        q.mode};
+        q.mode,
+        source_.advise ? std::make_shared<KeptBlocks>(source_.advise)
+                       : nullptr};
   }
   // Scales of the floating-point modes are bytes and are never cast.
   auto scales = take(path + ".scales", group_shape);

@@ -48,6 +48,8 @@ struct TensorSource {
   std::map<std::string, mx::array> tensors;
   std::function<std::optional<Quantization>(const std::string& path)>
       quantization_of;
+  /// Set where fused modules shall read weights in blocks.
+  AdvisePages advise = nullptr;
 
   /// The checkpoint must outlive it.
   static TensorSource of(const Checkpoint& checkpoint);

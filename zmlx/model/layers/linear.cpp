@@ -18,6 +18,9 @@ void PackedWeight::release() {
   scales.release();
   if (biases) {
     biases->release();
+    if (blocks) {
+      blocks->let_go({packed, scales.stored(), biases->stored()});
+    }
   }
 }
 

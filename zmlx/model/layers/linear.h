@@ -2,9 +2,11 @@
 // Linear layers and embeddings, dense or in MLX's packing.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "zmlx/model/layers/kept_blocks.h"
 #include "zmlx/model/layers/parameter.h"
 #include "zmlx/model/module.h"
 
@@ -29,11 +31,14 @@ struct PackedWeight {
   int bits = 4;
   int group_size = 64;
   std::string mode = "affine";
+  /// Null where fused modules read the arrays as they are.
+  std::shared_ptr<KeptBlocks> blocks = nullptr;
 
   /// Columns of the matrix.
   int cols() const {
     return static_cast<int>(int64_t{packed.shape(-1)} * 32 / bits);
   }
+  /// Forgets casts, and the pages of a mapped file that blocks stand for.
   void release();
 };
 

@@ -19,6 +19,9 @@ PackedArrays packed_arrays(const PackedWeight& weight) {
   if (!reason.empty()) {
     return {{}, {}, std::move(reason)};
   }
+  if (weight.blocks) {
+    arrays.blocks = weight.blocks->get(arrays);
+  }
   return {std::move(arrays), {}, ""};
 }
 

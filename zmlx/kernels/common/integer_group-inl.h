@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+// What products of matrices with rows in lanes share on AVX-512 with VNNI:
+// groups of a vector as integers, and the dot product of bytes.
+
+#if defined(ZMLX_COMMON_INTEGER_GROUP_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef ZMLX_COMMON_INTEGER_GROUP_INL_H
+#undef ZMLX_COMMON_INTEGER_GROUP_INL_H
+#else
+#define ZMLX_COMMON_INTEGER_GROUP_INL_H
+#endif
+
+#include <cstring>
+
+#include <immintrin.h>
+
+#include "hwy/highway.h"
+#include "zmlx/kernels/common/packed_matrix.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace zmlx::cpu::HWY_NAMESPACE {
+
+/// sum += products of unsigned and signed bytes, in fours. GCC 12 copies and
+/// spills every sum of the intrinsic's.
+HWY_INLINE void dot_bytes(__m512i& sum, __m512i bytes, __m512i digits) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(digits));
+}
+
+/// The scales and biases of 16 rows of a block, from a word of both for each.
+struct Halves {
+  __m512 scale, bias;
+
+  HWY_INLINE Halves(FloatType type, __m512i words) {
+    if (type == FloatType::BF16) {
+      scale = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+      bias = _mm512_castsi512_ps(
+          _mm512_andnot_si512(_mm512_set1_epi32(0xffff), words));
+    } else {
+      scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+      bias = _mm512_cvtph_ps(
+          _mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
+    }
+  }
+};
+
+/// Digits, scale and sum of a group of one row; false where integers will not
+/// do. Digit d of columns 4 k .. 4 k + 3 goes to digits[(d * steps + k) *
+/// tile].
+HWY_INLINE bool prepare_group(
+    const float* x,
+    int64_t columns,
+    bool nibbles,
+    int64_t tile,
+    int32_t* digits,
+    float* scale,
+    float* sum) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  __m512i most = _mm512_setzero_si512();
+  for (int64_t k = 0; k < columns; k += 16) {
+    most = _mm512_max_epu32(
+        most, _mm512_and_si512(_mm512_loadu_si512(x + k), magnitude));
+  }
+  const uint32_t bits = _mm512_reduce_max_epu32(most);
+  float largest;
+  std::memcpy(&largest, &bits, 4);
+  const bool fits = bits == 0 || (bits < 0x7f800000u && largest >= 1e-30f);
+  constexpr float kMost = 127 * 65536 + 127 * 256;
+  const __m512 inverse = _mm512_set1_ps(fits && bits ? kMost / largest : 0);
+  *scale = fits ? largest / kMost : 0;
+  // Adding 128 to each digit makes it an unsigned byte; flipping the top bit
+  // takes 128 away again.
+  const __m512i offset = _mm512_set1_epi32(0x808080);
+  const __m512i order =
+      _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+  // Of four columns: their middle digits, low digits, high digits.
+  const __m512i split = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1));
+  const int64_t steps = columns / 4;
+  __m512i total = _mm512_setzero_si512();
+  for (int64_t k = 0; k < columns; k += 16) {
+    __m512 values = _mm512_loadu_ps(x + k);
+    if (nibbles) {
+      values = _mm512_permutexvar_ps(order, values);
+    }
+    values = fits ? _mm512_mul_ps(values, inverse) : _mm512_setzero_ps();
+    const __m512i integers = _mm512_cvtps_epi32(values);
+    total = _mm512_add_epi32(total, integers);
+    alignas(64) int32_t quads[4][4];
+    _mm512_store_si512(
+        quads,
+        _mm512_shuffle_epi8(
+            _mm512_xor_si512(_mm512_add_epi32(integers, offset), offset),
+            split));
+    for (int64_t q = 0; q < 4; ++q) {
+      int32_t* to = digits + (k / 4 + q) * tile;
+      to[0] = quads[q][0];
+      to[steps * tile] = quads[q][1];
+      to[2 * steps * tile] = quads[q][2];
+    }
+  }
+  *sum = *scale * static_cast<float>(_mm512_reduce_add_epi32(total));
+  return fits;
+}
+
+} // namespace zmlx::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif // include guard
