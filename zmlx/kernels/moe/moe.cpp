@@ -4,6 +4,7 @@
 
 #include "zmlx/authoring/registry.h"
 #include "zmlx/kernels/common/reference.h"
+#include "zmlx/kernels/moe/combine_spec.h"
 
 namespace zmlx::kernels {
 namespace {
@@ -271,6 +272,7 @@ KernelSpec moe_spec() {
 void register_moe(Registry& registry) {
   registry.add(moe_spec());
   registry.add(swiglu_spec());
+  register_combine(registry);
 }
 
 } // namespace zmlx::kernels
