@@ -247,9 +247,11 @@ void register_combine(Registry& registry) {
   exact.run = [](const Arrays& in, const Params&) {
     return Arrays{moe::moe_combine_exact(in[0], in[1])};
   };
-  std::erase_if(exact.cases, [](const KernelCase& one) {
-    return one.dtype != mx::float32;
-  });
+  for (auto* cases : {&exact.cases, &exact.bench}) {
+    std::erase_if(*cases, [](const KernelCase& one) {
+      return one.dtype != mx::float32;
+    });
+  }
   registry.add(std::move(exact));
   KernelSpec wide = combine_spec(
       "moe_combine_fp32",
