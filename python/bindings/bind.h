@@ -20,4 +20,6 @@ using without_gil = nb::call_guard<nb::gil_scoped_release>;
 /// TypeError "[op] input 0 must be an mx.array, got list." for the rest.
 std::vector<mx::array> arrays_of(nb::handle values, std::string_view op);
 
+void bind_decode(nb::module_& m);
 void bind_expressions(nb::module_& m);
+void bind_witness(nb::module_& m);
