@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/moe/combine.h"
 
+#include <algorithm>
+
 #include "zmlx/authoring/reduce.h"
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/kept_operations.h"
 #include "zmlx/kernels/common/own_gradient.h"
+#include "zmlx/kernels/common/rows.h"
+#include "zmlx/kernels/common/vector_math.h"
+#include "zmlx/runtime/cpu_op.h"
+#include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::moe {
 namespace {
@@ -45,6 +51,54 @@ const RowOperation& gradients_of() {
   return made;
 }
 
+// Tokens begin..end-1 of a sum without rounding in between.
+void sum_tokens(
+    const RowReader& e,
+    const RowReader& w,
+    int64_t begin,
+    int64_t end,
+    mx::array& out) {
+  const int64_t dim = e.width(), k = w.width();
+  std::vector<float> scratch, weights_scratch;
+  std::vector<float> sum(static_cast<size_t>(dim));
+  for (int64_t t = begin; t < end; ++t) {
+    const float* weights = w.row(t, weights_scratch);
+    std::ranges::fill(sum, 0.0f);
+    for (int64_t i = 0; i < k; ++i) {
+      cpu::axpy(weights[i], e.row(t * k + i, scratch), sum.data(), dim);
+    }
+    store_row(out, t, sum.data(), dim);
+  }
+}
+
+// sum_of("") in a third of the time: its column walk reads memory in short
+// runs.
+Arrays sum_on_cpu(const Arrays& given, mx::Dtype dtype) {
+  mx::Shape shape = given[1].shape();
+  shape.back() = given[0].shape(-1);
+  return cpu_op(
+      "MoeCombineCpu",
+      given,
+      {{std::move(shape), dtype}},
+      [](const auto& in, auto& out) {
+        const RowReader e(in[0]), w(in[1]);
+        if (in[0].size() <= 16384) { // a team costs 0.5 us
+          sum_tokens(e, w, 0, w.rows(), out[0]);
+          return;
+        }
+        const auto team = thread_team();
+        team->run([&](int thread) {
+          const auto part = share(w.rows(), 1, thread, team->size());
+          sum_tokens(e, w, part.begin, part.end, out[0]);
+        });
+      });
+}
+
+bool takes_cpu_sum(const mx::array& e, const mx::array& w) {
+  return mx::default_device() == mx::Device::cpu &&
+      quant::is_float(e.dtype()) && quant::is_float(w.dtype());
+}
+
 void check_weights(
     const char* op,
     const mx::array& expert_outputs,
@@ -70,21 +124,28 @@ mx::array combined(
     mx::Dtype dtype,
     const std::string& rounded) {
   check_weights(op, expert_outputs, weights);
-  return with_own_gradient(
-      {expert_outputs, weights},
-      [dtype, rounded](const Arrays& in) {
-        const Arrays sums = sum_of(rounded).results(
-            {in[0], mx::expand_dims(in[1], -1)}, {dtype});
-        return Arrays{mx::squeeze(sums[0], -2)};
-      },
-      [](const Arrays& in, const Arrays& cotangents, const Arrays&) {
-        const Arrays made = gradients_of().results(
-            {in[0],
-             mx::expand_dims(cotangents[0], -2),
-             mx::expand_dims(in[1], -1)},
-            {in[0].dtype(), in[1].dtype()});
-        return Arrays{made[0], mx::squeeze(made[1], -1)};
-      })[0];
+  const auto forward = [dtype, rounded](const Arrays& in) {
+    const Arrays sums =
+        sum_of(rounded).results({in[0], mx::expand_dims(in[1], -1)}, {dtype});
+    return Arrays{mx::squeeze(sums[0], -2)};
+  };
+  const auto vjp = [](const Arrays& in,
+                      const Arrays& cotangents,
+                      const Arrays&) {
+    const Arrays made = gradients_of().results(
+        {in[0], mx::expand_dims(cotangents[0], -2), mx::expand_dims(in[1], -1)},
+        {in[0].dtype(), in[1].dtype()});
+    return Arrays{made[0], mx::squeeze(made[1], -1)};
+  };
+  const Arrays in = {expert_outputs, weights};
+  if (rounded.empty() && takes_cpu_sum(expert_outputs, weights)) {
+    return with_own_gradient(
+        in,
+        [dtype](const Arrays& given) { return sum_on_cpu(given, dtype); },
+        forward,
+        vjp)[0];
+  }
+  return with_own_gradient(in, forward, vjp)[0];
 }
 
 // act (batch, k, in), gate and indices (batch, k).

@@ -248,9 +248,8 @@ void register_combine(Registry& registry) {
     return Arrays{moe::moe_combine_exact(in[0], in[1])};
   };
   for (auto* cases : {&exact.cases, &exact.bench}) {
-    std::erase_if(*cases, [](const KernelCase& one) {
-      return one.dtype != mx::float32;
-    });
+    std::erase_if(
+        *cases, [](const KernelCase& one) { return one.dtype != mx::float32; });
   }
   registry.add(std::move(exact));
   KernelSpec wide = combine_spec(
