@@ -13,4 +13,5 @@ NB_MODULE(_core, m) {
   nb::exception<zmlx::BackendError>(m, "BackendError", PyExc_RuntimeError);
   nb::exception<zmlx::CompileError>(m, "CompileError", PyExc_RuntimeError);
   bind_expressions(m);
+  bind_kernels(m);
 }
