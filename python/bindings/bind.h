@@ -25,5 +25,7 @@ std::vector<mx::array> arrays_of(
     std::string_view op,
     const std::vector<std::string>& names = {});
 
+void bind_decode(nb::module_& m);
 void bind_expressions(nb::module_& m);
 void bind_kernels(nb::module_& m);
+void bind_witness(nb::module_& m);
