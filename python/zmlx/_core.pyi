@@ -2,7 +2,7 @@
 # Written by tools/make_stubs.py.
 """zmlx's C++ library on arrays of mlx.core."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mlx.core
 
@@ -15,6 +15,15 @@ class BackendError(RuntimeError):
 
 class CompileError(RuntimeError):
     pass
+
+class DecodeModel:
+    def __init__(self, config: str, tensors: Mapping[str, mlx.core.array], packing: Mapping[str, tuple[int, int, str]], dtype: str, origin: str) -> None: ...
+
+    def forward(self, tokens: mlx.core.array, caches: list | None) -> mlx.core.array | None: ...
+
+    def start_timing(self) -> None: ...
+
+    def stop_timing(self) -> list: ...
 
 class Elementwise:
     def __call__(self, *inputs: mlx.core.array) -> mlx.core.array: ...
@@ -59,3 +68,12 @@ class CatalogKernel:
     def __call__(self, inputs: tuple, params: dict) -> list[mlx.core.array]: ...
 
 def catalog() -> list[CatalogKernel]: ...
+
+class Witness:
+    def __init__(self) -> None: ...
+
+    def add(self, holder: dict, key: object) -> None: ...
+
+    def add_list(self, holder: list) -> None: ...
+
+    def holds(self) -> bool: ...
