@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+# Written by tools/make_stubs.py.
+"""zmlx's C++ library on arrays of mlx.core."""
+
+from collections.abc import Mapping, Sequence
+
+import mlx.core
+
+
+class FileError(RuntimeError):
+    pass
+
+class BackendError(RuntimeError):
+    pass
+
+class CompileError(RuntimeError):
+    pass
+
+class DecodeModel:
+    def __init__(self, config: str, tensors: Mapping[str, mlx.core.array], packing: Mapping[str, tuple[int, int, str]], dtype: str, origin: str) -> None: ...
+
+    def forward(self, tokens: mlx.core.array, caches: list | None) -> mlx.core.array | None: ...
+
+    def start_timing(self) -> None: ...
+
+    def stop_timing(self) -> list: ...
+
+class Elementwise:
+    def __call__(self, *inputs: mlx.core.array) -> mlx.core.array: ...
+
+    @property
+    def input_names(self) -> list[str]: ...
+
+    def text(self) -> str: ...
+
+    def gradient_text(self, input: int = 0) -> str: ...
+
+def elementwise_map(name: str, expr: str, input_names: Sequence[str], *, grad_expr: Sequence[str] = [], grad_prelude: str = '', header: str = '') -> Elementwise: ...
+
+class CatalogKernel:
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def summary(self) -> str: ...
+
+    @property
+    def python(self) -> str: ...
+
+    @property
+    def gradient(self) -> list[int]: ...
+
+    @property
+    def gpu(self) -> bool: ...
+
+    @property
+    def inputs(self) -> list[tuple[str, str]]: ...
+
+    @property
+    def outputs(self) -> list[tuple[str, str]]: ...
+
+    @property
+    def params(self) -> list[tuple[str, str, float | None]]: ...
+
+    def __call__(self, inputs: tuple, params: dict) -> list[mlx.core.array]: ...
+
+def catalog() -> list[CatalogKernel]: ...
+
+class Witness:
+    def __init__(self) -> None: ...
+
+    def add(self, holder: dict, key: object) -> None: ...
+
+    def add_list(self, holder: list) -> None: ...
+
+    def holds(self) -> bool: ...

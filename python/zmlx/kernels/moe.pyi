@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+# Written by tools/make_stubs.py.
+import mlx.core as mx
+
+def moe_mlp(x: mx.array, router_words: mx.array, router_scales: mx.array, router_biases: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_biases: mx.array, up_words: mx.array, up_scales: mx.array, up_biases: mx.array, down_words: mx.array, down_scales: mx.array, down_biases: mx.array, expert_bias: mx.array, bits: float, group_size: float, top_k: float, sigmoid: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+    """Router, gated experts and their weighted sum.
+
+    x: (..., dim) float
+    router_words: (experts, dim) packed, uint32
+    router_scales: float, one a group
+    router_biases: as scales
+    gate_words: (experts, hidden, dim) packed, uint32
+    gate_scales: float, one a group
+    gate_biases: as scales
+    up_words: (experts, hidden, dim) packed, uint32
+    up_scales: float, one a group
+    up_biases: as scales
+    down_words: (experts, dim, hidden) packed, uint32
+    down_scales: float, one a group
+    down_biases: as scales
+    expert_bias: (experts) float, or none
+    bits: 2, 3, 4, 5, 6 or 8
+    group_size: 32, 64 or 128
+    top_k: experts a token, 1 to all
+    sigmoid: 1: scores are sigmoids, 0: a softmax
+    Returns: x's shape and type; float32 inside
+    Differentiable in: nothing
+    Runs on the CPU only.
+    """
+
+def swiglu_mlp(x: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_biases: mx.array, up_words: mx.array, up_scales: mx.array, up_biases: mx.array, down_words: mx.array, down_scales: mx.array, down_biases: mx.array, bits: float, group_size: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+    """down(silu(gate x) * (up x)) with packed weights.
+
+    x: (..., dim) float
+    gate_words: (hidden, dim) packed, uint32
+    gate_scales: float, one a group
+    gate_biases: as scales
+    up_words: (hidden, dim) packed, uint32
+    up_scales: float, one a group
+    up_biases: as scales
+    down_words: (dim, hidden) packed, uint32
+    down_scales: float, one a group
+    down_biases: as scales
+    bits: 2, 3, 4, 5, 6 or 8
+    group_size: 32, 64 or 128
+    Returns: x's shape and type; float32 inside
+    Differentiable in: nothing
+    Runs on the CPU only.
+    """
