@@ -44,7 +44,8 @@ def function_stub(made):
     if made.results > 1:
         result = f"tuple[{', '.join([result] * made.results)}]"
     if made.factory:
-        result = f"Callable[[mx.array], {result}]"
+        arrays = ", ".join(["mx.array"] * len(made.arrays))
+        result = f"Callable[[{arrays}], {result}]"
     text = made.documentation().replace("\n", "\n    ").replace("\n    \n", "\n\n")
     closing = "\n    " if "\n" in text else ""
     parameters = made.parameters(parameter_types(made))

@@ -14,6 +14,8 @@ from zmlx import _core
 _POSITIONAL = {"k", "seed", "scale", "alpha"}
 # Where compute_dtype is the type of the first result, not a hint of old times.
 _TYPED = {"linear", "moe", "quant"}
+# Modules of functions that make functions of arrays.
+_FACTORIES = {"activations", "fused"}
 _SILENT = {"attention", "reductions", "rope", "scan", "image", "indexing"}
 
 
@@ -63,7 +65,7 @@ class Function(NamedTuple):
         if not kernel.gpu:
             lines += ["Runs on the CPU only."]
         if self.factory:
-            lines[0] = "A function of x: " + lines[0]
+            lines[0] = f"A function of {', '.join(self.arrays)}: {lines[0]}"
         return "\n".join(lines)
 
 
@@ -91,7 +93,7 @@ def places(kernel):
 
 def function(kernel, module, name):
     """The function's signature, from its arrays and parameters."""
-    factory = module == "activations"
+    factory = module in _FACTORIES
     arrays = [(python_name(kernel, each), None) for each, _ in kernel.inputs]
     positional, keyword = [], []
     for each, _, default in kernel.params:
@@ -153,7 +155,7 @@ def source(made):
         lines += [
             f"    if compute_dtype_key != 'float32': check_key({made.name!r},"
             " compute_dtype_key)",
-            f"    def {made.name}(x): return {result}",
+            f"    def {made.name}({', '.join(made.arrays)}): return {result}",
             f"    return {made.name}",
         ]
         return "\n".join(lines)

@@ -47,3 +47,65 @@ def swiglu_mlp(x: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_bi
     Differentiable in: nothing
     Runs on the CPU only.
     """
+
+def moe_dispatch(x: mx.array, indices: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+    """Each token once for each of its experts, a view.
+
+    x: (..., dim) float
+    indices: (..., k) integers
+    Returns: (..., k, dim) of x's type
+    Differentiable in: x
+    """
+
+def moe_combine(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+    """Weighted sum of expert outputs, rounded once.
+
+    expert_outputs: (..., k, dim) float
+    weights: (..., k) float
+    Returns: (..., dim) of expert_outputs' type
+    Differentiable in: expert_outputs, weights
+    """
+
+def moe_combine_exact(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+    """Weighted sum of expert outputs, rounded at every step.
+
+    expert_outputs: (..., k, dim) float
+    weights: (..., k) float
+    Returns: (..., dim) of expert_outputs' type
+    Differentiable in: expert_outputs, weights
+    """
+
+def moe_combine_fp32(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+    """Weighted sum of expert outputs in float32.
+
+    expert_outputs: (..., k, dim) float
+    weights: (..., k) float
+    Returns: (..., dim) float32
+    Differentiable in: expert_outputs, weights
+    """
+
+def gather_qmm_combine(act: mx.array, weights: mx.array, gate: mx.array, indices: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+    """Weighted sum of products with chosen matrices.
+
+    act: (batch, k, in) float
+    weights: (experts, in, out) float
+    gate: (batch, k) float
+    indices: (batch, k) integers
+    Returns: (batch, out) of act's type
+    Differentiable in: nothing
+    """
+
+def gather_qmm_combine_quantized(act: mx.array, weights: mx.array, scales: mx.array, biases: mx.array, gate: mx.array, indices: mx.array, *, group_size: float = 64, bits: float = 4, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+    """Weighted sum of products with chosen packed matrices.
+
+    act: (batch, k, in) float
+    weights: (experts, out, in) packed, uint32
+    scales: float, one a group
+    biases: as scales
+    gate: (batch, k) float
+    indices: (batch, k) integers
+    group_size: 32, 64 or 128
+    bits: 2, 3, 4, 5, 6 or 8
+    Returns: (batch, out) of act's type
+    Differentiable in: nothing
+    """
