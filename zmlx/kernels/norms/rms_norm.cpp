@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "zmlx/base/error.h"
+#include "zmlx/kernels/common/norm_rows.h"
 #include "zmlx/kernels/common/rows.h"
 #include "zmlx/kernels/common/vector_math.h"
 #include "zmlx/runtime/cpu_op.h"
@@ -35,6 +36,11 @@ void normalize_rows(
 } // namespace
 
 mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
+  if (mx::default_device() == mx::Device::gpu || x.is_tracer() ||
+      weight.is_tracer()) {
+    return norm::normalise(
+        "rms_norm", {.eps = eps}, x, std::nullopt, weight)[0];
+  }
   if (x.ndim() == 0 || weight.shape() != mx::Shape{x.shape(-1)}) {
     invalid(
         "rms_norm",
