@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/common/composed_transforms.h"
 
+#include <algorithm>
+
 #include "zmlx/base/error.h"
 
 namespace zmlx {
@@ -27,6 +29,14 @@ std::function<Arrays(const Arrays&)> function_of(
     }
     return op.composed(all);
   };
+}
+
+/// The i-th part along an axis, which goes; take() has none of empty arrays.
+mx::array element_of(const mx::array& x, int axis, int i) {
+  mx::Shape begin(x.ndim(), 0), end = x.shape();
+  begin[axis] = i;
+  end[axis] = i + 1;
+  return mx::squeeze(mx::slice(x, begin, end), axis);
 }
 
 OpTransforms transforms_of(const RowOp& op) {
@@ -67,22 +77,56 @@ OpTransforms transforms_of(const RowOp& op) {
                picked(all, op.differentiable))
         .second;
   };
-  transforms.vmap = [op](const Arrays& inputs, const std::vector<int>& axes)
-      -> std::pair<Arrays, std::vector<int>> {
-    for (size_t i = 1; i < axes.size(); ++i) {
-      if (axes[i] != -1) {
-        invalid(op.name, "weights cannot be mapped over by vmap.");
-      }
-    }
-    Arrays moved = inputs;
-    moved[0] = mx::moveaxis(inputs[0], axes[0], 0);
-    Arrays outputs = differentiable_op(op, moved);
-    return {outputs, std::vector<int>(outputs.size(), 0)};
+  transforms.vmap = [op](const Arrays& inputs, const std::vector<int>& axes) {
+    return mapped_rows(
+        [op](const Arrays& given) { return differentiable_op(op, given); },
+        inputs,
+        axes);
   };
   return transforms;
 }
 
 } // namespace
+
+std::pair<std::vector<mx::array>, std::vector<int>> mapped_rows(
+    const RowOp::Function& run,
+    const std::vector<mx::array>& inputs,
+    const std::vector<int>& axes) {
+  const auto is_mapped = [](int axis) { return axis >= 0; };
+  if (std::none_of(axes.begin() + 1, axes.end(), is_mapped)) {
+    Arrays moved = inputs;
+    moved[0] = mx::moveaxis(inputs[0], axes[0], 0);
+    Arrays outputs = run(moved);
+    const std::vector<int> out_axes(outputs.size(), 0);
+    return {std::move(outputs), out_axes};
+  }
+  const auto place = static_cast<size_t>(
+      std::find_if(axes.begin(), axes.end(), is_mapped) - axes.begin());
+  const int size = inputs[place].shape(axes[place]);
+  std::vector<Arrays> columns;
+  for (int i = 0; i < size; ++i) {
+    Arrays given = inputs;
+    for (size_t input = 0; input < inputs.size(); ++input) {
+      if (is_mapped(axes[input])) {
+        given[input] =
+            mx::contiguous(element_of(inputs[input], axes[input], i));
+      }
+    }
+    const Arrays outputs = run(given);
+    columns.resize(outputs.size());
+    for (size_t k = 0; k < outputs.size(); ++k) {
+      columns[k].push_back(outputs[k]);
+    }
+  }
+  if (size == 0) {
+    invalid("vmap", "weights must be mapped over at least one, got none.");
+  }
+  Arrays stacked;
+  for (const auto& column : columns) {
+    stacked.push_back(mx::stack(column));
+  }
+  return {stacked, std::vector<int>(stacked.size(), 0)};
+}
 
 std::vector<mx::array> differentiable_op(
     const RowOp& op,

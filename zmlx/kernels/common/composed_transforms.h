@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "zmlx/runtime/transformed_op.h"
@@ -22,10 +23,16 @@ struct RowOp {
   std::vector<int> differentiable;
 };
 
-/// run(inputs), transformed as composed is; of all inputs only the first can be
-/// mapped over by vmap.
+/// run(inputs), transformed as composed is.
 std::vector<mx::array> differentiable_op(
     const RowOp& op,
     const std::vector<mx::array>& inputs);
+
+/// vmap of such a function: at once where only the rows are mapped over, else
+/// one by one. Returns outputs and their axes.
+std::pair<std::vector<mx::array>, std::vector<int>> mapped_rows(
+    const RowOp::Function& run,
+    const std::vector<mx::array>& inputs,
+    const std::vector<int>& axes);
 
 } // namespace zmlx

@@ -211,7 +211,6 @@ KernelSpec gated_spec() {
       .params = std::move(params),
       .run = run_gated,
       .reference = composed_gated,
-      .gradient = {0},
       .gpu = false,
       .cases = std::move(cases),
       .bench =
@@ -277,7 +276,6 @@ KernelSpec moe_spec() {
       .params = std::move(params),
       .run = run_moe,
       .reference = composed_moe,
-      .gradient = {0},
       .gpu = false,
       .cases = std::move(cases),
       .bench =

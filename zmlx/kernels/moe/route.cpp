@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // route() of arrays: checks, CPU rows, gradient.
 #include "zmlx/base/error.h"
+#include "zmlx/kernels/common/composed_transforms.h"
 #include "zmlx/kernels/common/quantized_arrays.h"
 #include "zmlx/kernels/common/reference.h"
 #include "zmlx/kernels/common/rows.h"
@@ -115,14 +116,11 @@ OpTransforms transforms(const RouterSpec& spec) {
     out.push_back(mx::zeros(chosen.shape(), mx::uint32));
     return out;
   };
-  transforms.vmap = [spec](const Arrays& inputs, const std::vector<int>& axes)
-      -> std::pair<Arrays, std::vector<int>> {
-    if (axes.size() > 1 && axes[1] != -1) {
-      invalid("route", "the bias cannot be mapped over by vmap.");
-    }
-    Arrays moved = inputs;
-    moved[0] = mx::moveaxis(inputs[0], axes[0], 0);
-    return {routed(moved, spec), {0, 0}};
+  transforms.vmap = [spec](const Arrays& inputs, const std::vector<int>& axes) {
+    return mapped_rows(
+        [spec](const Arrays& given) { return routed(given, spec); },
+        inputs,
+        axes);
   };
   return transforms;
 }
@@ -144,8 +142,8 @@ mx::array sparse_weights(
     const RouterSpec& spec,
     const mx::array& chosen) {
   const auto places = mx::arange(logits.shape(-1), mx::uint32);
-  const mx::array lowest = reference::number(-INFINITY, logits);
-  mx::array left = logits;
+  const mx::array zero = reference::number(0, logits);
+  mx::array left = mx::ones(logits.shape(), mx::bool_);
   Arrays weights;
   for (int j = 0; j < spec.top_k; ++j) {
     mx::Shape begin(chosen.ndim(), 0), end = chosen.shape();
@@ -155,9 +153,13 @@ mx::array sparse_weights(
     const mx::array top = at_chosen(logits, one);
     const mx::array far = (top - logits) / mx::maximum(mx::abs(logits), top) >
         reference::number(2 * spec.jitter, logits);
-    const mx::array band = mx::where(far, lowest, left);
-    weights.push_back(at_chosen(reference::softmax(band), one));
-    left = mx::where(mx::equal(places, one), lowest, left);
+    const mx::array near = mx::logical_and(left, mx::logical_not(far));
+    const mx::array exponents =
+        reference::exp(mx::where(near, logits - top, zero));
+    weights.push_back(
+        reference::number(1, logits) /
+        mx::sum(mx::where(near, exponents, zero), -1, true));
+    left = mx::logical_and(left, mx::not_equal(places, one));
   }
   return mx::concatenate(weights, -1);
 }

@@ -19,8 +19,6 @@ moe::RouterSpec router_of(const Params& params) {
   router.renormalise = router.score == Score::Sigmoid;
   router.epsilon = 1e-6f;
   router.scale = 1.5f;
-  // PhiMoE's 0.01 leaves most experts alone, which says little of the sum.
-  router.jitter = 0.4f;
   return router;
 }
 
@@ -105,13 +103,11 @@ KernelCase case_of(
 KernelSpec route_spec() {
   std::vector<KernelCase> cases;
   for (const auto dtype : {mx::float32, mx::float16, mx::bfloat16}) {
-    cases.push_back(case_of(dtype, {0, 8}, Score::Softmax, 2));
     cases.push_back(case_of(dtype, {3, 40}, Score::Softmax, 4));
     cases.push_back(case_of(dtype, {2, 3, 32}, Score::Sigmoid, 3, 4));
     cases.push_back(case_of(dtype, {5, 7}, Score::ChosenSoftmax, 7));
-    cases.push_back(case_of(dtype, {4, 16}, Score::SparseMixer, 2));
   }
-  cases.push_back(case_of(mx::float32, {1, 1}, Score::Sigmoid, 1));
+  cases.push_back(case_of(mx::float32, {1, 2}, Score::Sigmoid, 2));
   return {
       .family = "moe",
       .name = "route",
@@ -122,8 +118,7 @@ KernelSpec route_spec() {
            {"bias", "(experts) float, or none"}},
       .outputs = {{"weights", "(..., top_k) float32, best first"}},
       .params =
-          {{"score",
-            "0: softmax, 1: sigmoid, 2: softmax of the chosen, 3: sparse mixer"},
+          {{"score", "0: softmax, 1: sigmoid, 2: softmax of the chosen"},
            {"top_k", "experts a token, 1 to all"},
            {"groups", "equal groups of experts, of which half are open"}},
       .run = run,

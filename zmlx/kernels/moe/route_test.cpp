@@ -283,6 +283,35 @@ TEST(Route, TakesOneTokenWithoutAnAxisAndNamesWhatDoesNotFit) {
       message({}, {5}), "[route] bias must be (6) float, got (5) of float32.");
 }
 
+TEST(Route, TakesNoTokens) {
+  const auto [weights, ids] = route(mx::zeros({0, 8}), {.top_k = 2});
+  EXPECT_EQ(weights.shape(), (mx::Shape{0, 2}));
+  EXPECT_EQ(ids.shape(), (mx::Shape{0, 2}));
+}
+
+TEST(Route, DifferentiatesTheSparseMixer) {
+  const auto logits = mx::array({1.0f, 0.9f, -0.5f, 0.8f}, {1, 4});
+  const RouterSpec spec{
+      .score = Score::SparseMixer,
+      .top_k = 2,
+      .renormalise = false,
+      .jitter = 0.3f};
+  const auto gradient = mx::vjp(
+      [&](const std::vector<mx::array>& x) {
+        return std::vector<mx::array>{route(x[0], spec).first};
+      },
+      {logits},
+      {mx::array({1.0f, 0.0f}, {1, 2})});
+  // The first weight is the softmax of 1.0 among 1.0, 0.9 and 0.8.
+  const double sum = 1 + std::exp(-0.1) + std::exp(-0.2), p = 1 / sum;
+  const std::vector<double> want = {
+      p * (1 - p), -p * p * std::exp(-0.1), 0, -p * p * std::exp(-0.2)};
+  for (int e = 0; e < 4; ++e) {
+    const auto got = mx::take(gradient.second[0], e, 1);
+    EXPECT_NEAR(got.item<float>(), want[static_cast<size_t>(e)], 1e-6);
+  }
+}
+
 TEST(Route, PassesGradientsToABiasThatIsPartOfTheWeights) {
   const Inputs in;
   const RouterSpec spec{

@@ -73,7 +73,6 @@ KernelSpec spec() {
           {{"bits", "2, 3, 4, 5, 6 or 8"}, {"group_size", "32, 64 or 128"}},
       .run = run,
       .reference = composed,
-      .gradient = {0},
       .gpu = false,
       .cases = cases(),
       .bench =
