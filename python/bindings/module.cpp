@@ -12,6 +12,9 @@ NB_MODULE(_core, m) {
   nb::exception<zmlx::FileError>(m, "FileError", PyExc_RuntimeError);
   nb::exception<zmlx::BackendError>(m, "BackendError", PyExc_RuntimeError);
   nb::exception<zmlx::CompileError>(m, "CompileError", PyExc_RuntimeError);
+  bind_decode(m);
   bind_expressions(m);
   bind_moe(m);
+  bind_kernels(m);
+  bind_witness(m);
 }

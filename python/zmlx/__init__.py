@@ -39,6 +39,8 @@ _check_mlx()
 # Submodules that are attributes without an import of their own.
 _MODULES = {
     "api",
+    "decode",
+    "kernels",
 }
 # Names of a submodule that are attributes too.
 _NAMES = {

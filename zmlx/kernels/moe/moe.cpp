@@ -4,6 +4,7 @@
 
 #include "zmlx/authoring/registry.h"
 #include "zmlx/kernels/common/reference.h"
+#include "zmlx/kernels/moe/combine_spec.h"
 #include "zmlx/kernels/moe/route_spec.h"
 
 namespace zmlx::kernels {
@@ -299,6 +300,7 @@ void register_moe(Registry& registry) {
   registry.add(route_spec());
   registry.add(moe_spec());
   registry.add(gated_spec());
+  register_combine(registry);
 }
 
 } // namespace zmlx::kernels
