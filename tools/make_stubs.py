@@ -27,6 +27,7 @@ def extension_stub():
 def parameter_types(made):
     """A function that gives ': type' for each parameter of a function."""
     kinds = {name: "mx.array" for name in made.arrays}
+    kinds |= {name: "mx.array | None" for name in made.kernel.optional}
     kinds |= {
         "threadgroup": "int | str",
         "compute_dtype": "mx.Dtype | None",

@@ -92,6 +92,9 @@ class CatalogKernel:
     def inputs(self) -> list[tuple[str, str]]: ...
 
     @property
+    def optional(self) -> list[str]: ...
+
+    @property
     def outputs(self) -> list[tuple[str, str]]: ...
 
     @property

@@ -106,7 +106,9 @@ def function(kernel, module, name):
     if factory:
         keyword.append(("compute_dtype_key", "'float32'"))
     else:
-        positional = arrays + positional
+        optional = [(each, "None") for each in kernel.optional]
+        positional = arrays[: len(arrays) - len(optional)] + positional
+        keyword = optional + keyword
         keyword += [("threadgroup", "256"), ("compute_dtype", "None")]
     return Function(module, name, kernel, positional, keyword, factory)
 
@@ -148,7 +150,10 @@ def check_key(op, key):
 def source(made):
     """The text of the function."""
     params = ", ".join(f"{name!r}: {name}" for name, _, _ in made.kernel.params)
-    call = f"kernel(({', '.join(made.arrays)},), {{{params}}})"
+    given = f"({', '.join(made.arrays)},)"
+    if made.kernel.optional:
+        given = f"tuple(each for each in {given} if each is not None)"
+    call = f"kernel({given}, {{{params}}})"
     result = call + "[0]" if made.results == 1 else f"tuple({call})"
     lines = [f"def {made.name}({made.parameters()}):"]
     if made.factory:

@@ -122,8 +122,7 @@ namespace {
 
 KernelSpec spec_of(const fused::Entry& entry) {
   const auto shapes = [&](const mx::Shape& x) {
-    return std::vector<mx::Shape>{
-        x, entry.bias ? mx::Shape{x.back()} : x};
+    return std::vector<mx::Shape>{x, entry.bias ? mx::Shape{x.back()} : x};
   };
   const char* first = entry.bias ? "x" : "a";
   const char* second = entry.bias ? "bias" : "b";
@@ -134,8 +133,8 @@ KernelSpec spec_of(const fused::Entry& entry) {
       .family = "fused",
       .name = entry.name,
       .summary = entry.summary,
-      .call = concat(
-          "zmlx::fused::", entry.name, '(', first, ", ", second, ')'),
+      .call =
+          concat("zmlx::fused::", entry.name, '(', first, ", ", second, ')'),
       .python = entry.python,
       .inputs =
           {{first, entry.bias ? "(..., dim) float" : "any shape, float"},
@@ -153,7 +152,10 @@ KernelSpec spec_of(const fused::Entry& entry) {
           },
       .gradient = {0, 1},
       .cases = cases_of(
-          {shapes({0, 4}), shapes(least), shapes({3, 257}), shapes({2, 3, 64})}),
+          {shapes({0, 4}),
+           shapes(least),
+           shapes({3, 257}),
+           shapes({2, 3, 64})}),
       .bench =
           {{mx::float32, shapes({1, 8192})},
            {mx::float32, shapes({1024, 8192})},

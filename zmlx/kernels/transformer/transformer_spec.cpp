@@ -39,7 +39,8 @@ KernelSpec gated_spec(
             const Arrays parts =
                 two ? in : mx::split(bias ? in[0] + in[1] : in[0], 2, -1);
             return Arrays{
-                (gelu ? reference::gelu_tanh(parts[0]) : reference::silu(parts[0])) *
+                (gelu ? reference::gelu_tanh(parts[0])
+                      : reference::silu(parts[0])) *
                 parts[1]};
           },
       .gradient = two || bias ? std::vector<int>{0, 1} : std::vector<int>{0},
