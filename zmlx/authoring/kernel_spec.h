@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct KernelArray {
 
 struct KernelParam {
   std::string name, meaning;
+  /// What Python takes when it is not given.
+  std::optional<double> standard = std::nullopt;
 };
 
 /// One set of shapes on which a kernel is checked or timed.
@@ -57,6 +60,9 @@ struct KernelSpec {
   std::string name, summary;
   /// How it is called in C++.
   std::string call;
+  /// Its places in Python below zmlx.kernels where that is not family.name, as
+  /// "norms.rmsnorm" or "softmax.a; attention.b".
+  std::string python = "";
   std::vector<KernelArray> inputs, outputs;
   std::vector<KernelParam> params = {};
   KernelFunction run = nullptr;

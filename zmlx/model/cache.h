@@ -46,6 +46,9 @@ class KVCache : public LayerCache {
   int offset = 0;
   /// (batch, kv_heads, capacity, head_dim); none before the first token.
   std::optional<mx::array> keys, values;
+  /// The row at which each sequence of the batch starts, where they differ in
+  /// length; empty: all at 0. Only a StepExecutor may know of it.
+  std::vector<int> starts;
 };
 
 /// The last kernel_size - 1 inputs of a short convolution,
