@@ -49,6 +49,8 @@ class KVCache : public LayerCache {
   /// The row at which each sequence of the batch starts, where they differ in
   /// length; empty: all at 0. Only a StepExecutor may know of it.
   std::vector<int> starts;
+
+  static constexpr int kStep = 256;
 };
 
 /// The last kernel_size - 1 inputs of a short convolution,

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "zmlx/model/cache.h"
 #include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx {
 namespace {
+
+constexpr int kStep = KVCache::kStep;
 
 // Bytes that lie together: rows of a head, and the pieces that one task takes.
 constexpr int64_t kPiece = 1 << 18;
@@ -32,8 +35,7 @@ void fill_room(const mx::array* held, int64_t used_bytes, mx::array& out) {
           from + head * stride + begin,
           from + head * stride + kept,
           to + head * bytes + begin);
-      std::memset(
-          to + head * bytes + kept, 0, static_cast<size_t>(end - kept));
+      std::memset(to + head * bytes + kept, 0, static_cast<size_t>(end - kept));
     }
   });
 }
@@ -42,7 +44,7 @@ void fill_room(const mx::array* held, int64_t used_bytes, mx::array& out) {
 
 int grown_capacity(int held, int needed, int expected) {
   const int wanted = std::max({needed, expected, held + held / 4});
-  return (wanted + kCacheStep - 1) / kCacheStep * kCacheStep;
+  return (wanted + kStep - 1) / kStep * kStep;
 }
 
 mx::array with_room(

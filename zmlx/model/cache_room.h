@@ -10,12 +10,9 @@ namespace zmlx {
 
 namespace mx = mlx::core;
 
-/// Capacities are multiples of this, as mlx_lm's.
-inline constexpr int kCacheStep = 256;
-
 /// Rows that a cache of `held` rows should have room for when it needs more:
-/// at least `expected`, a quarter more than it had, so that growing costs
-/// little however long the text gets.
+/// at least `expected`, a quarter more than it had, and a multiple of
+/// KVCache::kStep, so that growing costs little however long the text gets.
 int grown_capacity(int held, int needed, int expected);
 
 /// An array of this shape (batch, heads, capacity, width) that starts with the

@@ -6,7 +6,6 @@
 
 #include <gtest/gtest.h>
 
-#include "zmlx/model/cache_room.h"
 #include "zmlx/model/generate.h"
 #include "zmlx/model/patch/patch.h"
 
@@ -89,7 +88,7 @@ TEST(QuantizedKVCache, GrowsPastItsSteps) {
     for (const auto& layer : own) {
       if (const auto* kv = dynamic_cast<QuantizedKVCache*>(layer.get())) {
         EXPECT_EQ(kv->offset, 300);
-        EXPECT_EQ(kv->keys.words.shape(2) % kCacheStep, 0);
+        EXPECT_EQ(kv->keys.words.shape(2) % KVCache::kStep, 0);
       } else {
         EXPECT_EQ(dynamic_cast<KVCache*>(layer.get()), nullptr);
       }

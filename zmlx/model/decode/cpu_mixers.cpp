@@ -246,7 +246,7 @@ class Attend : public CpuStage {
     const uint64_t seen = static_cast<uint64_t>(step.position) + 1;
     return 2 * sizeof(float) * seen *
         static_cast<uint64_t>(
-            int64_t{step.batch} * spec_.kv_heads * spec_.head_dim);
+               int64_t{step.batch} * spec_.kv_heads * spec_.head_dim);
   }
   cpu::RowsAhead first(const Lane&) const override {
     return {};
