@@ -22,4 +22,5 @@ std::vector<mx::array> arrays_of(nb::handle values, std::string_view op);
 
 void bind_decode(nb::module_& m);
 void bind_expressions(nb::module_& m);
+void bind_validation(nb::module_& m);
 void bind_witness(nb::module_& m);
