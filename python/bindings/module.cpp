@@ -15,5 +15,7 @@ NB_MODULE(_core, m) {
   bind_decode(m);
   bind_expressions(m);
   bind_validation(m);
+  bind_moe(m);
+  bind_kernels(m);
   bind_witness(m);
 }

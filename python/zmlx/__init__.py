@@ -40,6 +40,7 @@ _check_mlx()
 _MODULES = {
     "api",
     "decode",
+    "kernels",
 }
 # Names of a submodule that are attributes too.
 _NAMES = {

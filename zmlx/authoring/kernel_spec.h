@@ -60,8 +60,8 @@ struct KernelSpec {
   std::string name, summary;
   /// How it is called in C++.
   std::string call;
-  /// Its place in Python below zmlx.kernels where that is not family.name, as
-  /// "norms.rmsnorm".
+  /// Its places in Python below zmlx.kernels where that is not family.name, as
+  /// "norms.rmsnorm" or "softmax.a; attention.b".
   std::string python = "";
   std::vector<KernelArray> inputs, outputs;
   std::vector<KernelParam> params = {};
