@@ -15,7 +15,10 @@
 
 #include "python/bindings/bind.h"
 #include "python/bindings/caches.h"
+#include "zmlx/base/clock.h"
+#include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
+#include "zmlx/base/huge_pages.h"
 #include "zmlx/model/assemble.h"
 #include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/decode/lower.h"
@@ -24,6 +27,30 @@
 namespace {
 
 using Packing = std::tuple<int, int, std::string>; // bits, group size, mode
+
+/// Decoding reads large weights whole for every token, which huge pages make a
+/// tenth faster. They keep their addresses, so all that refers to them holds.
+void move_weights_to_huge_pages(const std::map<std::string, mx::array>& all) {
+  constexpr size_t kLeast = size_t{4} << 20, kLeastInAll = size_t{64} << 20;
+  constexpr double kMostSeconds = 2;
+  size_t total = 0;
+  for (const auto& [name, array] : all) {
+    total += array.nbytes();
+  }
+  if (mx::default_device() != mx::Device(mx::Device::cpu) ||
+      total < kLeastInAll ||
+      zmlx::env("ZMLX_HUGE_PAGES").value_or("1") == "0") {
+    return;
+  }
+  const zmlx::Stopwatch watch;
+  for (const auto& [name, array] : all) {
+    if (array.nbytes() >= kLeast && array.is_available()) {
+      zmlx::move_to_huge_pages(
+          array.data<char>(), array.nbytes(),
+          kMostSeconds - watch.seconds());
+    }
+  }
+}
 
 /// A network that runs calls with mlx_lm's caches, fused throughout.
 class DecodeModel {
@@ -34,6 +61,7 @@ class DecodeModel {
       const std::map<std::string, Packing>& packing,
       const std::string& dtype,
       std::string origin) {
+    move_weights_to_huge_pages(tensors);
     zmlx::ModelParts parts;
     parts.config = std::move(config);
     parts.tensors = std::move(tensors);

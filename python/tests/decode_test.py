@@ -378,6 +378,16 @@ def test_removing_restores_the_model_bit_by_bit(stock):
     assert mx.array_equal(model(tokens), stock(tokens))
 
 
+def test_installing_again_keeps_the_network_until_the_model_changes():
+    model = installed(lm_models.tiny_lfm2())
+    session = decode.session_of(model)
+    installed(model)
+    assert decode.session_of(model) is session
+    changed_norm(model)
+    installed(model)
+    assert decode.session_of(model) is not session
+
+
 def test_copies_and_files_hold_the_model_alone(stock, fast, tmp_path):
     assert decode.session_of(copy.deepcopy(fast)) is None
     assert greedy(copy.deepcopy(fast), count=5) == greedy(stock, count=5)

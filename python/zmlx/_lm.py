@@ -2,6 +2,7 @@
 """What the command lines share: loading, prompts, patch flags and two sides."""
 
 import contextlib
+import difflib
 from pathlib import Path
 
 import mlx.core as mx
@@ -33,6 +34,20 @@ def names(values):
     if values is None:
         return None
     return [name for value in values for name in value.split(",") if name]
+
+
+def check_patterns(args):
+    """Before a model is loaded, which may take long."""
+    from zmlx.patch import list_patterns
+
+    known = list_patterns()
+    for name in [*(names(args.patterns) or []), *names(args.exclude)]:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(
+                f"[patch] no pattern '{name}'.{hint} Patterns are {', '.join(known)}."
+            )
 
 
 def patch_model(model, args):

@@ -30,6 +30,7 @@ def main(argv=None):
         "--patch-verbose", action="store_true", help="print what was patched"
     )
     args = parser.parse_args(argv)
+    _lm.check_patterns(args)
 
     def load(*positional, **named):
         loaded = lm_load(*positional, **named)

@@ -138,6 +138,7 @@ def main(argv=None):
         help="how long GET /health waits for a token (default: 30)",
     )
     own, rest = parser.parse_known_args(argv)
+    _lm.check_patterns(own)
     if "-h" in rest or "--help" in rest:
         print(parser.format_help())
     pulse = Pulse()

@@ -197,6 +197,7 @@ def dtype_of(args, model):
 
 def main(argv=None):
     args = parse(argv)
+    _lm.check_patterns(args)
     folder = _lm.folder_of(args.model)
     model, tokenizer, config = _lm.load(folder)
     dtype = dtype_of(args, model)
@@ -215,11 +216,7 @@ def main(argv=None):
     )
     progress("Patching and probing")
     sides = _lm.Sides(model, args)
-    validation.set_patched(
-        [(f"{pattern} {i}", pattern)
-         for pattern, count in sides.result.pattern_counts.items()
-         for i in range(count)]
-    )  # fmt: skip
+    validation.set_patched(list(sides.result.modules.items()))
     eos = set(tokenizer.eos_token_ids) if tokenizer else set()
     proof = Proof(model, sides, oracle, validation, args.max_tokens, eos)
     for text, prompt in prompts:
