@@ -31,8 +31,9 @@ namespace {
 class Logits {
  public:
   explicit Logits(const mx::array& logits)
-      : array_(mx::contiguous(
-            mx::reshape(mx::astype(logits, mx::float32), {-1}))) {
+      : array_(
+            mx::contiguous(
+                mx::reshape(mx::astype(logits, mx::float32), {-1}))) {
     array_.eval();
   }
   std::span<const float> values() const {
@@ -95,7 +96,8 @@ class Validation {
     return difference.stock_token == difference.patched_token;
   }
 
-  void set_tokens(int prompt, std::vector<int> stock, std::vector<int> patched) {
+  void
+  set_tokens(int prompt, std::vector<int> stock, std::vector<int> patched) {
     auto& result = result_.prompts.at(static_cast<size_t>(prompt));
     result.stock = std::move(stock);
     result.patched = std::move(patched);
@@ -109,9 +111,9 @@ class Validation {
     }
     auto& repetition = one_thread ? *result_.one_thread : result_.repeat;
     ++repetition.steps;
-    repetition.equal_steps += std::memcmp(
-                                  a.values().data(), b.values().data(),
-                                  a.values().size_bytes()) == 0;
+    repetition.equal_steps +=
+        std::memcmp(
+            a.values().data(), b.values().data(), a.values().size_bytes()) == 0;
   }
 
   void set_patched(
@@ -160,38 +162,71 @@ void bind_validation(nb::module_& m) {
   nb::class_<Validation>(m, "Validation")
       .def(
           nb::init<
-              std::string, const std::string&, const std::string&, int, int,
+              std::string,
+              const std::string&,
+              const std::string&,
+              int,
+              int,
               bool>(),
-          nb::arg("model"), nb::arg("dtype"), nb::arg("quantization"),
-          nb::arg("max_tokens"), nb::arg("runs"), nb::arg("has_oracle"))
+          nb::arg("model"),
+          nb::arg("dtype"),
+          nb::arg("quantization"),
+          nb::arg("max_tokens"),
+          nb::arg("runs"),
+          nb::arg("has_oracle"))
       .def(
-          "add_prompt", &Validation::add_prompt, nb::arg("text"),
+          "add_prompt",
+          &Validation::add_prompt,
+          nb::arg("text"),
           nb::arg("ids"))
       .def(
-          "compare", &Validation::compare, nb::arg("prompt"), nb::arg("step"),
-          nb::arg("stock"), nb::arg("patched"), nb::arg("oracle").none())
+          "compare",
+          &Validation::compare,
+          nb::arg("prompt"),
+          nb::arg("step"),
+          nb::arg("stock"),
+          nb::arg("patched"),
+          nb::arg("oracle").none())
       .def(
-          "set_tokens", &Validation::set_tokens, nb::arg("prompt"),
-          nb::arg("stock"), nb::arg("patched"))
+          "set_tokens",
+          &Validation::set_tokens,
+          nb::arg("prompt"),
+          nb::arg("stock"),
+          nb::arg("patched"))
       .def(
-          "repeat", &Validation::repeat, nb::arg("first"), nb::arg("again"),
+          "repeat",
+          &Validation::repeat,
+          nb::arg("first"),
+          nb::arg("again"),
           nb::arg("one_thread"))
       .def("set_patched", &Validation::set_patched, nb::arg("installed"))
       .def(
-          "time", &Validation::time, nb::arg("patched"), nb::arg("prefill"),
-          nb::arg("decode"), nb::arg("peak_bytes"))
+          "time",
+          &Validation::time,
+          nb::arg("patched"),
+          nb::arg("prefill"),
+          nb::arg("decode"),
+          nb::arg("peak_bytes"))
       .def(
-          "set_timed", &Validation::set_timed, nb::arg("prompt_tokens"),
+          "set_timed",
+          &Validation::set_timed,
+          nb::arg("prompt_tokens"),
           nb::arg("tokens"))
       .def("finish", &Validation::finish)
       .def("text", &Validation::text)
       .def(
-          "write_capsule", &Validation::write_capsule, nb::arg("path"),
-          nb::arg("command"), nb::arg("python"));
+          "write_capsule",
+          &Validation::write_capsule,
+          nb::arg("path"),
+          nb::arg("command"),
+          nb::arg("python"));
   m.def("default_prompts", &measure::default_prompts);
   m.def(
-      "random_tokens", &measure::random_tokens, nb::arg("count"),
-      nb::arg("vocab_size"), nb::arg("seed"));
+      "random_tokens",
+      &measure::random_tokens,
+      nb::arg("count"),
+      nb::arg("vocab_size"),
+      nb::arg("seed"));
   m.def(
       "report_text",
       [](const std::string& path) {

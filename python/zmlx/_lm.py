@@ -110,7 +110,7 @@ def encode(tokenizer, text, raw=False):
 
 
 def quantisation_text(config):
-    """"affine 4 bit, group 64", or "none"."""
+    """ "affine 4 bit, group 64", or "none"."""
     how = config.get("quantization")
     if not isinstance(how, dict):
         return "none"

@@ -150,9 +150,7 @@ def main(argv=None):
             ResponseGenerator=generator,
             Response=response,
         ),
-        _lm.replaced(
-            server.APIHandler, handle_health_check=health_check(own, pulse)
-        ),
+        _lm.replaced(server.APIHandler, handle_health_check=health_check(own, pulse)),
         _lm.replaced(sys, argv=["zmlx.server", *rest]),
     ):
         server.main()

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "zmlx/base/clock.h"
-
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -14,7 +12,8 @@ namespace zmlx {
 
 #ifdef __linux__
 
-size_t move_to_huge_pages(const void* data, size_t size, double seconds) {
+size_t
+move_to_huge_pages(const void* data, size_t size, const std::stop_token& stop) {
   constexpr uintptr_t kHuge = uintptr_t{2} << 20;
   constexpr size_t kAtOnce = 32 * kHuge;
   // Linux 6.1; older headers do not name it.
@@ -22,9 +21,8 @@ size_t move_to_huge_pages(const void* data, size_t size, double seconds) {
   const auto begin = reinterpret_cast<uintptr_t>(data);
   const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
   const uintptr_t end = (begin + size) / kHuge * kHuge;
-  const Stopwatch watch;
   size_t done = 0;
-  for (uintptr_t at = first; at < end && watch.seconds() < seconds;) {
+  for (uintptr_t at = first; at < end && !stop.stop_requested();) {
     const size_t length = std::min<size_t>(kAtOnce, end - at);
     auto* const place = reinterpret_cast<void*>(at);
     if (madvise(place, length, MADV_HUGEPAGE) != 0 ||
@@ -39,7 +37,7 @@ size_t move_to_huge_pages(const void* data, size_t size, double seconds) {
 
 #else
 
-size_t move_to_huge_pages(const void*, size_t, double) {
+size_t move_to_huge_pages(const void*, size_t, const std::stop_token&) {
   return 0;
 }
 

@@ -4,8 +4,9 @@
 import argparse
 import sys
 
-from zmlx import _core
 from zmlx.cli import run
+
+from zmlx import _core
 
 
 def main(argv=None):
