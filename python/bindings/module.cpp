@@ -15,5 +15,6 @@ NB_MODULE(_core, m) {
   bind_decode(m);
   bind_expressions(m);
   bind_kernels(m);
+  bind_raw_kernel(m);
   bind_witness(m);
 }
