@@ -37,6 +37,38 @@ class Elementwise:
 
 def elementwise_map(name: str, expr: str, input_names: Sequence[str], *, grad_expr: Sequence[str] = [], grad_prelude: str = '', header: str = '') -> Elementwise: ...
 
+class RouterSpec:
+    """A router as data."""
+
+    def __init__(self, *, score: str = 'softmax', top_k: int = 1, select_on_logits: bool = False, weight_from_biased: bool = False, groups: int = 1, chosen_groups: int = 1, group_score: str = 'top_two', renormalise: bool = True, epsilon: float = 0.0, epsilon_is_floor: bool = False, scale: float = 1.0, weight_on_input: bool = False, jitter: float = 0.009999999776482582) -> None: ...
+
+    @property
+    def top_k(self) -> int: ...
+
+class Projection:
+    """A matrix, or a stack of them."""
+
+    def __init__(self, weight: mlx.core.array, scales: mlx.core.array | None = None, biases: mlx.core.array | None = None, bits: int = 0, group_size: int = 0, mode: str = 'affine', bias: mlx.core.array | None = None) -> None: ...
+
+class Mlp:
+    """Projections and their activation."""
+
+    def __init__(self, gate: Projection | None, up: Projection, down: Projection, activation: str = 'silu', alpha: float = 1.7020000219345093, limit: float = 7.0) -> None: ...
+
+class MoeBlock:
+    """A router and its experts."""
+
+    def __init__(self, spec: RouterSpec, router: Projection, expert_bias: mlx.core.array | None, experts: Mlp) -> None: ...
+
+def moe_mlp(x: mlx.core.array, block: MoeBlock) -> mlx.core.array: ...
+
+def gated_mlp(x: mlx.core.array, mlp: Mlp) -> mlx.core.array: ...
+
+def linear(x: mlx.core.array, projection: Projection) -> mlx.core.array: ...
+
+def route(logits: mlx.core.array, spec: RouterSpec, bias: mlx.core.array | None = None) -> tuple[mlx.core.array, mlx.core.array]:
+    """Weights and experts of each token."""
+
 class CatalogKernel:
     @property
     def name(self) -> str: ...

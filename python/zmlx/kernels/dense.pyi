@@ -8,6 +8,6 @@ def dense_matmul(x: mx.array, weight: mx.array, *, threadgroup: int | str = 256,
     x: (..., cols) float
     weight: (rows, cols) float
     Returns: (..., rows) in x's type; float32 accumulation
-    Differentiable in: nothing
+    Differentiable in: x, weight
     Runs on the CPU only.
     """

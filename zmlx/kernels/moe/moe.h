@@ -2,5 +2,6 @@
 // Mixtures of experts and the gated layers that they are made of.
 #pragma once
 
+#include "zmlx/kernels/moe/combine.h"
 #include "zmlx/kernels/moe/moe_mlp.h"
 #include "zmlx/kernels/moe/router.h"
