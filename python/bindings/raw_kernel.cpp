@@ -22,6 +22,8 @@ using zmlx::KernelLaunch;
 
 namespace {
 
+using Shapes = std::vector<std::vector<int>>;
+
 std::string op_of(const Kernel& kernel) {
   return "kernel " + kernel.source().name;
 }
@@ -73,7 +75,7 @@ KernelLaunch launch_of(
     const std::string& op,
     nb::handle grid,
     nb::handle threadgroup,
-    const std::optional<std::vector<mx::Shape>>& output_shapes,
+    const std::optional<Shapes>& output_shapes,
     const std::optional<std::vector<mx::Dtype>>& output_dtypes,
     nb::handle templates,
     std::optional<float> init_value) {
@@ -85,7 +87,11 @@ KernelLaunch launch_of(
     launch.threadgroup = size_of(op, "threadgroup", threadgroup);
   }
   if (output_shapes) {
-    launch.output_shapes = *output_shapes;
+    std::vector<mx::Shape> shapes;
+    for (const auto& shape : *output_shapes) {
+      shapes.emplace_back(shape.begin(), shape.end());
+    }
+    launch.output_shapes = shapes;
   }
   if (output_dtypes) {
     launch.output_dtypes = *output_dtypes;
@@ -102,7 +108,7 @@ std::vector<mx::array> call(
     const nb::object& inputs,
     nb::handle grid,
     nb::handle threadgroup,
-    const std::optional<std::vector<mx::Shape>>& output_shapes,
+    const std::optional<Shapes>& output_shapes,
     const std::optional<std::vector<mx::Dtype>>& output_dtypes,
     nb::handle templates,
     std::optional<float> init_value) {
@@ -147,7 +153,7 @@ Tuned tune(
     const Kernel& kernel,
     const nb::object& inputs,
     const nb::list& candidates,
-    const std::optional<std::vector<mx::Shape>>& output_shapes,
+    const std::optional<Shapes>& output_shapes,
     const std::optional<std::vector<mx::Dtype>>& output_dtypes,
     int warmup,
     int iterations,
@@ -237,7 +243,7 @@ void bind_raw_kernel(nb::module_& m) {
       [](const Kernel& kernel,
          const nb::object& inputs,
          const nb::list& candidates,
-         const std::optional<std::vector<mx::Shape>>& output_shapes,
+         const std::optional<Shapes>& output_shapes,
          const std::optional<std::vector<mx::Dtype>>& output_dtypes,
          int warmup,
          int iterations,

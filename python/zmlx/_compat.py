@@ -18,7 +18,7 @@ def has_gpu_backend():
 
 
 def detect_backend():
-    """"metal", "cuda" or "cpu": where MLX computes by default."""
+    """ "metal", "cuda" or "cpu": where MLX computes by default."""
     if mx.default_device().type == mx.DeviceType.gpu:
         return "metal" if is_metal_available() else "cuda"
     return "cpu"

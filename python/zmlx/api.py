@@ -52,9 +52,7 @@ def elementwise(
     )
 
 
-def reduce(
-    *, init, update, finalize="acc", name=None, compute_dtype=None, header=None
-):
+def reduce(*, init, update, finalize="acc", name=None, compute_dtype=None, header=None):
     """One value for each row (the last axis): reduce(init="0.0f", update="acc + v").
 
     init: what acc starts with, a constant.
@@ -127,9 +125,7 @@ def load(
     )
 
 
-def lora(
-    model, *, r=16, alpha=16.0, dropout=0.0, target_modules=None, use_dora=False
-):
+def lora(model, *, r=16, alpha=16.0, dropout=0.0, target_modules=None, use_dora=False):
     """Freezes the model and wraps its target modules in LoRA layers."""
     from zmlx._models import lora
 

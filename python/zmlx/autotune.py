@@ -103,14 +103,10 @@ def autotune_kernel(
     )
     times = [value * 1e3 for value in seconds]
     failed = {c: why for c, why in zip(configs, failures, strict=True) if why}
-    return AutotuneResult(
-        configs[best], dict(zip(configs, times, strict=True)), failed
-    )
+    return AutotuneResult(configs[best], dict(zip(configs, times, strict=True)), failed)
 
 
-def autotune_threadgroup(
-    kernel, *, inputs, grid, candidates, template=None, **options
-):
+def autotune_threadgroup(kernel, *, inputs, grid, candidates, template=None, **options):
     """autotune_kernel with one template."""
     return autotune_kernel(
         kernel,
@@ -139,9 +135,7 @@ def _entry_key(kernel, inputs, grid, templates, threadgroups):
 def hash_of(kernel):
     from zmlx.cache import key_of
 
-    key = key_of(
-        (kernel.name, (), (), kernel.source, kernel.header or "", True, False)
-    )
+    key = key_of((kernel.name, (), (), kernel.source, kernel.header or "", True, False))
     return key.source_hash[:16] + key.header_hash[:16]
 
 
@@ -262,9 +256,7 @@ def _measure(function, args, kwargs, candidates, warmup, iters):
     for number in range(max(iters, 1)):
         order = range(len(good))
         for place in reversed(order) if number % 2 else order:
-            times[place].append(
-                _timed(function, args, {**kwargs, **good[place]})[1]
-            )
+            times[place].append(_timed(function, args, {**kwargs, **good[place]})[1])
     medians = [statistics.median(each) for each in times]
     return good[medians.index(min(medians))]
 
@@ -281,9 +273,7 @@ def _signature(args, kwargs):
     )
 
 
-def autotune(
-    threadgroups=None, templates=None, warmup=3, iters=10, device_aware=True
-):
+def autotune(threadgroups=None, templates=None, warmup=3, iters=10, device_aware=True):
     """Decorates a function that takes threadgroup (and template): the first call
     for each shape and type times every candidate, later ones use the fastest.
 

@@ -50,9 +50,7 @@ class MetalKernel:
             ensure_row_contiguous,
             atomic_outputs,
         )
-        self.stats = KernelStats(
-            compile_time_ms=(time.perf_counter() - start) * 1e3
-        )
+        self.stats = KernelStats(compile_time_ms=(time.perf_counter() - start) * 1e3)
 
     def __repr__(self):
         return f"MetalKernel({self.name!r})"

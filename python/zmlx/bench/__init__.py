@@ -26,8 +26,7 @@ def _microseconds(function, inputs):
 def _difference(got, want, dtype):
     """Why got is not want, or ""."""
     got, want = (
-        list(each) if isinstance(each, list | tuple) else [each]
-        for each in (got, want)
+        list(each) if isinstance(each, list | tuple) else [each] for each in (got, want)
     )
     if [each.shape for each in got] != [each.shape for each in want]:
         return "its outputs have other shapes"
