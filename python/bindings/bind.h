@@ -27,6 +27,8 @@ std::vector<mx::array> arrays_of(
 
 void bind_decode(nb::module_& m);
 void bind_expressions(nb::module_& m);
+void bind_validation(nb::module_& m);
 void bind_moe(nb::module_& m);
 void bind_kernels(nb::module_& m);
+void bind_raw_kernel(nb::module_& m);
 void bind_witness(nb::module_& m);

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from zmlx import _core
+from zmlx._rules import check_threadgroup
 
 # Parameters that callers may give by position although they have a default.
 _POSITIONAL = {"k", "seed", "scale", "alpha"}
@@ -118,18 +119,6 @@ def functions():
     for kernel in _core.catalog():
         for module, name in places(kernel):
             yield function(kernel, module, name)
-
-
-def check_threadgroup(op, value):
-    """Row kernels took a threadgroup; ours choose, but refuse what never made
-    sense."""
-    good = value in ("auto", None) or (
-        isinstance(value, int) and 0 < value <= 1024 and value & (value - 1) == 0
-    )
-    if not good:
-        raise ValueError(
-            f"[{op}] threadgroup must be a power of two in 1..1024, got {value}."
-        )
 
 
 def check_compute_dtype(op, dtype):
