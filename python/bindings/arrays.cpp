@@ -5,9 +5,13 @@
 #include "python/bindings/bind.h"
 #include "zmlx/base/error.h"
 
-std::vector<mx::array> arrays_of(nb::handle values, std::string_view op) {
+std::vector<mx::array> arrays_of(
+    nb::handle values,
+    std::string_view op,
+    const std::vector<std::string>& names) {
   std::vector<mx::array> arrays;
   for (nb::handle value : values) {
+    const size_t at = arrays.size();
     if (mx::array* array = nullptr; nb::try_cast(value, array) && array) {
       arrays.push_back(*array);
     } else if (nb::isinstance<nb::float_>(value)) {
@@ -18,8 +22,8 @@ std::vector<mx::array> arrays_of(nb::handle values, std::string_view op) {
       const auto text = zmlx::concat(
           '[',
           op,
-          "] input ",
-          arrays.size(),
+          "] ",
+          at < names.size() ? names[at] : zmlx::concat("input ", at),
           " must be an mx.array, got ",
           nb::type_name(value.type()).c_str(),
           '.');

@@ -4,6 +4,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -17,9 +18,17 @@ namespace nb = nanobind;
 using without_gil = nb::call_guard<nb::gil_scoped_release>;
 
 /// The arrays of a Python call. Numbers become arrays of no dimension; throws
-/// TypeError "[op] input 0 must be an mx.array, got list." for the rest.
-std::vector<mx::array> arrays_of(nb::handle values, std::string_view op);
+/// TypeError "[op] x must be an mx.array, got list." for the rest, with the
+/// input's name where one is given, else "input 0".
+std::vector<mx::array> arrays_of(
+    nb::handle values,
+    std::string_view op,
+    const std::vector<std::string>& names = {});
 
 void bind_decode(nb::module_& m);
 void bind_expressions(nb::module_& m);
+void bind_validation(nb::module_& m);
+void bind_moe(nb::module_& m);
+void bind_kernels(nb::module_& m);
+void bind_raw_kernel(nb::module_& m);
 void bind_witness(nb::module_& m);

@@ -10,12 +10,15 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
 #include "python/bindings/bind.h"
 #include "python/bindings/caches.h"
+#include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
+#include "zmlx/base/huge_pages.h"
 #include "zmlx/model/assemble.h"
 #include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/decode/lower.h"
@@ -24,6 +27,38 @@
 namespace {
 
 using Packing = std::tuple<int, int, std::string>; // bits, group size, mode
+
+/// Decoding reads large weights whole for every token, which huge pages make up
+/// to a tenth faster. They keep their addresses, so all that refers to them
+/// holds, and a thread of its own can move them while the model works.
+class WeightMover {
+ public:
+  explicit WeightMover(const std::map<std::string, mx::array>& all) {
+    constexpr size_t kLeast = size_t{4} << 20, kLeastInAll = size_t{64} << 20;
+    size_t total = 0;
+    std::vector<mx::array> large;
+    for (const auto& [name, array] : all) {
+      if (array.nbytes() >= kLeast && array.is_available()) {
+        large.push_back(array);
+        total += array.nbytes();
+      }
+    }
+    if (mx::default_device() == mx::Device(mx::Device::cpu) &&
+        total >= kLeastInAll &&
+        zmlx::env("ZMLX_HUGE_PAGES").value_or("1") != "0") {
+      thread_ =
+          std::jthread([large = std::move(large)](const std::stop_token& stop) {
+            for (const auto& array : large) {
+              zmlx::move_to_huge_pages(
+                  array.data<char>(), array.nbytes(), stop);
+            }
+          });
+    }
+  }
+
+ private:
+  std::jthread thread_; // stops when this ends
+};
 
 /// A network that runs calls with mlx_lm's caches, fused throughout.
 class DecodeModel {
@@ -34,6 +69,7 @@ class DecodeModel {
       const std::map<std::string, Packing>& packing,
       const std::string& dtype,
       std::string origin) {
+    mover_.emplace(tensors);
     zmlx::ModelParts parts;
     parts.config = std::move(config);
     parts.tensors = std::move(tensors);
@@ -113,6 +149,7 @@ class DecodeModel {
   std::unique_ptr<zmlx::Model> model_;
   zmlx::decode::FusedNetwork* fused_ = nullptr;
   std::vector<LayerShape> shapes_;
+  std::optional<WeightMover> mover_;
 };
 
 } // namespace

@@ -14,5 +14,9 @@ NB_MODULE(_core, m) {
   nb::exception<zmlx::CompileError>(m, "CompileError", PyExc_RuntimeError);
   bind_decode(m);
   bind_expressions(m);
+  bind_validation(m);
+  bind_moe(m);
+  bind_kernels(m);
+  bind_raw_kernel(m);
   bind_witness(m);
 }

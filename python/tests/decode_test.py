@@ -81,7 +81,7 @@ def assert_same_caches(ours, theirs):
         assert type(a) is type(b)
         if isinstance(a, KVCache):
             assert a.offset == b.offset
-            for x, y in zip(a.keys_and_values(), b.keys_and_values()):
+            for x, y in zip(a.keys_and_values(), b.keys_and_values(), strict=True):
                 assert close(x, y)
         else:
             assert close(a[0], b[0])
@@ -242,7 +242,7 @@ def test_left_padded_prompts_give_what_the_layers_give(stock, fast):
         first = model(tokens, cache=cache)[:, -1]
         return first, model(mx.array([[1], [2], [3]]), cache=cache)[:, -1], cache
 
-    for ours, theirs in zip(run(fast)[:2], run(stock)[:2]):
+    for ours, theirs in zip(run(fast)[:2], run(stock)[:2], strict=True):
         assert close(ours, theirs)
 
 
@@ -297,7 +297,9 @@ def test_gradients_are_those_of_the_layers(stock):
         value, grads = nn.value_and_grad(fast, loss)(fast)
     expected, wanted = nn.value_and_grad(stock, loss)(stock)
     assert abs(value.item() - expected.item()) < 1e-5
-    for (name, a), (_, b) in zip(tree_flatten(grads), tree_flatten(wanted)):
+    for (name, a), (_, b) in zip(
+        tree_flatten(grads), tree_flatten(wanted), strict=True
+    ):
         assert np.allclose(np.array(a), np.array(b), atol=1e-5), name
 
 
@@ -374,6 +376,16 @@ def test_removing_restores_the_model_bit_by_bit(stock):
     assert type(model) is type(stock) and vars(model).keys() == vars(stock).keys()
     tokens = mx.array([PROMPT])
     assert mx.array_equal(model(tokens), stock(tokens))
+
+
+def test_installing_again_keeps_the_network_until_the_model_changes():
+    model = installed(lm_models.tiny_lfm2())
+    session = decode.session_of(model)
+    installed(model)
+    assert decode.session_of(model) is session
+    changed_norm(model)
+    installed(model)
+    assert decode.session_of(model) is not session
 
 
 def test_copies_and_files_hold_the_model_alone(stock, fast, tmp_path):

@@ -26,6 +26,8 @@ struct KernelArray {
   /// Any values and strides make sense in it: checks put ties, NaN, infinities
   /// and strided views there. Not so in packed weights.
   bool plain = true;
+  /// run also works without it; it then stands behind all that must be there.
+  bool optional = false;
 };
 
 struct KernelParam {
@@ -60,8 +62,8 @@ struct KernelSpec {
   std::string name, summary;
   /// How it is called in C++.
   std::string call;
-  /// Its place in Python below zmlx.kernels where that is not family.name, as
-  /// "norms.rmsnorm".
+  /// Its places in Python below zmlx.kernels where that is not family.name, as
+  /// "norms.rmsnorm" or "softmax.a; attention.b".
   std::string python = "";
   std::vector<KernelArray> inputs, outputs;
   std::vector<KernelParam> params = {};

@@ -1,80 +1,46 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/base/huge_pages.h"
 
+#include <algorithm>
 #include <cstdint>
-#include <mutex>
-#include <new>
 
+#ifdef __linux__
 #include <sys/mman.h>
+#endif
 
 namespace zmlx {
-namespace {
 
-constexpr size_t kHuge = size_t{2} << 20, kLine = 64;
-// What is smaller is cut from a region of this size. Pages cost memory when
-// they are first written.
-constexpr size_t kRegion = size_t{64} << 20;
+#ifdef __linux__
 
-size_t rounded_up(size_t bytes, size_t unit) {
-  return (bytes + unit - 1) / unit * unit;
-}
-
-/// A region of whole huge pages.
-class Region {
- public:
-  explicit Region(size_t bytes) : size_(rounded_up(bytes, kHuge) + kHuge) {
-    map_ = ::mmap(
-        nullptr,
-        size_,
-        PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | MAP_ANONYMOUS,
-        -1,
-        0);
-    if (map_ == MAP_FAILED) {
-      throw std::bad_alloc();
+size_t
+move_to_huge_pages(const void* data, size_t size, const std::stop_token& stop) {
+  constexpr uintptr_t kHuge = uintptr_t{2} << 20;
+  constexpr size_t kAtOnce = 32 * kHuge;
+  // Linux 6.1; older headers do not name it.
+  constexpr int kCollapse = 25;
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
+  const uintptr_t end = (begin + size) / kHuge * kHuge;
+  size_t done = 0;
+  for (uintptr_t at = first; at < end && !stop.stop_requested();) {
+    const size_t length = std::min<size_t>(kAtOnce, end - at);
+    auto* const place = reinterpret_cast<void*>(at);
+    if (madvise(place, length, MADV_HUGEPAGE) != 0 ||
+        madvise(place, length, kCollapse) != 0) {
+      break;
     }
-#ifdef MADV_HUGEPAGE
-    ::madvise(map_, size_, MADV_HUGEPAGE); // a refusal costs time only
-#endif
+    done += length;
+    at += length;
   }
-  Region(const Region&) = delete;
-  Region& operator=(const Region&) = delete;
-  ~Region() {
-    ::munmap(map_, size_);
-  }
-  char* data() const {
-    const auto address = reinterpret_cast<uintptr_t>(map_);
-    return static_cast<char*>(map_) + (rounded_up(address, kHuge) - address);
-  }
-
- private:
-  void* map_;
-  size_t size_;
-};
-
-std::mutex mutex;
-std::weak_ptr<Region> shared_region;
-size_t shared_used = 0;
-
-} // namespace
-
-std::shared_ptr<char> huge_pages(size_t bytes) {
-  bytes = rounded_up(bytes, kLine);
-  if (bytes >= kRegion / 2) {
-    auto own = std::make_shared<Region>(bytes);
-    char* const data = own->data();
-    return {std::move(own), data};
-  }
-  std::lock_guard lock(mutex);
-  auto region = shared_region.lock();
-  if (!region || shared_used + bytes > kRegion) {
-    region = std::make_shared<Region>(kRegion);
-    shared_region = region;
-    shared_used = 0;
-  }
-  char* const data = region->data() + shared_used;
-  shared_used += bytes;
-  return {std::move(region), data};
+  return done;
 }
+
+#else
+
+size_t move_to_huge_pages(const void*, size_t, const std::stop_token&) {
+  return 0;
+}
+
+#endif
 
 } // namespace zmlx

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/base/huge_pages.h"
 
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <new>
+#include <numeric>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -12,33 +9,26 @@
 namespace zmlx {
 namespace {
 
-TEST(HugePages, PiecesOfAnySizeStartLinesAndDoNotOverlap) {
-  std::vector<std::pair<std::shared_ptr<char>, size_t>> pieces;
-  for (size_t bytes : {1, 64, 65, 3 << 20, 40 << 20, 31 << 20, 31 << 20, 7}) {
-    pieces.emplace_back(huge_pages(bytes), bytes);
-    const auto& [piece, size] = pieces.back();
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(piece.get()) % 64, 0u);
-    std::memset(piece.get(), static_cast<int>(pieces.size()), size);
-  }
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    const auto& [piece, size] = pieces[i];
-    EXPECT_EQ(piece.get()[0], static_cast<char>(i + 1));
-    EXPECT_EQ(piece.get()[size - 1], static_cast<char>(i + 1));
-  }
+TEST(HugePages, KeepValuesAndAddresses) {
+  std::vector<int> values(6 << 20);
+  std::iota(values.begin(), values.end(), 0);
+  const auto expected = values;
+  const int* const place = values.data();
+  const size_t bytes = values.size() * sizeof(int);
+  const size_t done = move_to_huge_pages(values.data(), bytes);
+  EXPECT_LE(done, bytes);
+  EXPECT_EQ(done % (size_t{2} << 20), 0u);
+  EXPECT_EQ(values.data(), place);
+  EXPECT_EQ(values, expected);
 }
 
-TEST(HugePages, APieceOutlivesItsNeighbours) {
-  auto first = huge_pages(100);
-  auto second = huge_pages(100);
-  second.get()[99] = 5;
-  first.reset();
-  EXPECT_EQ(huge_pages(100).get()[0], 0);
-  EXPECT_EQ(second.get()[99], 5);
-}
-
-TEST(HugePages, WhatNoMachineHasIsRefused) {
-  EXPECT_THROW(
-      huge_pages(std::numeric_limits<size_t>::max() / 4), std::bad_alloc);
+TEST(HugePages, LeaveWhatIsNoWholePageAndStop) {
+  std::vector<int> values(1 << 20);
+  EXPECT_EQ(move_to_huge_pages(values.data(), 4096), 0u);
+  EXPECT_EQ(move_to_huge_pages(values.data(), 0), 0u);
+  std::stop_source source;
+  source.request_stop();
+  EXPECT_EQ(move_to_huge_pages(values.data(), 4 << 20, source.get_token()), 0u);
 }
 
 } // namespace

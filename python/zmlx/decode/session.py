@@ -17,9 +17,10 @@ class Session:
     """A model's network, and what shows whether the model is still the one that
     the network was made of."""
 
-    def __init__(self, network, witness):
+    def __init__(self, network, witness, error):
         self.network = network
         self.witness = witness
+        self.error = error  # of the probe
 
     def run(self, model, tokens, cache):
         """Logits (batch, length, vocab), or None: the layers must do it."""
@@ -35,10 +36,14 @@ class Session:
             logits = forward_by_rows(self.network, tokens, cache)
         return logits
 
+    def holds(self):
+        """Whether the model is what the network was made of."""
+        return self.network is not None and self.witness.holds()
+
     def _is_current(self):
         if self.network is None:
             return False
-        if self.witness.holds():
+        if self.holds():
             return True
         # It would keep weights alive that the model has no more.
         self.network = self.witness = None
@@ -89,7 +94,11 @@ def _stock_class(model):
 def install(model):
     """Gives the model a network if it passes the probe. Returns (error, reason):
     the probe's relative error and "", or None and why the model stays as it is.
+    Does nothing where the model's network is still good.
     """
+    session = session_of(model)
+    if session is not None and session.holds():
+        return session.error, ""
     remove(model)
     try:
         network = parts.network_of(model)
@@ -101,7 +110,7 @@ def install(model):
             f"the probe must differ from the model's layers by at most {allowed:g},"
             f" got {error:g}"
         )
-    setattr(model, _ATTRIBUTE, Session(network, parts.witness_of(model)))
+    setattr(model, _ATTRIBUTE, Session(network, parts.witness_of(model), error))
     model.__class__ = _fast_class(type(model))
     return error, ""
 

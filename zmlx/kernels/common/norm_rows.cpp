@@ -335,7 +335,8 @@ std::vector<mx::array> normalise(
     const mx::array& x,
     const std::optional<mx::array>& residual,
     const std::optional<mx::array>& weight,
-    const std::optional<mx::array>& bias) {
+    const std::optional<mx::array>& bias,
+    const std::function<Arrays(const Arrays&)>& run) {
   check(op, form, x, residual, weight, bias);
   const Key key{
       form.centred,
@@ -351,15 +352,16 @@ std::vector<mx::array> normalise(
       in.push_back(**part);
     }
   }
-  return with_own_gradient(
-      in,
-      [=, seed = form.seed](const Arrays& in) {
-        return run_forward(key, seed, op, in);
-      },
+  const auto forward = [=, seed = form.seed](const Arrays& given) {
+    return run_forward(key, seed, op, given);
+  };
+  const auto vjp =
       [=, seed = form.seed](
-          const Arrays& in, const Arrays& cotangents, const Arrays&) {
-        return run_gradient(key, seed, op, in, cotangents);
-      });
+          const Arrays& given, const Arrays& cotangents, const Arrays&) {
+        return run_gradient(key, seed, op, given, cotangents);
+      };
+  return run ? with_own_gradient(in, run, forward, vjp)
+             : with_own_gradient(in, forward, vjp);
 }
 
 mx::array rms_gradient(

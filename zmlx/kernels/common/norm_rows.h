@@ -3,6 +3,7 @@
 // shift and dropout: one text for all backends, with gradients.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -29,14 +30,17 @@ struct Form {
 /// float32 and rounded once, of x's shape and type. x and residual: (..., dim)
 /// of one shape; weight and bias: (dim). The variance takes a walk of its own
 /// and is never negative. Differentiable in everything: sums over rows are
-/// float32 at least, whatever the types. op: who asks, for errors.
+/// float32 at least, whatever the types. op: who asks, for errors. run: a
+/// primitive that computes the same from the arrays that there are, or null.
 std::vector<mx::array> normalise(
     const char* op,
     const Form& form,
     const mx::array& x,
     const std::optional<mx::array>& residual,
     const std::optional<mx::array>& weight,
-    const std::optional<mx::array>& bias = std::nullopt);
+    const std::optional<mx::array>& bias = std::nullopt,
+    const std::function<std::vector<mx::array>(const std::vector<mx::array>&)>&
+        run = nullptr);
 
 /// The gradient of a plain RMS normalisation in x, of x's shape and type.
 mx::array rms_gradient(

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <cstring>
 
-#include "zmlx/base/huge_pages.h"
+#include "zmlx/base/huge_memory.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::cpu {
@@ -39,7 +39,7 @@ bool RowBlocks::fit(const PackedMatrix& w) {
 }
 
 RowBlocks::RowBlocks(const PackedMatrix& w, int64_t count) : matrix_(w) {
-  memory_ = huge_pages(w.nbytes() * static_cast<uint64_t>(count));
+  memory_ = huge_memory(w.nbytes() * static_cast<uint64_t>(count));
   matrix_.in_blocks = true;
   matrix_.words = reinterpret_cast<const uint32_t*>(memory_.get());
   matrix_.scales = matrix_.biases = nullptr;
