@@ -14,8 +14,8 @@ help: ## print this
 setup: ## install system packages and make .venv
 	@tools/setup.sh
 
-build: setup ## build the program: build/bin/zmlx
-	@tools/build.sh $(PRESET) $(JOBS) zmlx_cli
+build: setup ## build the program, build/bin/zmlx, and the Python package
+	@tools/build.sh $(PRESET) $(JOBS) zmlx_cli zmlx_python
 
 demo: build ## generate text, then validate and time the demo model
 	@tools/demo.sh

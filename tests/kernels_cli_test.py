@@ -63,7 +63,7 @@ def test_bench_times_a_kernel_against_composed_mlx(zmlx):
     done = zmlx("bench", "rms_norm", "-r", 2, "-o", "json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
-    assert len(rows) == 2
+    assert len(rows) == 3
     for row in rows:
         assert row["kernel"] == "rms_norm"
         assert len(row["samples_s"]) == len(row["composed_samples_s"]) == 2

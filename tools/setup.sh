@@ -114,6 +114,18 @@ choose_python() {
   fail "Python 3.11 or later is needed, got $(python3 --version 2>&1)."
 }
 
+# The extension module needs Python's headers, which Debian has in a package of
+# their own.
+need_headers() {
+  local found
+  found=$("$1" -c 'import os, sysconfig as s, sys
+print(os.path.exists(os.path.join(s.get_path("include"), "Python.h")), "%d.%d" % sys.version_info[:2])')
+  [ "${found% *}" = True ] && return
+  command -v apt-get >/dev/null ||
+    fail "Python's headers are needed: $1 has no Python.h."
+  install_apt_packages "python${found#* }-dev"
+}
+
 # What .venv was made from: any change makes setup go through pip again.
 stamp_text() {
   printf '%s\n' "mlx $variant" "$(cat tools/requirements.txt tools/setup.sh | cksum)" \
@@ -158,6 +170,7 @@ if [ -d .venv ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(stamp_text)" ] &&
   exit 0
 fi
 make_venv
+need_headers .venv/bin/python
 add_cmake
 stamp_text >"$stamp"
 say "done"

@@ -30,10 +30,13 @@
 #include "zmlx/kernels/catalog.h"
 #include "zmlx/kernels/conv/conv.h"
 #include "zmlx/kernels/dense/dense.h"
+#include "zmlx/kernels/fused/fused.h"
+#include "zmlx/kernels/loss/loss.h"
 #include "zmlx/kernels/moe/moe.h"
 #include "zmlx/kernels/norms/norms.h"
 #include "zmlx/kernels/quant/quant.h"
 #include "zmlx/kernels/softmax/softmax.h"
+#include "zmlx/kernels/transformer/transformer.h"
 
 // Models: load, patch, generate.
 #include "zmlx/model/cache.h"

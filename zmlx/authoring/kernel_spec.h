@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,10 +26,14 @@ struct KernelArray {
   /// Any values and strides make sense in it: checks put ties, NaN, infinities
   /// and strided views there. Not so in packed weights.
   bool plain = true;
+  /// run also works without it; it then stands behind all that must be there.
+  bool optional = false;
 };
 
 struct KernelParam {
   std::string name, meaning;
+  /// What Python takes when it is not given.
+  std::optional<double> standard = std::nullopt;
 };
 
 /// One set of shapes on which a kernel is checked or timed.
@@ -57,6 +62,9 @@ struct KernelSpec {
   std::string name, summary;
   /// How it is called in C++.
   std::string call;
+  /// Its places in Python below zmlx.kernels where that is not family.name, as
+  /// "norms.rmsnorm" or "softmax.a; attention.b".
+  std::string python = "";
   std::vector<KernelArray> inputs, outputs;
   std::vector<KernelParam> params = {};
   KernelFunction run = nullptr;

@@ -21,15 +21,24 @@ class Builder {
   Builder(
       std::string op,
       const std::string& header,
-      const std::vector<std::string>& inputs)
+      const std::vector<std::string>& inputs,
+      const std::vector<std::string>& row_inputs = {})
       : op_(std::move(op)),
         helpers_(header.empty() ? Functions() : Functions({op_, header})),
-        rows_(static_cast<int>(inputs.size()), 1) {
+        rows_(
+            static_cast<int>(inputs.size()),
+            static_cast<int>(row_inputs.size()) + 1) {
     if (inputs.empty()) {
       invalid(op_, "there must be at least 1 input name, got 0.");
     }
-    dialect::check_names(op_, inputs);
+    auto all = inputs;
+    all.insert(all.end(), row_inputs.begin(), row_inputs.end());
+    dialect::check_names(op_, all);
     row_names_.push_back({"D", rows_.row_value(0)});
+    for (size_t i = 0; i < row_inputs.size(); ++i) {
+      row_names_.push_back(
+          {row_inputs[i], rows_.row_value(static_cast<int>(i) + 1)});
+    }
     for (size_t i = 0; i < inputs.size(); ++i) {
       elements_.push_back({inputs[i], rows_.element(static_cast<int>(i))});
     }
@@ -63,6 +72,21 @@ class Builder {
 
   std::shared_ptr<const Rows> finished(const std::string& text) {
     rows_.finish = {parse(text, row_names_)};
+    return build();
+  }
+
+  std::shared_ptr<const Rows> results(
+      const std::vector<std::string>& write,
+      const std::vector<std::string>& finish) {
+    if (write.empty() && finish.empty()) {
+      invalid(op_, "there must be at least 1 result, got 0.");
+    }
+    for (const auto& text : write) {
+      rows_.write.push_back(parse(text, all_names()));
+    }
+    for (const auto& text : finish) {
+      rows_.finish.push_back(parse(text, row_names_));
+    }
     return build();
   }
 
@@ -124,10 +148,25 @@ class Builder {
 mx::array RowOperation::operator()(
     const std::vector<mx::array>& inputs,
     mx::StreamOrDevice s) const {
+  const auto stream = mx::to_stream(s);
+  const auto result = results(inputs, {}, stream)[0];
+  return reduces_ && !keepdims_ ? mx::squeeze(result, axis_, stream) : result;
+}
+
+std::vector<mx::array> RowOperation::results(
+    const std::vector<mx::array>& inputs,
+    std::vector<mx::Dtype> dtypes,
+    mx::StreamOrDevice s) const {
   const auto& op = rows_->name();
   check_count(op, names_, inputs);
   const auto dtype = result_dtype(op, inputs);
-  const auto shape = broadcast_shape(op, inputs);
+  if (dtypes.empty()) {
+    dtypes.assign(static_cast<size_t>(rows_->num_outputs()), dtype);
+  }
+  const auto num_elements = rows_->program().num_elements;
+  const std::vector<mx::array> elements(
+      inputs.begin(), inputs.begin() + num_elements);
+  const auto shape = broadcast_shape(op, elements);
   const int ndim = static_cast<int>(shape.size());
   const int axis = axis_ < 0 ? axis_ + ndim : axis_;
   if (axis < 0 || axis >= ndim) {
@@ -135,13 +174,13 @@ mx::array RowOperation::operator()(
         op, "axis must lie in the shape ", shape, " of x, got ", axis_, ".");
   }
   const auto stream = mx::to_stream(s);
-  auto all = mx::broadcast_arrays(inputs, stream);
+  auto all = mx::broadcast_arrays(elements, stream);
   // D follows the shape when a compiled graph is run with another one.
   const auto length =
       mx::number_of_elements(all[0], {axis}, false, mx::float32, stream);
   all.push_back(mx::reshape(length, mx::Shape(shape.size(), 1), stream));
-  const auto result = run_rows(rows_, shape, axis, all, {dtype}, stream)[0];
-  return reduces_ && !keepdims_ ? mx::squeeze(result, axis, stream) : result;
+  all.insert(all.end(), inputs.begin() + num_elements, inputs.end());
+  return run_rows(rows_, shape, axis, all, dtypes, stream);
 }
 
 RowOperation reduce(const ReduceSpec& spec) {
@@ -166,6 +205,20 @@ RowOperation map_reduce(const MapReduceSpec& spec) {
   RowOperation made;
   made.rows_ = builder.written(spec.write);
   made.names_ = spec.inputs;
+  made.axis_ = spec.axis;
+  return made;
+}
+
+RowOperation row_operation(const RowSpec& spec) {
+  Builder builder(spec.name, spec.header, spec.inputs, spec.row_inputs);
+  for (const auto& total : spec.totals) {
+    builder.add_pass({total.init, total.update}, "acc", total.name);
+  }
+  RowOperation made;
+  made.rows_ = builder.results(spec.write, spec.finish);
+  made.names_ = spec.inputs;
+  made.names_.insert(
+      made.names_.end(), spec.row_inputs.begin(), spec.row_inputs.end());
   made.axis_ = spec.axis;
   return made;
 }

@@ -63,6 +63,36 @@ struct MapReduceSpec {
   int axis = -1;
 };
 
+/// A total of the row for row_operation().
+struct RowTotal {
+  /// What later texts call it.
+  std::string name;
+  std::string init;
+  /// The next total, from the old one (`acc`), the inputs, `D` and the totals
+  /// before this one.
+  std::string update;
+};
+
+/// Text for row_operation(): any number of totals and of results, as for the
+/// norm of a row and the row divided by it
+/// {.inputs = {"x"}, .totals = {{"sum", "0.0f", "acc + x * x"}},
+///  .write = {"x * rsqrt(sum)"}, .finish = {"sqrt(sum)"}}.
+struct RowSpec {
+  std::string name = "row_operation";
+  /// Inputs with a value for each element; they broadcast together.
+  std::vector<std::string> inputs;
+  /// Inputs with one value for the row: length 1 along the axis.
+  std::vector<std::string> row_inputs = {};
+  std::vector<RowTotal> totals = {};
+  /// Results for each element, from it, row inputs, totals and `D`.
+  std::vector<std::string> write = {};
+  /// Results for the row, from row inputs, totals and `D`; they keep the axis,
+  /// with length 1.
+  std::vector<std::string> finish = {};
+  std::string header = {};
+  int axis = -1;
+};
+
 /// An operation on rows; call it on arrays.
 ///
 /// Takes the arrays that Elementwise takes, of at least one dimension. Totals
@@ -87,6 +117,14 @@ class RowOperation {
     return (*this)(std::vector<mx::array>{a, b});
   }
 
+  /// Every result, those of write first, with a dtype for each; float32 and
+  /// narrower. Where dtypes is empty all have the type that Elementwise's
+  /// result would have.
+  std::vector<mx::array> results(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::Dtype> dtypes = {},
+      mx::StreamOrDevice s = {}) const;
+
   const std::vector<std::string>& input_names() const {
     return names_;
   }
@@ -95,9 +133,10 @@ class RowOperation {
   RowOperation() = default;
   friend RowOperation reduce(const ReduceSpec& spec);
   friend RowOperation map_reduce(const MapReduceSpec& spec);
+  friend RowOperation row_operation(const RowSpec& spec);
 
   std::shared_ptr<const Rows> rows_;
-  std::vector<std::string> names_;
+  std::vector<std::string> names_; // elements, then row inputs
   int axis_ = -1;
   bool reduces_ = false;
   bool keepdims_ = false;
@@ -110,5 +149,9 @@ RowOperation reduce(const ReduceSpec& spec);
 
 /// A value for each element, from it and one or two totals of its row.
 RowOperation map_reduce(const MapReduceSpec& spec);
+
+/// Any number of values for each element and for the row. The walks along the
+/// row are as few as the totals' use of each other allows.
+RowOperation row_operation(const RowSpec& spec);
 
 } // namespace zmlx

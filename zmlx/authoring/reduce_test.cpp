@@ -437,5 +437,33 @@ TEST(RowGraph, RecognizesUpdates) {
   }
 }
 
+TEST(RowOperation, GivesResultsForElementsAndForTheRow) {
+  const auto operation = row_operation(
+      {.inputs = {"x", "w"},
+       .row_inputs = {"k"},
+       .totals =
+           {{"sum", "0.0f", "acc + x * w"},
+            {"most", "-INFINITY", "max(acc, x - sum)"}},
+       .write = {"x * k", "x + most"},
+       .finish = {"sum / D"}});
+  EXPECT_EQ(operation.input_names(), (std::vector<std::string>{"x", "w", "k"}));
+  const auto x = mx::array({1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f}, {2, 3});
+  const auto w = mx::array({1.0f, 0.0f, 2.0f});
+  const auto k = mx::array({10.0f, 20.0f}, {2, 1});
+  const auto results =
+      operation.results({x, w, k}, {mx::float16, mx::float32, mx::float32});
+  ASSERT_EQ(results.size(), 3u);
+  EXPECT_EQ(results[0].dtype(), mx::float16);
+  const auto sum = mx::array({7.0f, 16.0f}, {2, 1});
+  const auto most = mx::array({-4.0f, -10.0f}, {2, 1});
+  EXPECT_TRUE(mx::array_equal(results[0], x * k).item<bool>());
+  EXPECT_TRUE(mx::array_equal(results[1], x + most).item<bool>());
+  EXPECT_TRUE(mx::allclose(results[2], sum / mx::array(3.0f)).item<bool>());
+}
+
+TEST(RowOperation, NeedsAResult) {
+  EXPECT_THROW(row_operation({.inputs = {"x"}}), std::invalid_argument);
+}
+
 } // namespace
 } // namespace zmlx

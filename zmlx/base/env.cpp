@@ -21,7 +21,7 @@ std::string home_cache() {
 const std::vector<EnvVariable>& env_variables() {
   static const std::vector<EnvVariable> variables = {
       {"ZMLX_THREADS", "threads of the CPU team"},
-      {"ZMLX_HUGE_PAGES", "0: map weights instead of reading them (CPU)"},
+      {"ZMLX_HUGE_PAGES", "0: leave weights in pages of the usual size (CPU)"},
       {"ZMLX_CACHE_DIR", "where compiled kernels are kept"},
       {"ZMLX_CHECK_KERNELS", "1: run raw kernels on the CPU in checked mode"},
       {"CXX", "compiler of raw kernels on the CPU (default: c++ in PATH)"},

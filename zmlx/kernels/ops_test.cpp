@@ -5,7 +5,6 @@
 
 #include "zmlx/kernels/attention/attention.h"
 #include "zmlx/kernels/conv/short_conv.h"
-#include "zmlx/kernels/moe/moe_mlp.h"
 #include "zmlx/kernels/norms/rms_norm.h"
 #include "zmlx/kernels/quant/quantized_matmul.h"
 #include "zmlx/runtime/thread_team.h"
@@ -119,6 +118,25 @@ TEST(QuantizedMatmul, AddsTheBiasAndNamesWhatDoesNotFit) {
   }
 }
 
+TEST(QuantizedMatmul, HasGradientsOfItsInputAndBias) {
+  const auto w = quantized(normal({64, 128}, 1));
+  const auto x = normal({5, 128}, 2), bias = normal({64}, 3);
+  const auto gradients = [&](bool ours) {
+    return mx::vjp(
+               [&](const std::vector<mx::array>& in) {
+                 return std::vector<mx::array>{
+                     ours ? quant::quantized_matmul(in[0], w, in[1])
+                          : mx::matmul(in[0], mx::transpose(dense(w))) + in[1]};
+               },
+               {x, bias},
+               {normal({5, 64}, 4)})
+        .second;
+  };
+  const auto got = gradients(true), want = gradients(false);
+  EXPECT_LT(difference(got[0], want[0]), 1e-5);
+  EXPECT_LT(difference(got[1], want[1]), 1e-5);
+}
+
 TEST(RmsNorm, MatchesMlxAndTakesStridedRows) {
   for (int rows : {1, 5, 300}) {
     const auto x = normal({rows, 193}, rows), w = normal({193}, 2);
@@ -132,127 +150,6 @@ TEST(RmsNorm, MatchesMlxAndTakesStridedRows) {
   EXPECT_TRUE(same_bits(
       norms::rms_norm(x, w, 1e-5f),
       norms::rms_norm(mx::contiguous(x), w, 1e-5f)));
-}
-
-struct MoeCase {
-  moe::RouterSpec router;
-  quant::QuantizedArrays gate;
-  mx::array bias;
-  moe::ExpertArrays experts;
-
-  MoeCase()
-      : gate(quantized(normal({8, 128}, 1), 8)),
-        bias(normal({8}, 2) * mx::array(0.1f)),
-        experts{
-            quantized(normal({8, 192, 128}, 3)),
-            quantized(normal({8, 192, 128}, 4)),
-            quantized(normal({8, 128, 192}, 5))} {
-    router.score = moe::RouterSpec::Score::Sigmoid;
-    router.top_k = 3;
-    router.epsilon = 1e-6f;
-    router.scale = 1.5f;
-  }
-
-  mx::array run(const mx::array& x) const {
-    return moe::moe_mlp(x, router, gate, bias, experts);
-  }
-
-  // Every expert on every token, in dense float32.
-  mx::array reference(const mx::array& x) const {
-    auto scores = mx::sigmoid(mx::matmul(x, mx::transpose(dense(gate))));
-    auto chosen_by = scores + bias;
-    auto order = mx::argsort(mx::negative(chosen_by), -1);
-    auto rank = mx::argsort(order, -1);
-    auto weights = mx::where(rank < mx::array(3), scores, mx::array(0.0f));
-    weights = weights / (mx::sum(weights, -1, true) + mx::array(1e-6f)) *
-        mx::array(1.5f);
-    auto y = mx::zeros_like(x);
-    for (int e = 0; e < 8; ++e) {
-      auto matrix = [&](const quant::QuantizedArrays& w) {
-        return mx::transpose(mx::take(dense(w), e, 0));
-      };
-      auto g = mx::matmul(x, matrix(experts.gate));
-      auto u = mx::matmul(x, matrix(experts.up));
-      auto d = mx::matmul(g * mx::sigmoid(g) * u, matrix(experts.down));
-      y = y + mx::take(weights, mx::array({e}), 1) * d;
-    }
-    return y;
-  }
-};
-
-TEST(MoeMlp, MatchesEveryExpertInDenseFloat32) {
-  const MoeCase c;
-  for (int tokens : {1, 2, 7, 8, 40}) {
-    const auto x = normal({tokens, 128}, tokens);
-    EXPECT_LT(difference(c.run(x), c.reference(x)), 5e-6) << tokens;
-  }
-}
-
-TEST(MoeMlp, GivesTheSameBitsForAnyNumberOfThreadsAndEveryRun) {
-  const MoeCase c;
-  for (int tokens : {1, 40}) {
-    const auto x = normal({tokens, 128}, 9);
-    set_num_threads(1);
-    auto one = c.run(x);
-    mx::eval(one);
-    for (int threads : {2, 3}) {
-      set_num_threads(threads);
-      for (int i = 0; i < 3; ++i) {
-        EXPECT_TRUE(same_bits(c.run(x), one)) << threads << " threads";
-      }
-    }
-  }
-  set_num_threads(2);
-}
-
-TEST(MoeMlp, RefusesARouterThatChoosesMoreThanThereAre) {
-  MoeCase c;
-  c.router.top_k = 9;
-  EXPECT_THROW(c.run(normal({1, 128}, 1)), std::invalid_argument);
-}
-
-TEST(SwigluMlp, MatchesTheComposedLayer) {
-  const moe::ExpertArrays w{
-      quantized(normal({320, 128}, 1)),
-      quantized(normal({320, 128}, 2)),
-      quantized(normal({128, 320}, 3))};
-  for (int tokens : {1, 5, 20}) {
-    const auto x = normal({1, tokens, 128}, tokens);
-    auto g = mx::matmul(x, mx::transpose(dense(w.gate)));
-    auto u = mx::matmul(x, mx::transpose(dense(w.up)));
-    auto y = mx::matmul(g * mx::sigmoid(g) * u, mx::transpose(dense(w.down)));
-    EXPECT_LT(difference(moe::swiglu_mlp(x, w), y), 5e-6);
-  }
-}
-
-TEST(Router, GivesTiesToTheLowestIndexAndNanTheLastPlace) {
-  moe::RouterSpec spec;
-  spec.top_k = 3;
-  const std::vector<float> equal(8, 0.5f);
-  int ids[3];
-  float weights[3];
-  moe::route(spec, equal.data(), nullptr, 8, ids, weights);
-  EXPECT_EQ((std::vector<int>(ids, ids + 3)), (std::vector<int>{0, 1, 2}));
-  EXPECT_FLOAT_EQ(weights[0], 1.0f / 3);
-  spec.score = moe::RouterSpec::Score::Sigmoid;
-  const float logits[] = {0.1f, NAN, 0.3f, 0.2f};
-  moe::route(spec, logits, nullptr, 4, ids, weights);
-  EXPECT_EQ((std::vector<int>(ids, ids + 3)), (std::vector<int>{2, 3, 0}));
-}
-
-TEST(Router, KeepsTheBiasOutOfTheWeightUnlessToldOtherwise) {
-  moe::RouterSpec spec;
-  spec.score = moe::RouterSpec::Score::Sigmoid;
-  spec.renormalise = false;
-  const float logits[] = {2, 0, -1}, bias[] = {0, 0, 5};
-  int id;
-  float weight;
-  moe::route(spec, logits, bias, 3, &id, &weight);
-  EXPECT_EQ(id, 2);
-  EXPECT_NEAR(weight, 1 / (1 + std::exp(1.0)), 1e-6);
-  spec.weight_from_biased = true;
-  moe::route(spec, logits, bias, 3, &id, &weight);
-  EXPECT_NEAR(weight, 5 + 1 / (1 + std::exp(1.0)), 1e-5);
 }
 
 TEST(Attention, MatchesMlxOverAPromptAndSteps) {

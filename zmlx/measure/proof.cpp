@@ -207,25 +207,12 @@ class Proof {
   // be run.
   void compare_tokens(size_t index) {
     PromptResult& prompt = result_.prompts[index];
-    const auto& flips = prompt.closeness.flips;
-    if (flips.empty()) {
+    if (prompt.closeness.flips.empty()) {
       prompt.patched = prompt.stock;
     } else {
       run_freely(index);
     }
-    const auto& stock = prompt.stock;
-    const auto& patched = prompt.patched;
-    prompt.total = static_cast<int>(std::max(stock.size(), patched.size()));
-    const size_t shared = std::min(stock.size(), patched.size());
-    for (size_t i = 0; i < shared; ++i) {
-      prompt.matched += stock[i] == patched[i];
-    }
-    if (prompt.matched != prompt.total) {
-      const auto first =
-          std::mismatch(stock.begin(), stock.begin() + shared, patched.begin());
-      prompt.first_divergence = static_cast<int>(first.first - stock.begin());
-      prompt.divergence_margin = flips.front().margin;
-    }
+    prompt.match_tokens();
   }
 
   void run_freely(size_t index) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/measure/validate.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "zmlx/base/error.h"
@@ -19,9 +20,9 @@ namespace {
 
 // XXH3-128 of tokenizer.json as it stands: another vocabulary would give other
 // tokens from the same weights.
-std::string tokenizer_hash(const Model& model) {
+std::string tokenizer_hash(const std::string& folder) {
   Hash hash;
-  hash.add(read_file(model.folder + "/tokenizer.json"));
+  hash.add(read_file(folder + "/tokenizer.json"));
   return hash.hex();
 }
 
@@ -46,6 +47,22 @@ std::vector<std::string> pattern_names(const PatchResult& patched) {
     names.push_back(name);
   }
   return names;
+}
+
+void PromptResult::match_tokens() {
+  total = static_cast<int>(std::max(stock.size(), patched.size()));
+  const auto shared =
+      static_cast<std::ptrdiff_t>(std::min(stock.size(), patched.size()));
+  for (std::ptrdiff_t i = 0; i < shared; ++i) {
+    matched += stock[i] == patched[i];
+  }
+  if (matched != total) {
+    const auto first =
+        std::mismatch(stock.begin(), stock.begin() + shared, patched.begin());
+    first_divergence = static_cast<int>(first.first - stock.begin());
+    const auto& flips = closeness.flips;
+    divergence_margin = flips.empty() ? 0 : flips.front().margin;
+  }
 }
 
 std::string ValidateResult::name() const {
@@ -87,7 +104,7 @@ validate(Model& model, const ValidateOptions& options, const Sides& sides) {
   ValidateResult result;
   result.model = model.folder;
   result.model_hash = model.checkpoint ? model.checkpoint->hash() : "";
-  result.tokenizer_hash = model.tokenizer ? tokenizer_hash(model) : "";
+  result.tokenizer_hash = model.tokenizer ? tokenizer_hash(model.folder) : "";
   result.info = model.info;
   result.dtype = model.dtype;
   result.max_tokens = options.max_tokens;

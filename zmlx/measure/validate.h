@@ -63,6 +63,8 @@ struct PromptResult {
   bool identical() const {
     return first_divergence < 0;
   }
+  /// Level L1 from `stock`, `patched` and the flips.
+  void match_tokens();
 };
 
 /// Patched runs that must give the same bits as the first patched run.

@@ -4,6 +4,7 @@
 #include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
+#include "zmlx/model/assemble.h"
 #include "zmlx/model/checkpoint/checkpoint.h"
 #include "zmlx/model/checkpoint/hub.h"
 #include "zmlx/model/checkpoint/mapped_array.h"
@@ -143,7 +144,7 @@ std::unique_ptr<Model> load(
       checked(options.dtype ? *options.dtype : natural_dtype(*checkpoint));
   model->info.family = family.model_type;
   model->info.eos_ids = checkpoint->eos_ids();
-  Weights weights(*checkpoint, model->dtype);
+  Weights weights(TensorSource::of(*checkpoint), model->dtype);
   model->network = family.build(config, weights, model->info);
   weights.expect_all_taken();
   count_weights(*checkpoint, weights, model->info);
@@ -151,6 +152,27 @@ std::unique_ptr<Model> load(
   if (!options.skip_tokenizer) {
     load_tokenizer(*model, options.need_tokenizer);
   }
+  return model;
+}
+
+std::unique_ptr<Model> assemble(ModelParts parts, mx::Dtype dtype) {
+  auto model = std::make_unique<Model>();
+  const Json json = parse_json(parts.config, parts.origin);
+  const Config config(json, parts.origin);
+  const Family& family = family_of(config);
+  model->dtype = checked(dtype);
+  model->info.family = family.model_type;
+  TensorSource source;
+  source.origin = std::move(parts.origin);
+  source.tensors = std::move(parts.tensors);
+  source.quantization_of = [packing = std::move(parts.packing)](
+                               const std::string& path) {
+    const auto found = packing.find(path);
+    return found == packing.end() ? std::nullopt : std::optional(found->second);
+  };
+  Weights weights(std::move(source), model->dtype);
+  model->network = family.build(config, weights, model->info);
+  weights.expect_all_taken();
   return model;
 }
 

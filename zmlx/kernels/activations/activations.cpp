@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <map>
-#include <mutex>
 #include <string_view>
 
 #include <fmt/format.h>
@@ -13,6 +12,7 @@
 #include "zmlx/authoring/elementwise.h"
 #include "zmlx/authoring/registry.h"
 #include "zmlx/base/error.h"
+#include "zmlx/kernels/common/kept_operations.h"
 #include "zmlx/kernels/common/reference.h"
 
 namespace zmlx::activations {
@@ -37,12 +37,6 @@ mx::array relu_reference(const mx::array& x) {
 mx::array gelu_reference(const mx::array& x) {
   return x * (number(1, x) + mx::erf(x * number(M_SQRT1_2, x))) *
       number(0.5, x);
-}
-
-mx::array gelu_tanh_reference(const mx::array& x) {
-  const mx::array u =
-      number(0.7978845608028654, x) * (x + number(0.044715, x) * x * x * x);
-  return number(0.5, x) * x * (number(1, x) + mx::tanh(u));
 }
 
 mx::array square_of_relu(const mx::array& x) {
@@ -73,7 +67,7 @@ const Activation kActivations[] = {
     {"gelu", "gelu(x)", gelu_reference, "x Phi(x), exact", true},
     {"gelu_tanh",
      "gelu_tanh(x)",
-     gelu_tanh_reference,
+     reference::gelu_tanh,
      "x Phi(x) by its tanh approximation"},
     {"softplus",
      "softplus(x)",
@@ -143,20 +137,11 @@ mx::array elu(const mx::array& x, float alpha) {
     invalid("elu", "alpha must be finite, got ", alpha, '.');
   }
   // A constant and no input, which would change the type of narrow results.
-  static std::mutex mutex;
-  static std::map<float, Elementwise> made;
-  const std::lock_guard lock(mutex);
-  auto found = made.find(alpha);
-  if (found == made.end()) {
-    found =
-        made.emplace(
-                alpha,
-                unary(
-                    "elu",
-                    fmt::format("x > 0.0f ? x : {:.9e}f * expm1(x)", alpha)))
-            .first;
-  }
-  return found->second(x);
+  static KeptOperations<float, Elementwise> made;
+  return made.get(alpha, [&] {
+    return unary(
+        "elu", fmt::format("x > 0.0f ? x : {:.9e}f * expm1(x)", alpha));
+  })(x);
 }
 
 } // namespace zmlx::activations
@@ -207,7 +192,7 @@ void register_activations(Registry& registry) {
       "x where x > 0, else alpha (exp(x) - 1)",
       "x, alpha",
       {{"alpha", 0.7}});
-  elu.params = {{"alpha", "the limit for large negative x, negated"}};
+  elu.params = {{"alpha", "the limit for large negative x, negated", 1.0}};
   elu.run = [](const Arrays& in, const Params& params) {
     return Arrays{
         activations::elu(in[0], static_cast<float>(params.at("alpha")))};

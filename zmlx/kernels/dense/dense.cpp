@@ -4,6 +4,7 @@
 #include "zmlx/authoring/registry.h"
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/apply_matrix.h"
+#include "zmlx/kernels/common/composed_transforms.h"
 #include "zmlx/kernels/common/quantized_arrays.h"
 #include "zmlx/runtime/cpu_op.h"
 
@@ -52,19 +53,32 @@ mx::array dense_matmul(
           '.');
     }
   }
-  mx::Shape shape = x.shape();
-  shape.back() = weight.shape(0);
-  return cpu_op(
-      "DenseMatmulCpu",
-      std::move(inputs),
-      {{std::move(shape), x.dtype()}},
-      [](const auto& in, auto& out) {
-        cpu::apply_matrix(
-            in[0],
-            quant::dense_view(in[1]),
-            in.size() > 2 ? &in[2] : nullptr,
-            out[0]);
-      })[0];
+  const auto run = [](const Arrays& given) {
+    mx::Shape shape = given[0].shape();
+    shape.back() = given[1].shape(0);
+    return cpu_op(
+        "DenseMatmulCpu",
+        given,
+        {{std::move(shape), given[0].dtype()}},
+        [](const auto& in, auto& out) {
+          cpu::apply_matrix(
+              in[0],
+              quant::dense_view(in[1]),
+              in.size() > 2 ? &in[2] : nullptr,
+              out[0]);
+        });
+  };
+  const auto composed = [](const Arrays& in) {
+    const auto dtype = in[0].dtype();
+    const mx::array y =
+        mx::matmul(in[0], mx::transpose(mx::astype(in[1], dtype)));
+    return Arrays{in.size() > 2 ? y + mx::astype(in[2], dtype) : y};
+  };
+  std::vector<int> differentiable = {0, 1};
+  if (bias) {
+    differentiable.push_back(2);
+  }
+  return differentiable_op({kOp, run, composed, differentiable}, inputs)[0];
 }
 
 } // namespace dense
@@ -102,6 +116,7 @@ KernelSpec spec() {
       .outputs = {{"out", "(..., rows) in x's type; float32 accumulation"}},
       .run = run,
       .reference = composed,
+      .gradient = {0, 1},
       .gpu = false,
       .cases = cases(),
       .bench =

@@ -13,7 +13,8 @@ namespace mx = mlx::core;
 /// x (..., cols) times the transpose of weight (rows, cols), plus bias (rows):
 /// (..., rows) in x's type, with float32 accumulation. All of them float32,
 /// float16 or bfloat16, each of its own type; the weight is read as stored.
-/// CPU only. Throws std::invalid_argument on a mismatch.
+/// CPU only. Differentiable through stock MLX in what is not quantised. Throws
+/// std::invalid_argument on a mismatch.
 mx::array dense_matmul(
     const mx::array& x,
     const mx::array& weight,

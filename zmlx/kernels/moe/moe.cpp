@@ -4,6 +4,9 @@
 
 #include "zmlx/authoring/registry.h"
 #include "zmlx/kernels/common/reference.h"
+#include "zmlx/kernels/moe/combine_spec.h"
+#include "zmlx/kernels/moe/gating_spec.h"
+#include "zmlx/kernels/moe/route_spec.h"
 
 namespace zmlx::kernels {
 namespace {
@@ -50,16 +53,25 @@ Arrays run_moe(const Arrays& in, const Params& params) {
       experts_at(in, 4, params))};
 }
 
-Arrays run_swiglu(const Arrays& in, const Params& params) {
-  return {moe::swiglu_mlp(in[0], experts_at(in, 1, params))};
+moe::Activation activation_of(const Params& params) {
+  return {static_cast<moe::Activation::Kind>(whole(params, "activation"))};
 }
 
-Arrays composed_swiglu(const Arrays& in, const Params& params) {
+Arrays run_gated(const Arrays& in, const Params& params) {
+  auto weights = experts_at(in, 1, params);
+  weights.activation = activation_of(params);
+  return {moe::gated_mlp(in[0], weights)};
+}
+
+Arrays composed_gated(const Arrays& in, const Params& params) {
   const auto product = [&](const mx::array& x, size_t first) {
     return reference::quantized_matmul(
         x, in[first], in[first + 1], in[first + 2], params);
   };
-  return {product(reference::silu(product(in[0], 1)) * product(in[0], 4), 7)};
+  const mx::array gate = product(in[0], 1);
+  return {product(
+      moe::composed_activation(activation_of(params), &gate, product(in[0], 4)),
+      7)};
 }
 
 // x (tokens, k or 1, 1, cols) times each token's matrices.
@@ -99,7 +111,8 @@ Arrays composed_moe(const Arrays& in, const Params& params) {
       router.top_k - 1,
       -1);
   const int tokens = in[0].shape(0);
-  const mx::array chosen = mx::slice(order, {0, 0}, {tokens, router.top_k});
+  const mx::array chosen =
+      mx::stop_gradient(mx::slice(order, {0, 0}, {tokens, router.top_k}));
   mx::array weights = mx::take_along_axis(scores, chosen, -1);
   const mx::array sum = mx::sum(weights, -1, true);
   weights = weights / (sum + reference::number(router.epsilon, sum)) *
@@ -163,32 +176,48 @@ std::vector<KernelParam> packing_params() {
   return {{"bits", "2, 3, 4, 5, 6 or 8"}, {"group_size", "32, 64 or 128"}};
 }
 
-KernelSpec swiglu_spec() {
-  const Params four = {{"bits", 4}, {"group_size", 64}};
+KernelSpec gated_spec() {
+  const auto with = [](moe::Activation::Kind kind) {
+    return Params{
+        {"bits", 4},
+        {"group_size", 64},
+        {"activation", static_cast<double>(kind)}};
+  };
+  using Kind = moe::Activation::Kind;
+  const Params silu = with(Kind::Silu);
   const auto shapes = [](int rows, int dim, int hidden) {
     return std::vector<mx::Shape>{
         {rows, dim}, {hidden, dim}, {hidden, dim}, {dim, hidden}};
   };
+  auto params = packing_params();
+  params.push_back(
+      {"activation",
+       "0: silu, 1: gelu by tanh, 2: gelu, 3: relu squared, 4: clamped SwiGLU"});
+  std::vector<KernelCase> cases = cases_of(
+      {shapes(0, 128, 64), shapes(1, 128, 320), shapes(20, 64, 192)}, silu);
+  for (const auto kind :
+       {Kind::GeluTanh, Kind::Gelu, Kind::Relu2, Kind::ClampedSwiglu}) {
+    cases.push_back({mx::float32, shapes(3, 64, 192), with(kind)});
+  }
   return {
       .family = "moe",
-      .name = "swiglu_mlp",
-      .summary = "down(silu(gate x) * (up x)) with packed weights",
-      .call = "zmlx::moe::swiglu_mlp(x, {gate, up, down})",
+      .name = "gated_mlp",
+      .summary = "down(activation(gate x, up x)) with packed weights",
+      .call = "zmlx::moe::gated_mlp(x, {gate, up, down})",
       .inputs = with_matrices(
           {{"x", "(..., dim) float"}},
           {{"gate", "(hidden, dim)"},
            {"up", "(hidden, dim)"},
            {"down", "(dim, hidden)"}}),
       .outputs = {{"out", "x's shape and type; float32 inside"}},
-      .params = packing_params(),
-      .run = run_swiglu,
-      .reference = composed_swiglu,
+      .params = std::move(params),
+      .run = run_gated,
+      .reference = composed_gated,
       .gpu = false,
-      .cases = cases_of(
-          {shapes(0, 128, 64), shapes(1, 128, 320), shapes(20, 64, 192)}, four),
+      .cases = std::move(cases),
       .bench =
-          {{mx::float32, shapes(1, 2048, 7168), four},
-           {mx::float32, shapes(16, 1024, 2048), four}},
+          {{mx::float32, shapes(1, 2048, 7168), silu},
+           {mx::float32, shapes(16, 1024, 2048), silu}},
       .make_inputs = [](const KernelCase& one,
                         uint64_t seed) { return inputs_of(one, 3, seed); },
       .terms =
@@ -262,15 +291,18 @@ KernelSpec moe_spec() {
           [](const KernelCase& one) {
             return int64_t{one.shapes[2][1]} + one.shapes[2][2];
           },
-      .specials = Specials::kNan, // as in swiglu_mlp
+      .specials = Specials::kNan, // as in gated_mlp
   };
 }
 
 } // namespace
 
 void register_moe(Registry& registry) {
+  registry.add(route_spec());
   registry.add(moe_spec());
-  registry.add(swiglu_spec());
+  registry.add(gated_spec());
+  register_combine(registry);
+  register_gating(registry);
 }
 
 } // namespace zmlx::kernels

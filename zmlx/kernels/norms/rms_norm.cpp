@@ -2,8 +2,10 @@
 #include "zmlx/kernels/norms/rms_norm.h"
 
 #include <cmath>
+#include <functional>
 
-#include "zmlx/base/error.h"
+#include "zmlx/kernels/common/norm_rows.h"
+#include "zmlx/kernels/common/quantized_arrays.h"
 #include "zmlx/kernels/common/rows.h"
 #include "zmlx/kernels/common/vector_math.h"
 #include "zmlx/runtime/cpu_op.h"
@@ -32,22 +34,13 @@ void normalize_rows(
   }
 }
 
-} // namespace
-
-mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
-  if (x.ndim() == 0 || weight.shape() != mx::Shape{x.shape(-1)}) {
-    invalid(
-        "rms_norm",
-        "weight must have the shape of x's last axis, got x ",
-        x.shape(),
-        " and weight ",
-        weight.shape(),
-        '.');
-  }
+std::vector<mx::array> rms_norm_on_cpu(
+    const std::vector<mx::array>& given,
+    float eps) {
   return cpu_op(
       "RmsNormCpu",
-      {x, weight},
-      {{x.shape(), x.dtype()}},
+      given,
+      {{given[0].shape(), given[0].dtype()}},
       [eps](const auto& in, auto& out) {
         const RowReader rows(in[0]);
         std::vector<float> scratch;
@@ -62,7 +55,27 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
           const auto part = share(rows.rows(), 1, thread, team->size());
           normalize_rows(rows, weight, eps, part.begin, part.end, out[0]);
         });
-      })[0];
+      });
+}
+
+} // namespace
+
+mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
+  const bool by_hand = mx::default_device() == mx::Device::cpu &&
+      quant::is_float(x.dtype()) && quant::is_float(weight.dtype());
+  const auto run = [eps](const std::vector<mx::array>& given) {
+    return rms_norm_on_cpu(given, eps);
+  };
+  using Run = std::function<std::vector<mx::array>(
+      const std::vector<mx::array>& given)>;
+  return norm::normalise(
+      "rms_norm",
+      {.eps = eps},
+      x,
+      std::nullopt,
+      weight,
+      std::nullopt,
+      by_hand ? Run(run) : Run())[0];
 }
 
 } // namespace zmlx::norms

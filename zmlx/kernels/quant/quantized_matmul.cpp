@@ -3,6 +3,7 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/apply_matrix.h"
+#include "zmlx/kernels/common/composed_transforms.h"
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx::quant {
@@ -27,22 +28,42 @@ mx::array quantized_matmul(
   if (!is_float(x.dtype())) {
     invalid(kOp, "x must be a floating-point array, got ", x.dtype(), '.');
   }
-  mx::Shape shape = x.shape();
-  shape.back() = w.words.shape(-2);
   std::vector<mx::array> inputs = {x, w.words, w.scales, w.biases};
   if (bias) {
     inputs.push_back(*bias);
   }
   const int bits = w.bits, group_size = w.group_size;
-  return cpu_op(
-      "QuantizedMatmulCpu",
-      std::move(inputs),
-      {{std::move(shape), x.dtype()}},
-      [bits, group_size](const auto& in, auto& out) {
-        const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size};
-        cpu::apply_matrix(
-            in[0], view(arrays), in.size() > 4 ? &in[4] : nullptr, out[0]);
-      })[0];
+  const auto run = [=](const std::vector<mx::array>& given) {
+    mx::Shape out_shape = given[0].shape();
+    out_shape.back() = given[1].shape(-2);
+    return cpu_op(
+        "QuantizedMatmulCpu",
+        given,
+        {{std::move(out_shape), given[0].dtype()}},
+        [=](const auto& in, auto& out) {
+          const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size};
+          cpu::apply_matrix(
+              in[0], view(arrays), in.size() > 4 ? &in[4] : nullptr, out[0]);
+        });
+  };
+  const auto composed = [=](const std::vector<mx::array>& in) {
+    const auto dtype = in[0].dtype();
+    const mx::array y = mx::quantized_matmul(
+        in[0],
+        in[1],
+        mx::astype(in[2], dtype),
+        mx::astype(in[3], dtype),
+        true,
+        group_size,
+        bits);
+    return std::vector<mx::array>{
+        in.size() > 4 ? y + mx::astype(in[4], dtype) : y};
+  };
+  std::vector<int> differentiable = {0};
+  if (bias) {
+    differentiable.push_back(4);
+  }
+  return differentiable_op({kOp, run, composed, differentiable}, inputs)[0];
 }
 
 } // namespace zmlx::quant

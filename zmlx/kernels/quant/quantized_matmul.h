@@ -13,7 +13,8 @@ namespace mx = mlx::core;
 
 /// x (..., cols) float32, float16 or bfloat16, strided or not, times the
 /// transpose of w (rows, cols), plus bias (rows): (..., rows) in x's type, with
-/// float32 accumulation. CPU only. Throws std::invalid_argument on a mismatch.
+/// float32 accumulation. CPU only. Differentiable through stock MLX in what is
+/// not quantised. Throws std::invalid_argument on a mismatch.
 mx::array quantized_matmul(
     const mx::array& x,
     const QuantizedArrays& w,

@@ -3,8 +3,6 @@
 #include "zmlx/kernels/softmax/softmax.h"
 
 #include <cmath>
-#include <map>
-#include <mutex>
 
 #include <fmt/format.h>
 
@@ -12,6 +10,7 @@
 #include "zmlx/authoring/reduce.h"
 #include "zmlx/authoring/registry.h"
 #include "zmlx/base/error.h"
+#include "zmlx/kernels/common/kept_operations.h"
 #include "zmlx/kernels/common/reference.h"
 
 namespace zmlx::softmax {
@@ -113,14 +112,8 @@ scale_mask_softmax(const mx::array& x, const mx::array& mask, float scale) {
         mask.shape(),
         '.');
   }
-  static std::mutex mutex;
-  static std::map<float, RowOperation> made;
-  const std::lock_guard lock(mutex);
-  auto found = made.find(scale);
-  if (found == made.end()) {
-    found = made.emplace(scale, masked(scale)).first;
-  }
-  return found->second(x, mask);
+  static KeptOperations<float, RowOperation> made;
+  return made.get(scale, [&] { return masked(scale); })(x, mask);
 }
 
 } // namespace zmlx::softmax
@@ -196,13 +189,17 @@ int64_t row_length(const KernelCase& one) {
   return one.shapes[0].back();
 }
 
-KernelSpec
-spec_of(const char* name, const char* summary, const char* arguments) {
+KernelSpec spec_of(
+    const char* name,
+    const char* summary,
+    const char* arguments,
+    const char* python) {
   return {
       .family = "softmax",
       .name = name,
       .summary = summary,
       .call = concat("zmlx::softmax::", name, '(', arguments, ')'),
+      .python = python,
       .inputs = {{"x", "(..., dim) float"}},
       .outputs = {{"out", "x's shape and type; float32 inside"}},
       .gradient = {0},
@@ -225,8 +222,11 @@ std::vector<KernelCase> twice(std::vector<KernelCase> cases) {
 }
 
 KernelSpec softmax_grad_spec() {
-  KernelSpec spec =
-      spec_of("softmax_grad", "y (g - sum of y g) over the last axis", "y, g");
+  KernelSpec spec = spec_of(
+      "softmax_grad",
+      "y (g - sum of y g) over the last axis",
+      "y, g",
+      "softmax.softmax_grad");
   spec.inputs = {{"y", "(..., dim) float"}, {"g", "as y"}};
   spec.outputs = {{"out", "y's shape and type; float32 inside"}};
   spec.gradient = {0, 1};
@@ -244,11 +244,13 @@ KernelSpec masked_spec(bool scaled) {
       ? spec_of(
             "scale_mask_softmax",
             "Softmax of scale x over the places of a mask",
-            "x, mask, scale")
+            "x, mask, scale",
+            "attention.scale_mask_softmax")
       : spec_of(
             "masked_softmax",
             "Softmax over the places of a mask, 0 elsewhere",
-            "x, mask");
+            "x, mask",
+            "attention.masked_softmax");
   spec.inputs.push_back({"mask", "bool, broadcasts to x", false});
   if (scaled) {
     spec.params = {{"scale", "any finite number"}};
@@ -276,7 +278,8 @@ KernelSpec masked_spec(bool scaled) {
 } // namespace
 
 void register_softmax(Registry& registry) {
-  KernelSpec plain = spec_of("softmax", "Softmax over the last axis", "x");
+  KernelSpec plain = spec_of(
+      "softmax", "Softmax over the last axis", "x", "softmax.softmax_lastdim");
   plain.run = [](const Arrays& in, const Params&) {
     return Arrays{softmax::softmax(in[0])};
   };
@@ -285,8 +288,11 @@ void register_softmax(Registry& registry) {
   };
   registry.add(std::move(plain));
 
-  KernelSpec log_softmax =
-      spec_of("log_softmax", "Logarithm of softmax over the last axis", "x");
+  KernelSpec log_softmax = spec_of(
+      "log_softmax",
+      "Logarithm of softmax over the last axis",
+      "x",
+      "softmax.log_softmax_lastdim");
   log_softmax.run = [](const Arrays& in, const Params&) {
     return Arrays{softmax::log_softmax(in[0])};
   };
@@ -295,8 +301,11 @@ void register_softmax(Registry& registry) {
 
   registry.add(softmax_grad_spec());
 
-  KernelSpec logsumexp =
-      spec_of("logsumexp", "log(sum of exp(x)) over the last axis", "x");
+  KernelSpec logsumexp = spec_of(
+      "logsumexp",
+      "log(sum of exp(x)) over the last axis",
+      "x",
+      "attention.logsumexp_lastdim");
   logsumexp.outputs = {{"out", "x's shape less its last axis, x's type"}};
   logsumexp.run = [](const Arrays& in, const Params&) {
     return Arrays{softmax::logsumexp(in[0])};

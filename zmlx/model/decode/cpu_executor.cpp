@@ -86,14 +86,22 @@ void evaluate(const Program& program) {
 }
 
 // As MLX's rope computes them: halves are rotated, angles in float32.
-void rotate_to(int position, Rotation& rotation) {
-  const auto half = static_cast<float>(rotation.head_dim / 2);
-  for (size_t i = 0; i < rotation.cosines.size(); ++i) {
-    const float frequency =
-        std::exp(-static_cast<float>(i) * (std::log(rotation.theta) / half));
-    const float angle = static_cast<float>(position) * frequency;
-    rotation.cosines[i] = std::cos(angle);
-    rotation.sines[i] = std::sin(angle);
+void rotate_to(const Step& step, Rotation& rotation) {
+  const int half = rotation.half();
+  const int rows = step.starts.empty() ? 1 : step.batch;
+  rotation.cosines.resize(static_cast<size_t>(rows * half));
+  rotation.sines.resize(static_cast<size_t>(rows * half));
+  for (int row = 0; row < rows; ++row) {
+    const auto position =
+        static_cast<float>(step.position - step.start_of(row));
+    for (int i = 0; i < half; ++i) {
+      const float frequency = std::exp(
+          -static_cast<float>(i) *
+          (std::log(rotation.theta) / static_cast<float>(half)));
+      const auto at = static_cast<size_t>(row * half + i);
+      rotation.cosines[at] = std::cos(position * frequency);
+      rotation.sines[at] = std::sin(position * frequency);
+    }
   }
 }
 
@@ -155,7 +163,7 @@ class CpuExecutor::Impl {
       }
       ++row->count;
       row->seconds += seconds_[i];
-      row->bytes += stages_[i]->nbytes();
+      row->bytes += stages_[i]->nbytes() + stages_[i]->cache_nbytes(work_.step);
       row->steps = steps_;
     }
     return rows;
@@ -177,7 +185,7 @@ class CpuExecutor::Impl {
       }
     }
     for (auto& rotation : work_.rotations) {
-      rotate_to(step.position, rotation);
+      rotate_to(step, rotation);
     }
     for (int i = 0; i < work_.num_phases; ++i) {
       work_.counters[static_cast<size_t>(i)].next.store(

@@ -20,13 +20,19 @@ struct LayerState {
   float* inputs = nullptr;
 };
 
-/// One token for each sequence of a batch, at the same position.
+/// One token for each sequence of a batch, at the same row of the cache.
 struct Step {
   int batch = 1;
   int position = 0;
+  /// The row of the cache at which each sequence starts; empty: all at 0.
+  std::vector<int> starts;
   const int32_t* tokens = nullptr; // (batch)
   std::vector<LayerState> layers;
   float* logits = nullptr; // (batch, vocab)
+
+  int start_of(int64_t sequence) const {
+    return starts.empty() ? 0 : starts[static_cast<size_t>(sequence)];
+  }
 };
 
 /// Runs steps of one program; a second caller waits. The same bits for any

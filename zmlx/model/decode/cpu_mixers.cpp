@@ -242,13 +242,19 @@ class Attend : public CpuStage {
   uint64_t nbytes() const override {
     return 0;
   }
+  uint64_t cache_nbytes(const Step& step) const override {
+    const uint64_t seen = static_cast<uint64_t>(step.position) + 1;
+    return 2 * sizeof(float) * seen *
+        static_cast<uint64_t>(
+               int64_t{step.batch} * spec_.kv_heads * spec_.head_dim);
+  }
   cpu::RowsAhead first(const Lane&) const override {
     return {};
   }
 
   void run(Lane& lane) const override {
     const int64_t heads = int64_t{lane.batch()} * spec_.kv_heads;
-    const int64_t chunks = cpu::attention_chunks(seen(lane));
+    const int64_t chunks = cpu::attention_chunks(most_seen(lane));
     const auto for_each = [&](int phase, int64_t count, const auto& work) {
       lane.tasks(
           phase,
@@ -261,7 +267,7 @@ class Attend : public CpuStage {
       append(lane, head);
       if (chunks == 1) {
         attend(lane, head, 0);
-        merge(lane, head, 1);
+        merge(lane, head);
       }
     });
     if (chunks == 1) {
@@ -269,12 +275,15 @@ class Attend : public CpuStage {
     }
     lane.team.barrier();
     for_each(chunk_phase_, heads * chunks, [&](int64_t task) {
-      attend(lane, task / chunks, task % chunks);
+      const int64_t head = task / chunks, chunk = task % chunks;
+      if (chunk < cpu::attention_chunks(seen(lane, head))) {
+        attend(lane, head, chunk);
+      }
     });
     lane.team.barrier();
     const auto mine = lane.share_of(heads, 1);
     for (int64_t head = mine.begin; head < mine.end; ++head) {
-      merge(lane, head, chunks);
+      merge(lane, head);
     }
   }
 
@@ -285,8 +294,14 @@ class Attend : public CpuStage {
   int64_t partial_size() const {
     return cpu::partial_size(group(), spec_.head_dim);
   }
-  static int64_t seen(const Lane& lane) {
+  static int64_t most_seen(const Lane& lane) {
     return int64_t{lane.work.step.position} + 1;
+  }
+  int64_t start_of(const Lane& lane, int64_t head) const {
+    return lane.work.step.start_of(head / spec_.kv_heads);
+  }
+  int64_t seen(const Lane& lane, int64_t head) const {
+    return most_seen(lane) - start_of(lane, head);
   }
   // The queries, and then the results, of the heads that share keys.
   float* heads_of(Rows& rows, int64_t head) const {
@@ -296,6 +311,7 @@ class Attend : public CpuStage {
 
   void norm_and_rotate(
       const Rotation& rotation,
+      int64_t sequence,
       const float* weight,
       float scale,
       const float* x,
@@ -304,10 +320,12 @@ class Attend : public CpuStage {
     const float mean = cpu::dot(x, x, dim) / static_cast<float>(dim);
     cpu::scale_mul(
         x, 1.0f / std::sqrt(mean + spec_.norm_eps), weight, out, dim);
+    const float* cosines = rotation.cosines.data() + rotation.row_of(sequence);
+    const float* sines = rotation.sines.data() + rotation.row_of(sequence);
     for (int i = 0; i < half; ++i) {
       const float a = out[i], b = out[i + half];
-      out[i] = scale * (a * rotation.cosines[i] - b * rotation.sines[i]);
-      out[i + half] = scale * (a * rotation.sines[i] + b * rotation.cosines[i]);
+      out[i] = scale * (a * cosines[i] - b * sines[i]);
+      out[i + half] = scale * (a * sines[i] + b * cosines[i]);
     }
   }
 
@@ -319,21 +337,22 @@ class Attend : public CpuStage {
     const Rotation& rotation = lane.work.rotations[rotation_];
     const int64_t b = head / spec_.kv_heads;
     const int64_t column = head % spec_.kv_heads * dim;
-    const int64_t to = (head * state.capacity + seen(lane) - 1) * dim;
+    const int64_t to = (head * state.capacity + lane.work.step.position) * dim;
     norm_and_rotate(
-        rotation, key_norm_, 1, lane.work.keys[b] + column, state.keys + to);
+        rotation, b, key_norm_, 1, lane.work.keys[b] + column, state.keys + to);
     std::copy_n(lane.work.values[b] + column, dim, state.values + to);
     float* queries = heads_of(lane.work.queries, head);
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
     for (int i = 0; i < group(); ++i) {
       float* query = queries + i * dim;
-      norm_and_rotate(rotation, query_norm_, scale, query, query);
+      norm_and_rotate(rotation, b, query_norm_, scale, query, query);
     }
   }
 
   void attend(Lane& lane, int64_t head, int64_t chunk) const {
     const LayerState& state = lane.work.step.layers[layer_];
-    const int64_t first = head * state.capacity * spec_.head_dim;
+    const int64_t first =
+        (head * state.capacity + start_of(lane, head)) * spec_.head_dim;
     cpu::CachedHead cached;
     cached.keys.floats = state.keys + first;
     cached.values.floats = state.values + first;
@@ -343,15 +362,15 @@ class Attend : public CpuStage {
         heads_of(lane.work.queries, head),
         group(),
         chunk,
-        seen(lane),
+        seen(lane, head),
         lane.work.partials[head] + chunk * partial_size());
   }
 
-  void merge(Lane& lane, int64_t head, int64_t chunks) const {
+  void merge(Lane& lane, int64_t head) const {
     cpu::merge_chunks(
         lane.work.partials[head],
         partial_size(),
-        chunks,
+        cpu::attention_chunks(seen(lane, head)),
         group(),
         spec_.head_dim,
         heads_of(lane.work.mixed, head));

@@ -47,6 +47,7 @@ CpuStep::CpuStep(std::shared_ptr<const Program> program)
 mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
   const int batch = tokens.shape(0);
   int position = 0;
+  std::vector<int> starts;
   Arrays arrays;
   arrays.inputs.push_back(mx::contiguous(mx::astype(tokens, mx::int32)));
   arrays.outputs.push_back(
@@ -55,6 +56,7 @@ mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
     if (layer.attends) {
       auto& kv = static_cast<KVCache&>(*cache[layer.index]);
       position = kv.offset;
+      starts = kv.starts;
       kv.reserve(1, with_batch(batch, layer.state), mx::float32);
       arrays.add(*std::exchange(kv.keys, std::nullopt));
       arrays.add(*std::exchange(kv.values, std::nullopt));
@@ -70,11 +72,15 @@ mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
       "DecodeStepCpu",
       std::move(arrays.inputs),
       arrays.outputs,
-      [executor = executor_, layers = layers_, batch, position](
-          const auto& in, auto& out) {
+      [executor = executor_,
+       layers = layers_,
+       starts = std::move(starts),
+       batch,
+       position](const auto& in, auto& out) {
         Step step;
         step.batch = batch;
         step.position = position;
+        step.starts = starts;
         step.tokens = in[0].template data<int32_t>();
         step.logits = out[0].template data<float>();
         size_t next = 1;

@@ -15,6 +15,9 @@ class CpuStep : public StepExecutor {
  public:
   explicit CpuStep(std::shared_ptr<const Program> program);
   mx::array forward(const mx::array& tokens, Cache& cache) override;
+  bool takes_starts() const override {
+    return true;
+  }
 
   void start_timing() override {
     executor_->start_timing();

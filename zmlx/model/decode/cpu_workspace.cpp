@@ -12,9 +12,7 @@ int Workspace::add_rotation(float theta, int head_dim) {
       return static_cast<int>(i);
     }
   }
-  const auto half = static_cast<size_t>(head_dim / 2);
-  rotations.push_back(
-      {theta, head_dim, std::vector<float>(half), std::vector<float>(half)});
+  rotations.push_back({theta, head_dim, {}, {}});
   return static_cast<int>(rotations.size()) - 1;
 }
 

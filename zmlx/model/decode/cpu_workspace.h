@@ -47,11 +47,21 @@ struct Routing {
   std::vector<Group> groups;
 };
 
-/// Cosines and sines of the step's position, (head_dim / 2) each.
+/// Cosines and sines of the step's position, (head_dim / 2) each: one row for
+/// all sequences, or one a sequence where they start at different rows.
 struct Rotation {
   float theta;
   int head_dim;
   std::vector<float> cosines, sines;
+
+  int half() const {
+    return head_dim / 2;
+  }
+  /// Where the row of a sequence begins.
+  int64_t row_of(int64_t sequence) const {
+    return cosines.size() == static_cast<size_t>(half()) ? 0
+                                                         : sequence * half();
+  }
 };
 
 struct Workspace {
@@ -199,6 +209,10 @@ class CpuStage {
   virtual void reserve(Workspace& work, int batch) const = 0;
   /// Bytes of weights that one sequence's step reads.
   virtual uint64_t nbytes() const = 0;
+  /// Bytes of caches that a step reads.
+  virtual uint64_t cache_nbytes(const Step&) const {
+    return 0;
+  }
 };
 
 inline cpu::RowsAhead Lane::after() const {

@@ -91,6 +91,73 @@ TEST(DecodeStep, GivesEachSequenceOfABatchWhatItHasAlone) {
       largest_difference({both.begin() + vocab, both.end()}, second), 1e-4);
 }
 
+// The caches of two sequences of different lengths as one, the shorter one's
+// rows after `pad` others.
+Cache joined(const Cache& longer, const Cache& shorter, int pad) {
+  Cache cache;
+  for (size_t i = 0; i < longer.size(); ++i) {
+    if (const auto* conv = dynamic_cast<const ConvCache*>(longer[i].get())) {
+      auto both = std::make_unique<ConvCache>();
+      both->inputs = mx::concatenate(
+          {*conv->inputs, *static_cast<const ConvCache&>(*shorter[i]).inputs},
+          0);
+      cache.push_back(std::move(both));
+      continue;
+    }
+    const auto& a = static_cast<const KVCache&>(*longer[i]);
+    const auto& b = static_cast<const KVCache&>(*shorter[i]);
+    auto both = std::make_unique<KVCache>();
+    auto join = [&](const mx::array& x, const mx::array& y) {
+      mx::Shape room = x.shape();
+      room[2] -= y.shape(2);
+      const auto rows = mx::concatenate({y, mx::zeros(room)}, 2);
+      return mx::contiguous(mx::concatenate({x, mx::roll(rows, pad, 2)}, 0));
+    };
+    both->offset = a.offset;
+    both->keys = join(*a.keys, *b.keys);
+    both->values = join(*a.values, *b.values);
+    both->starts = {0, pad};
+    cache.push_back(std::move(both));
+  }
+  return cache;
+}
+
+TEST(DecodeStep, TakesSequencesOfDifferentLengths) {
+  auto model = demo_with_steps();
+  auto& network = *model->network;
+  // The longer one is of two chunks of attention, the shorter one of one.
+  std::vector<int> ids(300);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<int>(i * 37 % 1000);
+  }
+  auto longer = network.make_cache(), shorter = network.make_cache();
+  network.forward(tokens(ids), longer, true);
+  network.forward(tokens({9, 8, 7}), shorter, true);
+  auto both = joined(longer, shorter, 297);
+  for (int step = 0; step < 2; ++step) {
+    const auto together =
+        values(network.forward(tokens({31, 64}, 2), both, true));
+    auto alone = values(network.forward(tokens({31}), longer, true));
+    const auto second = values(network.forward(tokens({64}), shorter, true));
+    alone.insert(alone.end(), second.begin(), second.end());
+    EXPECT_LT(largest_difference(together, alone), 1e-4);
+  }
+}
+
+TEST(DecodeStep, RejectsStartsThatDoNotFit) {
+  auto model = demo_with_steps();
+  auto& network = *model->network;
+  auto one = network.make_cache();
+  network.forward(tokens({9, 8, 7}), one, true);
+  auto both = joined(one, one, 0);
+  EXPECT_THROW(
+      network.forward(tokens({1, 2, 3, 4}, 2), both, true),
+      std::invalid_argument);
+  static_cast<KVCache&>(*both[2]).starts = {0, 4};
+  EXPECT_THROW(
+      network.forward(tokens({1, 2}, 2), both, true), std::invalid_argument);
+}
+
 TEST(DecodeStep, StartsFromAnEmptyCache) {
   auto stock = demo(), fused = demo_with_steps();
   auto run_first = [](Network& network) {

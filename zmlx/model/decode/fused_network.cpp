@@ -11,6 +11,44 @@
 namespace zmlx::decode {
 namespace {
 
+/// Whether the sequences of a cache start at different rows.
+bool has_starts(const Cache& cache) {
+  return std::any_of(cache.begin(), cache.end(), [](const auto& layer) {
+    const auto* kv = dynamic_cast<const KVCache*>(layer.get());
+    return kv && !kv->starts.empty();
+  });
+}
+
+void check_starts(const mx::array& tokens, const Cache& cache) {
+  for (const auto& layer : cache) {
+    const auto* kv = dynamic_cast<const KVCache*>(layer.get());
+    const size_t batch = static_cast<size_t>(tokens.shape(0));
+    if (!kv || kv->starts.empty()) {
+      continue;
+    }
+    if (tokens.shape(1) != 1 || kv->starts.size() != batch) {
+      invalid(
+          "decode_step",
+          "sequences that start at ",
+          kv->starts.size(),
+          " different rows must get one token each, got tokens of shape ",
+          tokens.shape(),
+          '.');
+    }
+    for (const int start : kv->starts) {
+      if (start < 0 || start > kv->offset) {
+        invalid(
+            "decode_step",
+            "a sequence must start in rows 0 to ",
+            kv->offset,
+            ", got ",
+            start,
+            '.');
+      }
+    }
+  }
+}
+
 void check_step(
     const mx::array& tokens,
     const Cache& cache,
@@ -69,6 +107,12 @@ FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
       std::any_of(cache.begin(), cache.end(), [](const auto& layer) {
         return dynamic_cast<const QuantizedKVCache*>(layer.get()) != nullptr;
       });
+  if (has_starts(cache)) {
+    check_starts(tokens, cache);
+    if (!executor->takes_starts() || quantized) {
+      invalid("decode_step", "the sequences must start at the same row.");
+    }
+  }
   if (tokens.shape(1) != 1 || cache.empty() || quantized) {
     executor->settle();
     return stock->forward(tokens, cache, last_only);

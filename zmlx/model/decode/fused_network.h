@@ -16,6 +16,10 @@ class StepExecutor {
  public:
   virtual ~StepExecutor() = default;
   virtual mx::array forward(const mx::array& tokens, Cache& cache) = 0;
+  /// Whether sequences may start at different rows, KVCache::starts.
+  virtual bool takes_starts() const {
+    return false;
+  }
   /// Ends steps under way, before others use their caches.
   virtual void settle() {}
 

@@ -74,52 +74,53 @@ std::string Config::text(const std::string& key, const std::string& otherwise)
   return value ? value->get<std::string>() : otherwise;
 }
 
-Weights::Weights(const Checkpoint& checkpoint, mx::Dtype dtype)
-    : checkpoint_(checkpoint), dtype_(dtype) {
+TensorSource TensorSource::of(const Checkpoint& checkpoint) {
+  TensorSource source;
+  source.origin = checkpoint.folder();
   for (const auto& name : checkpoint.names()) {
-    tensors_.emplace(name, checkpoint.tensor(name));
+    source.tensors.emplace(name, checkpoint.tensor(name));
   }
-}
-
-const std::string& Weights::folder() const {
-  return checkpoint_.folder();
+  source.quantization_of = [&checkpoint](const std::string& path) {
+    return checkpoint.quantization_of(path);
+  };
+  return source;
 }
 
 bool Weights::has(const std::string& name) const {
-  return tensors_.count(name) != 0;
+  return source_.tensors.count(name) != 0;
 }
 
 std::vector<std::string> Weights::names() const {
   std::vector<std::string> names;
-  for (const auto& [name, tensor] : tensors_) {
+  for (const auto& [name, tensor] : source_.tensors) {
     names.push_back(name);
   }
   return names;
 }
 
 void Weights::replace(const std::string& name, mx::array tensor) {
-  tensors_.insert_or_assign(name, std::move(tensor));
+  source_.tensors.insert_or_assign(name, std::move(tensor));
 }
 
 void Weights::rename(const std::string& from, const std::string& to) {
-  auto node = tensors_.extract(from);
+  auto node = source_.tensors.extract(from);
   node.key() = to;
-  if (!tensors_.insert(std::move(node)).inserted) {
-    bad_file(folder(), "holds both '", from, "' and '", to, "'.");
+  if (!source_.tensors.insert(std::move(node)).inserted) {
+    bad_file(origin(), "holds both '", from, "' and '", to, "'.");
   }
 }
 
 const mx::array& Weights::tensor(const std::string& name) const {
-  const auto found = tensors_.find(name);
-  if (found == tensors_.end()) {
-    bad_file(folder(), "must hold the tensor '", name, "', got none.");
+  const auto found = source_.tensors.find(name);
+  if (found == source_.tensors.end()) {
+    bad_file(origin(), "must hold the tensor '", name, "', got none.");
   }
   return found->second;
 }
 
 mx::array Weights::remove(const std::string& name) {
   mx::array removed = tensor(name);
-  tensors_.erase(name);
+  source_.tensors.erase(name);
   return removed;
 }
 
@@ -127,7 +128,7 @@ mx::array Weights::take(const std::string& name, const mx::Shape& shape) {
   const mx::array& found = tensor(name);
   if (found.shape() != shape) {
     bad_file(
-        folder(),
+        origin(),
         "tensor '",
         name,
         "' must have shape ",
@@ -144,7 +145,7 @@ Parameter Weights::parameter(const std::string& name, const mx::Shape& shape) {
   auto tensor = take(name, shape);
   if (!mx::issubdtype(tensor.dtype(), mx::floating)) {
     bad_file(
-        folder(),
+        origin(),
         "tensor '",
         name,
         "' must be of a floating-point type, got ",
@@ -155,10 +156,10 @@ Parameter Weights::parameter(const std::string& name, const mx::Shape& shape) {
 }
 
 PackedWeight Weights::packed(const std::string& path, const mx::Shape& shape) {
-  const auto quantization = checkpoint_.quantization_of(path);
+  const auto quantization = source_.quantization_of(path);
   if (!quantization) {
     bad_file(
-        folder(),
+        origin(),
         "has '",
         path,
         ".scales', so config.json must have a quantization for it, got none.");
@@ -167,7 +168,7 @@ PackedWeight Weights::packed(const std::string& path, const mx::Shape& shape) {
   const int in = shape.back();
   if (in % q.group_size != 0) {
     bad_file(
-        folder(),
+        origin(),
         "'",
         path,
         "' must have rows of a multiple of the group size ",
@@ -182,7 +183,7 @@ PackedWeight Weights::packed(const std::string& path, const mx::Shape& shape) {
   auto words = take(path + ".weight", packed_shape);
   if (words.dtype() != mx::uint32) {
     bad_file(
-        folder(),
+        origin(),
         "tensor '",
         path,
         ".weight' must be uint32, got ",
@@ -240,14 +241,14 @@ Embedding Weights::embedding(const std::string& path, int rows, int dim) {
 }
 
 void Weights::expect_all_taken() const {
-  for (const auto& [name, tensor] : tensors_) {
+  for (const auto& [name, tensor] : source_.tensors) {
     if (!taken_.count(name)) {
       bad_file(
-          folder(),
+          origin(),
           "holds '",
           name,
           "', which its model family does not use (",
-          tensors_.size() - taken_.size(),
+          source_.tensors.size() - taken_.size(),
           " such in all).");
     }
   }

@@ -3,6 +3,7 @@
 // shapes checked, and its configuration with typed reads.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -41,10 +42,22 @@ class Config {
   std::string path_;
 };
 
-/// Hands out a checkpoint's parameters and remembers which were taken.
+/// Tensors by name, and how the layers at their paths are packed.
+struct TensorSource {
+  std::string origin; // where they are from, for errors
+  std::map<std::string, mx::array> tensors;
+  std::function<std::optional<Quantization>(const std::string& path)>
+      quantization_of;
+
+  /// The checkpoint must outlive it.
+  static TensorSource of(const Checkpoint& checkpoint);
+};
+
+/// Hands out a model's parameters and remembers which were taken.
 class Weights {
  public:
-  Weights(const Checkpoint& checkpoint, mx::Dtype dtype);
+  Weights(TensorSource source, mx::Dtype dtype)
+      : source_(std::move(source)), dtype_(dtype) {}
 
   bool has(const std::string& name) const;
   /// A tensor of just this shape.
@@ -65,20 +78,21 @@ class Weights {
   void rename(const std::string& from, const std::string& to);
   mx::array remove(const std::string& name);
 
-  /// Throws FileError when the checkpoint has tensors that nothing took.
+  /// Throws FileError when there are tensors that nothing took.
   void expect_all_taken() const;
 
   mx::Dtype dtype() const {
     return dtype_;
   }
-  const std::string& folder() const;
+  const std::string& origin() const {
+    return source_.origin;
+  }
 
  private:
   PackedWeight packed(const std::string& path, const mx::Shape& shape);
 
-  const Checkpoint& checkpoint_;
+  TensorSource source_;
   mx::Dtype dtype_;
-  std::map<std::string, mx::array> tensors_;
   std::set<std::string> taken_;
 };
 

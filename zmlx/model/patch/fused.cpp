@@ -114,7 +114,7 @@ Fusion fuse_swiglu_mlp(const LayerSlot& module) {
       fused(
           module,
           [weights = *weights.arrays](const mx::array& x) {
-            return moe::swiglu_mlp(x, weights);
+            return moe::gated_mlp(x, weights);
           }),
       dynamic_cast<const QuantizedLinear&>(*stock->gate_proj).weight.cols());
 }

@@ -47,7 +47,8 @@ bool wanted(const PatchOptions& options, const std::string& name) {
 
 class Patcher {
  public:
-  Patcher(Model& model, PatchResult& result) : model_(model), result_(result) {}
+  Patcher(Model& model, PatchResult& result, bool probes)
+      : model_(model), result_(result), probes_(probes) {}
 
   void apply(const Pattern& pattern) {
     if (pattern.network) {
@@ -90,10 +91,12 @@ class Patcher {
       skip(pattern, kWhole, reason);
       return;
     }
-    const auto probed =
-        probe(*model_.network, *executor, model_.info.vocab_size, model_.dtype);
+    const bool accepted = accept(pattern, kWhole, [&] {
+      return probe(
+          *model_.network, *executor, model_.info.vocab_size, model_.dtype);
+    });
     release(*model_.network);
-    if (accept(pattern, kWhole, probed)) {
+    if (accepted) {
       model_.network = std::make_unique<decode::FusedNetwork>(
           std::move(model_.network),
           std::move(executor),
@@ -107,9 +110,11 @@ class Patcher {
       skip(pattern, path, fusion.reason);
       return;
     }
-    const auto probed = probe(*slot, *fusion.layer, fusion.width, model_.dtype);
+    const bool accepted = accept(pattern, path, [&] {
+      return probe(*slot, *fusion.layer, fusion.width, model_.dtype);
+    });
     release(*slot);
-    if (accept(pattern, path, probed)) {
+    if (accepted) {
       slot = std::move(fusion.layer);
     }
   }
@@ -121,17 +126,19 @@ class Patcher {
       return;
     }
     const bool attends = dynamic_cast<const Attention*>(slot.get()) != nullptr;
-    const auto probed = probe(*slot, *fusion.mixer, model_.info.width, attends);
+    const bool accepted = accept(pattern, path, [&] {
+      return probe(*slot, *fusion.mixer, model_.info.width, attends);
+    });
     release(*slot);
-    if (accept(pattern, path, probed)) {
+    if (accepted) {
       slot = std::move(fusion.mixer);
     }
   }
 
-  bool accept(
-      const Pattern& pattern,
-      const std::string& path,
-      const ProbeResult& probed) {
+  template <class Probe>
+  bool
+  accept(const Pattern& pattern, const std::string& path, const Probe& probe) {
+    const ProbeResult probed = probes_ ? probe() : ProbeResult();
     if (probed.passed()) {
       result_.installed.push_back({path, pattern.name, probed.error});
       return true;
@@ -167,6 +174,7 @@ class Patcher {
 
   Model& model_;
   PatchResult& result_;
+  const bool probes_;
 };
 
 } // namespace
@@ -213,11 +221,13 @@ void check_patterns(const PatchOptions& options) {
   }
 }
 
-PatchResult patch(Model& model, const PatchOptions& options) {
+namespace {
+
+PatchResult patch_all(Model& model, const PatchOptions& options, bool probes) {
   check_patterns(options);
   PatchResult result;
   const bool on_cpu = mx::default_device() == mx::Device(mx::Device::cpu);
-  Patcher patcher(model, result);
+  Patcher patcher(model, result, probes);
   for (const auto& pattern : kPatterns) {
     // Kernels of single layers run on the CPU only.
     if (wanted(options, pattern.name) && (on_cpu || pattern.network)) {
@@ -225,6 +235,16 @@ PatchResult patch(Model& model, const PatchOptions& options) {
     }
   }
   return result;
+}
+
+} // namespace
+
+PatchResult patch(Model& model, const PatchOptions& options) {
+  return patch_all(model, options, true);
+}
+
+PatchResult patch_unprobed(Model& model, const PatchOptions& options) {
+  return patch_all(model, options, false);
 }
 
 void unpatch(Model& model) {

@@ -52,6 +52,10 @@ void check_patterns(const PatchOptions& options);
 /// once. Throws std::invalid_argument for an unknown pattern name.
 PatchResult patch(Model& model, const PatchOptions& options = {});
 
+/// The same without probes, for who compares the whole network with another
+/// implementation of it before using it.
+PatchResult patch_unprobed(Model& model, const PatchOptions& options = {});
+
 /// Puts every stock module back.
 void unpatch(Model& model);
 

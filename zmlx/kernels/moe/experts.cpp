@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include "zmlx/kernels/moe/gated_experts.h"
+#include "zmlx/kernels/moe/experts.h"
 
 #include <algorithm>
 #include <atomic>
 
+#include "zmlx/kernels/common/dense.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec.h"
 #include "zmlx/kernels/common/vector_math.h"
@@ -15,15 +16,76 @@ namespace {
 // vector that down reads.
 constexpr int64_t kRowsATask = 128;
 
+/// Whether a vector prepared for one matrix serves the other.
+bool same_format(const ExpertMatrix& a, const ExpertMatrix& b) {
+  const auto* p = std::get_if<PackedMatrix>(&a.weight);
+  const auto* q = std::get_if<PackedMatrix>(&b.weight);
+  return p && q ? p->bits == q->bits && p->group_size == q->group_size
+                : !p && !q;
+}
+
+void reserve(PreparedVector& vector, const ExpertMatrix& matrix) {
+  if (const auto* packed = std::get_if<PackedMatrix>(&matrix.weight)) {
+    vector.reserve(packed->cols, packed->bits, packed->group_size);
+  } else {
+    vector.reserve(matrix.cols());
+  }
+}
+
+void add_bias(
+    const ExpertMatrix& matrix,
+    int id,
+    int64_t begin,
+    int64_t end,
+    float* y) {
+  if (matrix.bias.values) {
+    std::vector<float> bias(static_cast<size_t>(matrix.bias.cols));
+    copy_row(matrix.bias, id, bias.data());
+    axpy(1.0f, bias.data() + begin, y, end - begin);
+  }
+}
+
+/// y[row - begin] of expert id for rows [begin, end), bias included.
+void multiply(
+    const ExpertMatrix& matrix,
+    int id,
+    const PreparedVector& x,
+    int64_t begin,
+    int64_t end,
+    float* y) {
+  if (const auto* packed = std::get_if<PackedMatrix>(&matrix.weight)) {
+    matvec(packed->at(id), x, begin, end, y);
+  } else {
+    matvec(
+        std::get<DenseMatrix>(matrix.weight).at(id), x.values(), begin, end, y);
+  }
+  add_bias(matrix, id, begin, end, y);
+}
+
+/// The same for many vectors.
+void multiply(
+    const ExpertMatrix& matrix,
+    int id,
+    const PreparedRows& x,
+    Range rows,
+    const std::vector<float*>& y) {
+  std::visit(
+      [&](const auto& w) { gemm(w.at(id), rows.begin, rows.end, x, y.data()); },
+      matrix.weight);
+  for (float* out : y) {
+    add_bias(matrix, id, rows.begin, rows.end, out);
+  }
+}
+
 /// Buffers of the calling thread, kept from call to call.
 struct Scratch {
-  PreparedVector x;
+  PreparedVector gate_x, up_x;
   std::vector<PreparedVector> hidden; // one an expert of the token
   std::vector<float> values; // (top_k, hidden)
 };
 
 void token_hidden(
-    const GatedExperts& experts,
+    const Experts& experts,
     const Routes& routes,
     int64_t token,
     int64_t task,
@@ -33,16 +95,30 @@ void token_hidden(
   const int64_t slot = task / tasks, begin = task % tasks * kRowsATask;
   const int64_t end = std::min(hidden, begin + kRowsATask);
   const int id = routes.ids[token * routes.top_k + slot];
-  float up[kRowsATask];
-  float* gate = scratch.values.data() + slot * hidden;
-  matvec(experts.gate.at(id), scratch.x, begin, end, gate + begin);
-  matvec(experts.up.at(id), scratch.x, begin, end, up);
-  silu_mul(gate + begin, up, gate + begin, end - begin);
-  scratch.hidden[slot].prepare_part(gate, begin, end);
+  float gate[kRowsATask], up[kRowsATask];
+  if (experts.gate) {
+    const bool shared = same_format(*experts.gate, experts.up);
+    multiply(
+        *experts.gate,
+        id,
+        shared ? scratch.up_x : scratch.gate_x,
+        begin,
+        end,
+        gate);
+  }
+  multiply(experts.up, id, scratch.up_x, begin, end, up);
+  float* values = scratch.values.data() + slot * hidden;
+  moe::activate(
+      experts.activation,
+      experts.gate ? gate : nullptr,
+      up,
+      values + begin,
+      end - begin);
+  scratch.hidden[slot].prepare_part(values, begin, end);
 }
 
 void token_down(
-    const GatedExperts& experts,
+    const Experts& experts,
     const Routes& routes,
     int64_t token,
     Range rows,
@@ -54,8 +130,9 @@ void token_down(
     std::fill(y + begin, y + end, 0.0f);
     for (int slot = 0; slot < routes.top_k; ++slot) {
       const int64_t pair = token * routes.top_k + slot;
-      matvec(
-          experts.down.at(routes.ids[pair]),
+      multiply(
+          experts.down,
+          routes.ids[pair],
           scratch.hidden[slot],
           begin,
           end,
@@ -67,7 +144,7 @@ void token_down(
 
 void few_tokens(
     ThreadTeam& team,
-    const GatedExperts& experts,
+    const Experts& experts,
     const Routes& routes,
     const std::vector<const float*>& x,
     const std::vector<float*>& y) {
@@ -77,15 +154,22 @@ void few_tokens(
   scratch.hidden.resize(std::max(scratch.hidden.size(), slots));
   scratch.values.resize(slots * static_cast<size_t>(experts.hidden()));
   for (size_t slot = 0; slot < slots; ++slot) {
-    scratch.hidden[slot].reserve(
-        experts.hidden(), experts.down.bits, experts.down.group_size);
+    reserve(scratch.hidden[slot], experts.down);
+  }
+  reserve(scratch.up_x, experts.up);
+  const bool gate_apart =
+      experts.gate && !same_format(*experts.gate, experts.up);
+  if (gate_apart) {
+    reserve(scratch.gate_x, *experts.gate);
   }
   const int64_t tasks =
       (experts.hidden() + kRowsATask - 1) / kRowsATask * routes.top_k;
   for (size_t t = 0; t < x.size(); ++t) {
     const auto token = static_cast<int64_t>(t);
-    scratch.x.prepare(
-        x[t], experts.dim(), experts.gate.bits, experts.gate.group_size);
+    scratch.up_x.prepare_part(x[t], 0, experts.dim());
+    if (gate_apart) {
+      scratch.gate_x.prepare_part(x[t], 0, experts.dim());
+    }
     team.run([&](int thread) {
       const auto mine = share(tasks, 1, thread, team.size());
       for (int64_t task = mine.begin; task < mine.end; ++task) {
@@ -104,35 +188,56 @@ struct Group {
   std::vector<float*> hidden; // their rows of hidden values
   std::vector<float*> y;
   std::vector<float> weights;
-  PreparedRows inputs, hidden_inputs;
+  PreparedRows gate_inputs, up_inputs, hidden_inputs;
 
   int64_t count() const {
     return static_cast<int64_t>(x.size());
   }
 };
 
+void reserve(
+    PreparedRows& rows,
+    const ExpertMatrix& matrix,
+    const float* const* x,
+    int64_t count) {
+  std::visit([&](const auto& w) { rows.reserve(w, x, count); }, matrix.weight);
+}
+
 void group_hidden(
-    const GatedExperts& experts,
+    const Experts& experts,
     const Group& group,
     int e,
     Range r,
-    std::vector<float>& up) {
+    std::vector<float>& gate) {
   const int64_t rows = r.end - r.begin;
-  up.resize(static_cast<size_t>(group.count() * rows));
+  gate.resize(static_cast<size_t>(group.count() * rows));
   std::vector<float*> gate_out, up_out;
   for (int64_t i = 0; i < group.count(); ++i) {
-    gate_out.push_back(group.hidden[i] + r.begin);
-    up_out.push_back(up.data() + i * rows);
+    up_out.push_back(group.hidden[i] + r.begin);
+    gate_out.push_back(gate.data() + i * rows);
   }
-  gemm(experts.gate.at(e), r.begin, r.end, group.inputs, gate_out.data());
-  gemm(experts.up.at(e), r.begin, r.end, group.inputs, up_out.data());
+  multiply(experts.up, e, group.up_inputs, r, up_out);
+  if (experts.gate) {
+    const bool shared = same_format(*experts.gate, experts.up);
+    multiply(
+        *experts.gate,
+        e,
+        shared ? group.up_inputs : group.gate_inputs,
+        r,
+        gate_out);
+  }
   for (int64_t i = 0; i < group.count(); ++i) {
-    silu_mul(gate_out[i], up_out[i], gate_out[i], rows);
+    moe::activate(
+        experts.activation,
+        experts.gate ? gate_out[i] : nullptr,
+        up_out[i],
+        up_out[i],
+        rows);
   }
 }
 
 void group_down(
-    const GatedExperts& experts,
+    const Experts& experts,
     const Group& group,
     int e,
     Range r,
@@ -143,7 +248,7 @@ void group_down(
   for (int64_t i = 0; i < group.count(); ++i) {
     out.push_back(part.data() + i * rows);
   }
-  gemm(experts.down.at(e), r.begin, r.end, group.hidden_inputs, out.data());
+  multiply(experts.down, e, group.hidden_inputs, r, out);
   for (int64_t i = 0; i < group.count(); ++i) {
     axpy(group.weights[i], out[i], group.y[i] + r.begin, rows);
   }
@@ -171,7 +276,7 @@ class Parts {
 
 /// Fills groups; hidden: (pairs, experts.hidden()).
 void group_tokens(
-    const GatedExperts& experts,
+    const Experts& experts,
     const Routes& routes,
     const std::vector<const float*>& x,
     const std::vector<float*>& y,
@@ -193,10 +298,17 @@ void group_tokens(
     group.y.push_back(y[token]);
     group.weights.push_back(routes.weights[pair]);
   }
+  const bool gate_apart =
+      experts.gate && !same_format(*experts.gate, experts.up);
   for (Group& group : groups) {
-    group.inputs.reserve(experts.gate, group.x.data(), group.count());
-    group.hidden_inputs.reserve(
-        experts.down, group.hidden.data(), group.count());
+    reserve(group.up_inputs, experts.up, group.x.data(), group.count());
+    reserve(
+        group.gate_inputs,
+        gate_apart ? *experts.gate : experts.up,
+        group.x.data(),
+        gate_apart ? group.count() : 0);
+    reserve(
+        group.hidden_inputs, experts.down, group.hidden.data(), group.count());
   }
 }
 
@@ -206,7 +318,7 @@ Range rows_of(int64_t part, int64_t rows) {
 
 void many_tokens(
     ThreadTeam& team,
-    const GatedExperts& experts,
+    const Experts& experts,
     const Routes& routes,
     const std::vector<const float*>& x,
     const std::vector<float*>& y) {
@@ -223,8 +335,17 @@ void many_tokens(
     std::vector<float> scratch;
     inputs.run(
         groups,
-        [](const Group& group) { return group.inputs.tiles(); },
-        [&](int e, int64_t part) { groups[e].inputs.prepare_tile(part); });
+        [](const Group& group) {
+          return group.up_inputs.tiles() + group.gate_inputs.tiles();
+        },
+        [&](int e, int64_t part) {
+          const int64_t tiles = groups[e].up_inputs.tiles();
+          if (part < tiles) {
+            groups[e].up_inputs.prepare_tile(part);
+          } else {
+            groups[e].gate_inputs.prepare_tile(part - tiles);
+          }
+        });
     team.barrier();
     hidden.run(
         groups,
@@ -260,13 +381,17 @@ void many_tokens(
 
 } // namespace
 
-void gated_experts(
+void run_experts(
     ThreadTeam& team,
-    const GatedExperts& experts,
+    const Experts& experts,
     const Routes& routes,
     const std::vector<const float*>& x,
     const std::vector<float*>& y) {
-  if (static_cast<int64_t>(x.size()) < kGemmVectors) {
+  if (x.empty()) {
+    return;
+  }
+  const int64_t many = experts.up.dense() ? kDenseGemmVectors : kGemmVectors;
+  if (static_cast<int64_t>(x.size()) < many) {
     few_tokens(team, experts, routes, x, y);
   } else {
     many_tokens(team, experts, routes, x, y);

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+// mlx_lm's models as C++ networks over the same arrays.
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "python/bindings/bind.h"
+#include "python/bindings/caches.h"
+#include "zmlx/base/env.h"
+#include "zmlx/base/error.h"
+#include "zmlx/base/huge_pages.h"
+#include "zmlx/model/assemble.h"
+#include "zmlx/model/decode/fused_network.h"
+#include "zmlx/model/decode/lower.h"
+#include "zmlx/model/patch/patch.h"
+
+namespace {
+
+using Packing = std::tuple<int, int, std::string>; // bits, group size, mode
+
+/// Decoding reads large weights whole for every token, which huge pages make up
+/// to a tenth faster. They keep their addresses, so all that refers to them
+/// holds, and a thread of its own can move them while the model works.
+class WeightMover {
+ public:
+  explicit WeightMover(const std::map<std::string, mx::array>& all) {
+    constexpr size_t kLeast = size_t{4} << 20, kLeastInAll = size_t{64} << 20;
+    size_t total = 0;
+    std::vector<mx::array> large;
+    for (const auto& [name, array] : all) {
+      if (array.nbytes() >= kLeast && array.is_available()) {
+        large.push_back(array);
+        total += array.nbytes();
+      }
+    }
+    if (mx::default_device() == mx::Device(mx::Device::cpu) &&
+        total >= kLeastInAll &&
+        zmlx::env("ZMLX_HUGE_PAGES").value_or("1") != "0") {
+      thread_ =
+          std::jthread([large = std::move(large)](const std::stop_token& stop) {
+            for (const auto& array : large) {
+              zmlx::move_to_huge_pages(
+                  array.data<char>(), array.nbytes(), stop);
+            }
+          });
+    }
+  }
+
+ private:
+  std::jthread thread_; // stops when this ends
+};
+
+/// A network that runs calls with mlx_lm's caches, fused throughout.
+class DecodeModel {
+ public:
+  DecodeModel(
+      std::string config,
+      std::map<std::string, mx::array> tensors,
+      const std::map<std::string, Packing>& packing,
+      const std::string& dtype,
+      std::string origin) {
+    mover_.emplace(tensors);
+    zmlx::ModelParts parts;
+    parts.config = std::move(config);
+    parts.tensors = std::move(tensors);
+    parts.origin = std::move(origin);
+    for (const auto& [path, how] : packing) {
+      const auto& [bits, group_size, mode] = how;
+      parts.packing[path] = {bits, group_size, mode};
+    }
+    model_ = zmlx::assemble(std::move(parts), zmlx::dtype_from_name(dtype));
+    // mlx_lm sets no limit to the context.
+    model_->info.max_positions = 0;
+    const auto lowered = zmlx::decode::lower(*model_->network);
+    if (!lowered.program) {
+      throw std::invalid_argument(lowered.reason);
+    }
+    shapes_ = layer_shapes(*lowered.program);
+    const auto done = zmlx::patch_unprobed(*model_);
+    fused_ = dynamic_cast<zmlx::decode::FusedNetwork*>(model_->network.get());
+    if (!fused_) {
+      throw std::invalid_argument(
+          done.skipped.empty() ? "the device has no decode program"
+                               : done.skipped.back().reason);
+    }
+    settle();
+  }
+
+  /// Logits (batch, length, vocab), or none when it cannot serve the caches.
+  std::optional<mx::array> forward(
+      const mx::array& tokens,
+      std::optional<nb::list> caches) {
+    if (tokens.ndim() != 2 || tokens.shape(1) == 0) {
+      zmlx::invalid(
+          "decode_step",
+          "tokens must have shape (batch, length), got ",
+          tokens.shape(),
+          '.');
+    }
+    if (!caches) {
+      zmlx::Cache none;
+      return model_->network->forward(tokens, none);
+    }
+    auto taken =
+        TakenCaches::look(*caches, shapes_, tokens.shape(0), tokens.shape(1));
+    if (!taken) {
+      return std::nullopt;
+    }
+    auto cache = taken->take(cache_dtype());
+    auto logits = model_->network->forward(tokens, cache);
+    taken->put_back(cache);
+    return logits;
+  }
+
+  void start_timing() {
+    fused_->executor->start_timing();
+  }
+  std::vector<zmlx::decode::StageTime> stop_timing() {
+    return fused_->executor->stop_timing();
+  }
+
+ private:
+  // The program of a CPU keeps float32; a GPU takes the caches as they are.
+  static std::optional<mx::Dtype> cache_dtype() {
+    return mx::default_device() == mx::Device(mx::Device::cpu)
+        ? std::optional(mx::float32)
+        : std::nullopt;
+  }
+
+  // A thread may not evaluate what another built, so casts of parameters are
+  // made here and not by the first who needs them.
+  void settle() {
+    auto cache = model_->network->make_cache();
+    const std::vector<int> ids = {0, 0};
+    mx::eval(model_->network->forward(
+        mx::array(ids.begin(), {1, 2}, mx::int32), cache));
+  }
+
+  std::unique_ptr<zmlx::Model> model_;
+  zmlx::decode::FusedNetwork* fused_ = nullptr;
+  std::vector<LayerShape> shapes_;
+  std::optional<WeightMover> mover_;
+};
+
+} // namespace
+
+void bind_decode(nb::module_& m) {
+  nb::class_<DecodeModel>(m, "DecodeModel")
+      .def(
+          nb::init<
+              std::string,
+              std::map<std::string, mx::array>,
+              const std::map<std::string, Packing>&,
+              const std::string&,
+              std::string>(),
+          nb::arg("config"),
+          nb::arg("tensors"),
+          nb::arg("packing"),
+          nb::arg("dtype"),
+          nb::arg("origin"))
+      .def(
+          "forward",
+          &DecodeModel::forward,
+          nb::arg("tokens"),
+          nb::arg("caches").none())
+      .def("start_timing", &DecodeModel::start_timing)
+      .def("stop_timing", [](DecodeModel& self) {
+        nb::list rows;
+        for (const auto& row : self.stop_timing()) {
+          rows.append(
+              nb::make_tuple(
+                  row.name, row.count, row.seconds, row.steps, row.bytes));
+        }
+        return rows;
+      });
+}

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""What a C++ network is built from, taken from an mlx_lm model."""
+
+import dataclasses
+import json
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from zmlx import _core
+
+
+def config_of(model):
+    """The model's configuration as the text of a config.json."""
+    args = getattr(model, "args", None)
+    if not dataclasses.is_dataclass(args):
+        raise ValueError("the model must have its configuration as args")
+    return json.dumps(dataclasses.asdict(args))
+
+
+def packing_of(model):
+    """(bits, group size, mode) of each quantised layer, by path."""
+    packing = {}
+    for path, module in model.named_modules():
+        if "scales" in module:
+            mode = getattr(module, "mode", "affine")
+            packing[path] = (module.bits, module.group_size, mode)
+    return packing
+
+
+def natural_dtype(model):
+    """What the network computes in: float32 on the CPU, where that is exact and
+    as fast, and on a GPU the type of the model's norms."""
+    if mx.default_device() == mx.Device(mx.cpu):
+        return mx.float32
+    for _, module in model.named_modules():
+        if isinstance(module, nn.RMSNorm):
+            return module.weight.dtype
+    return mx.float32
+
+
+def name_of(dtype):
+    """float32 of mlx.core.float32."""
+    return str(dtype).rsplit(".", 1)[-1]
+
+
+def network_of(model):
+    """The C++ network of a model's arrays; raises ValueError or RuntimeError with
+    the reason when there is none for it."""
+    mx.eval(model.parameters())
+    return _core.DecodeModel(
+        config_of(model),
+        dict(tree_flatten(model.parameters())),
+        packing_of(model),
+        name_of(natural_dtype(model)),
+        "the model",
+    )
+
+
+def witness_of(model):
+    """Notices when a module, an array or a setting of the model is replaced."""
+    witness = _core.Witness()
+
+    def watch(value):
+        if isinstance(value, nn.Module):
+            watch_dict(value)
+            settings = vars(value)
+            for key, setting in settings.items():
+                if key[0] != "_" and isinstance(setting, (bool, int, float, str)):
+                    witness.add(settings, key)
+        elif isinstance(value, dict):
+            watch_dict(value)
+        elif isinstance(value, (list, tuple)):
+            if isinstance(value, list):
+                witness.add_list(value)
+            for item in value:
+                watch(item)
+
+    def watch_dict(holder):
+        for key, value in holder.items():
+            witness.add(holder, key)
+            watch(value)
+
+    watch(model)
+    return witness

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""Installs a network in a model, proves it first, and sends calls through it."""
+
+import functools
+import inspect
+import warnings
+
+import mlx.core as mx
+
+from zmlx.decode import parts
+from zmlx.decode.rows import forward_by_rows
+
+_ATTRIBUTE = "_zmlx_decode"
+
+
+class Session:
+    """A model's network, and what shows whether the model is still the one that
+    the network was made of."""
+
+    def __init__(self, network, witness, error):
+        self.network = network
+        self.witness = witness
+        self.error = error  # of the probe
+
+    def run(self, model, tokens, cache):
+        """Logits (batch, length, vocab), or None: the layers must do it."""
+        if not self._is_current() or tokens.ndim != 2 or tokens.shape[1] == 0:
+            return None
+        if cache is None:
+            # Only a model in training may be asked for gradients.
+            return None if model.training else self.network.forward(tokens, None)
+        if not isinstance(cache, list):
+            return None
+        logits = self.network.forward(tokens, cache)
+        if logits is None and tokens.shape[1] > 1:
+            logits = forward_by_rows(self.network, tokens, cache)
+        return logits
+
+    def holds(self):
+        """Whether the model is what the network was made of."""
+        return self.network is not None and self.witness.holds()
+
+    def _is_current(self):
+        if self.network is None:
+            return False
+        if self.holds():
+            return True
+        # It would keep weights alive that the model has no more.
+        self.network = self.witness = None
+        warnings.warn(
+            "[decode_step] the model has changed since it was patched, so it runs"
+            " through its own layers. Try: patch(model) again.",
+            stacklevel=4,
+        )
+        return False
+
+    def __deepcopy__(self, memo):
+        return None  # A copy of the model has other arrays.
+
+    def __reduce__(self):
+        return (type(None), ())
+
+
+def session_of(model):
+    """The model's session, or None."""
+    return vars(model).get(_ATTRIBUTE)
+
+
+@functools.cache
+def _fast_class(stock):
+    """A subclass of a model's class that asks the session first."""
+
+    @functools.wraps(stock.__call__)
+    def call(self, inputs, cache=None, *rest, **named):
+        session = session_of(self)
+        plain = all(value is None for value in (*rest, *named.values()))
+        if session is not None and plain and isinstance(inputs, mx.array):
+            logits = session.run(self, inputs, cache)
+            if logits is not None:
+                return logits
+        return stock.__call__(self, inputs, cache, *rest, **named)
+
+    # The name and module stay: mlx_lm and patch() tell families by them.
+    fast = type(stock.__name__, (stock,), {"__call__": call, "_zmlx_stock": stock})
+    fast.__module__ = stock.__module__
+    fast.__qualname__ = stock.__qualname__
+    return fast
+
+
+def _stock_class(model):
+    return getattr(type(model), "_zmlx_stock", type(model))
+
+
+def install(model):
+    """Gives the model a network if it passes the probe. Returns (error, reason):
+    the probe's relative error and "", or None and why the model stays as it is.
+    Does nothing where the model's network is still good.
+    """
+    session = session_of(model)
+    if session is not None and session.holds():
+        return session.error, ""
+    remove(model)
+    try:
+        network = parts.network_of(model)
+    except (ValueError, RuntimeError, TypeError) as refusal:
+        return None, str(refusal)
+    error, allowed = probe(model, network)
+    if not error <= allowed:
+        return None, (
+            f"the probe must differ from the model's layers by at most {allowed:g},"
+            f" got {error:g}"
+        )
+    setattr(model, _ATTRIBUTE, Session(network, parts.witness_of(model), error))
+    model.__class__ = _fast_class(type(model))
+    return error, ""
+
+
+def remove(model):
+    """Takes the network away; returns whether there was one."""
+    if not hasattr(type(model), "_zmlx_stock"):
+        return False
+    model.__class__ = _stock_class(model)
+    delattr(model, _ATTRIBUTE)
+    return True
+
+
+# As C++'s probe: rounding of a float32 sum of 10^4 terms is below 1e-5 of its
+# size; lower types round every activation.
+_ALLOWED = {mx.float32: 1e-4, mx.float16: 3e-2, mx.bfloat16: 1.5e-1}
+
+
+def _rows_of(embedding, tokens, dtype):
+    """What an embedding gives for tokens, without rounding to its own type."""
+    if "scales" not in embedding:
+        return embedding.weight[tokens].astype(dtype)
+    scales, biases = embedding.scales[tokens], embedding.get("biases")
+    if biases is not None:
+        scales, biases = scales.astype(dtype), biases[tokens].astype(dtype)
+    rows = mx.dequantize(
+        embedding.weight[tokens],
+        scales,
+        biases,
+        group_size=embedding.group_size,
+        bits=embedding.bits,
+        mode=getattr(embedding, "mode", "affine"),
+    )
+    return rows.astype(dtype)
+
+
+def probe(model, network):
+    """The network against the model's layers on a prompt of five tokens and two
+    steps after it: (largest difference over the largest logit, allowed).
+
+    A near tie in a router may send a token to another expert on one side, rightly;
+    so one of two prompts must agree. The layers compute in float32 where the
+    network does, whatever the type of the weights.
+    """
+    stock = _stock_class(model)
+    embed = getattr(getattr(model, "model", None), "embed_tokens", None)
+    dtype = parts.natural_dtype(model)
+    takes_embeddings = "input_embeddings" in inspect.signature(stock).parameters or (
+        "input_embeddings" in inspect.signature(stock.__call__).parameters
+    )
+
+    def layers(tokens, cache):
+        if embed is None or not takes_embeddings:
+            return stock.__call__(model, tokens, cache=cache)
+        h = _rows_of(embed, tokens, dtype)
+        return stock.__call__(model, tokens, cache=cache, input_embeddings=h)
+
+    def run(forward, tokens):
+        from mlx_lm.models.cache import make_prompt_cache
+
+        cache = make_prompt_cache(model)
+        pieces = (tokens[:, :5], tokens[:, 5:6], tokens[:, 6:7])
+        return mx.concatenate([forward(piece, cache) for piece in pieces], axis=1)
+
+    error = float("inf")
+    allowed = _ALLOWED.get(dtype, 1e-4)
+    for seed in (4, 5):
+        vocab = model.args.vocab_size
+        tokens = mx.random.randint(0, vocab, (1, 7), key=mx.random.key(seed))
+        expected = run(layers, tokens).astype(mx.float32)
+        got = run(network.forward, tokens).astype(mx.float32)
+        apart = mx.abs(got - expected).max() / mx.abs(expected).max()
+        # min() of Python would hide NaN.
+        error = apart.item() if not apart.item() >= error else error
+        if error <= allowed:
+            break
+    return error, allowed
