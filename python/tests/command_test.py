@@ -12,7 +12,6 @@ from zmlx.bench import report
 
 from zmlx import _lm, cli, validate
 
-pytest.importorskip("zmlx.patch")
 DEMO = str(lm_models.DEMO)
 FAST = [DEMO, "--max-tokens", "6", "--runs", "1", "--prompt", "Once upon a time"]
 
