@@ -27,6 +27,7 @@ def extension_stub():
 def parameter_types(made):
     """A function that gives ': type' for each parameter of a function."""
     kinds = {name: "mx.array" for name in made.arrays}
+    kinds |= {name: "mx.array | None" for name in made.kernel.optional}
     kinds |= {
         "threadgroup": "int | str",
         "compute_dtype": "mx.Dtype | None",
@@ -44,7 +45,8 @@ def function_stub(made):
     if made.results > 1:
         result = f"tuple[{', '.join([result] * made.results)}]"
     if made.factory:
-        result = f"Callable[[mx.array], {result}]"
+        arrays = ", ".join(["mx.array"] * len(made.arrays))
+        result = f"Callable[[{arrays}], {result}]"
     text = made.documentation().replace("\n", "\n    ").replace("\n    \n", "\n\n")
     closing = "\n    " if "\n" in text else ""
     parameters = made.parameters(parameter_types(made))

@@ -30,6 +30,7 @@
 #include "zmlx/kernels/catalog.h"
 #include "zmlx/kernels/conv/conv.h"
 #include "zmlx/kernels/dense/dense.h"
+#include "zmlx/kernels/fused/fused.h"
 #include "zmlx/kernels/loss/loss.h"
 #include "zmlx/kernels/moe/moe.h"
 #include "zmlx/kernels/norms/norms.h"

@@ -9,8 +9,10 @@
 
 #include "python/bindings/bind.h"
 #include "zmlx/authoring/elementwise.h"
+#include "zmlx/authoring/reduce.h"
 
 using zmlx::Elementwise;
+using zmlx::RowOperation;
 
 namespace {
 
@@ -33,9 +35,85 @@ zmlx::ElementwiseOptions options_of(
       .header = std::move(header)};
 }
 
+void bind_rows(nb::module_& m) {
+  nb::class_<RowOperation>(m, "RowOperation")
+      .def(
+          "__call__",
+          &call<RowOperation>,
+          nb::sig(
+              "def __call__(self, *inputs: mlx.core.array) -> "
+              "mlx.core.array"))
+      .def_prop_ro(
+          "input_names", [](const RowOperation& f) { return f.input_names(); });
+  m.def(
+      "reduce",
+      [](std::string init,
+         std::string update,
+         std::string finalize,
+         std::string name,
+         std::string header) {
+        return zmlx::reduce(
+            {.init = std::move(init),
+             .update = std::move(update),
+             .finalize = std::move(finalize),
+             .name = std::move(name),
+             .header = std::move(header)});
+      },
+      nb::arg("init"),
+      nb::arg("update"),
+      nb::arg("finalize"),
+      nb::arg("name"),
+      nb::arg("header"),
+      without_gil());
+  using Pass = std::vector<std::string>; // init, update, reduce
+  m.def(
+      "map_reduce",
+      [](const Pass& pass1,
+         const Pass& pass2,
+         std::string write,
+         std::string name,
+         std::string header,
+         std::vector<std::string> inputs) {
+        return zmlx::map_reduce(
+            {.pass1 = {pass1.at(0), pass1.at(1), pass1.at(2)},
+             .pass2 = {pass2.at(0), pass2.at(1), pass2.at(2)},
+             .write = std::move(write),
+             .name = std::move(name),
+             .header = std::move(header),
+             .inputs = std::move(inputs)});
+      },
+      nb::arg("pass1"),
+      nb::arg("pass2"),
+      nb::arg("write"),
+      nb::arg("name"),
+      nb::arg("header"),
+      nb::arg("inputs"),
+      without_gil());
+}
+
 } // namespace
 
 void bind_expressions(nb::module_& m) {
+  bind_rows(m);
+  m.def(
+      "binary",
+      [](const std::string& name, const std::string& expr, std::string header) {
+        return zmlx::binary(
+            name, expr, {.name = name, .header = std::move(header)});
+      },
+      nb::arg("name"),
+      nb::arg("expr"),
+      nb::kw_only(),
+      nb::arg("header") = "",
+      without_gil());
+  m.def(
+      "jit",
+      [](const std::string& text, std::string name) {
+        return zmlx::jit(text, {.name = std::move(name)});
+      },
+      nb::arg("text"),
+      nb::arg("name"),
+      without_gil());
   nb::class_<Elementwise>(m, "Elementwise")
       .def(
           "__call__",

@@ -89,6 +89,17 @@ void bind_kernels(nb::module_& m) {
           "inputs",
           [](const KernelSpec& spec) { return texts_of(spec.inputs); })
       .def_prop_ro(
+          "optional",
+          [](const KernelSpec& spec) {
+            std::vector<std::string> names;
+            for (const auto& input : spec.inputs) {
+              if (input.optional) {
+                names.push_back(input.name);
+              }
+            }
+            return names;
+          })
+      .def_prop_ro(
           "outputs",
           [](const KernelSpec& spec) { return texts_of(spec.outputs); })
       .def_prop_ro(

@@ -17,5 +17,6 @@ NB_MODULE(_core, m) {
   bind_validation(m);
   bind_moe(m);
   bind_kernels(m);
+  bind_raw_kernel(m);
   bind_witness(m);
 }

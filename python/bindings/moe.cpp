@@ -13,7 +13,9 @@
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/dense/dense.h"
 #include "zmlx/kernels/moe/moe.h"
+#include "zmlx/kernels/norms/norms.h"
 #include "zmlx/kernels/quant/quantized_matmul.h"
+#include "zmlx/kernels/softmax/softmax.h"
 
 namespace {
 
@@ -143,6 +145,22 @@ mx::array linear(const mx::array& x, const Projection& w) {
       : zmlx::dense::dense_matmul(x, std::get<mx::array>(w.weight), w.bias);
 }
 
+mx::array layer_norm(
+    const mx::array& x,
+    const OptionalArray& weight,
+    const OptionalArray& bias,
+    float eps) {
+  if (!weight && !bias) {
+    return zmlx::norms::layer_norm_no_weight(x, eps);
+  }
+  const mx::array& one = weight ? *weight : *bias;
+  return zmlx::norms::layer_norm(
+      x,
+      weight ? *weight : mx::ones_like(one),
+      bias ? *bias : mx::zeros_like(one),
+      eps);
+}
+
 } // namespace
 
 void bind_moe(nb::module_& m) {
@@ -257,6 +275,29 @@ void bind_moe(nb::module_& m) {
       nb::arg("block"));
   m.def("gated_mlp", &moe::gated_mlp, nb::arg("x"), nb::arg("mlp"));
   m.def("linear", &linear, nb::arg("x"), nb::arg("projection"));
+  // Norms and softmax as modules call them.
+  m.def(
+      "rms_norm",
+      &zmlx::norms::rms_norm,
+      nb::arg("x"),
+      nb::arg("weight"),
+      nb::arg("eps"));
+  m.def(
+      "add_rms_norm",
+      &zmlx::norms::add_rms_norm,
+      nb::arg("x"),
+      nb::arg("residual"),
+      nb::arg("weight"),
+      nb::arg("eps"),
+      "The norm of the sum, and the sum.");
+  m.def(
+      "layer_norm",
+      &layer_norm,
+      nb::arg("x"),
+      nb::arg("weight").none(),
+      nb::arg("bias").none(),
+      nb::arg("eps"));
+  m.def("softmax", &zmlx::softmax::softmax, nb::arg("x"));
   m.def(
       "route",
       [](const mx::array& logits,

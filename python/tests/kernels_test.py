@@ -163,3 +163,23 @@ def test_a_type_to_compute_in_is_accepted_and_warned_of():
     with pytest.warns(DeprecationWarning, match="compute_dtype has no effect"):
         got = norms.rmsnorm(x, w, threadgroup=64, compute_dtype=mx.float16)
     assert got.dtype == mx.float32
+
+
+def test_gating_takes_a_bias_or_none():
+    x = normal(5, 40)
+    weights, experts = kernels.moe.topk_gating_softmax(x, 3)
+    chosen = mx.argsort(-x, axis=-1)[:, :3]
+    assert mx.array_equal(experts, chosen)
+    close(weights, mx.softmax(mx.take_along_axis(x, chosen, -1), axis=-1))
+    bias = mx.zeros((40,)).at[mx.array([7])].add(mx.array(1.0))
+    weights, experts = kernels.moe.topk_gating_softmax(
+        x, 1, expert_bias=bias, norm_topk_prob=False
+    )
+    assert (experts == 7).all()
+    close(weights[:, 0], mx.softmax(x, axis=-1)[:, 7] + 1)
+
+
+def test_fused_functions_are_factories_of_two_arrays():
+    x, bias = normal(3, 9), normal(9, seed=1)
+    close(kernels.fused.bias_silu(c=9)(x, bias), nn.silu(x + bias))
+    close(kernels.fused.silu_mul_grad()(x, x), nn.silu(x) * x)

@@ -39,12 +39,41 @@ _check_mlx()
 # Submodules that are attributes without an import of their own.
 _MODULES = {
     "api",
+    "autograd",
+    "autotune",
+    "bench",
+    "cache",
+    "codegen",
     "decode",
+    "device",
+    "device_profile",
+    "elementwise",
+    "ir",
+    "ir_build",
     "kernels",
+    "metal",
+    "msl",
+    "nn",
+    "optimizers",
+    "profile",
+    "registry",
+    "rowwise",
+    "testing",
 }
 # Names of a submodule that are attributes too.
 _NAMES = {
-    "elementwise": "api",
+    "BackendError": "_core",
+    "CompileError": "_core",
+    "FileError": "_core",
+    "KernelCheckError": "_core",
+    "generate": "api",
+    "jit": "api",
+    "load": "api",
+    "lora": "api",
+    "map_reduce": "api",
+    "reduce": "api",
+    "set_checked_kernels": "_core",
+    "train": "api",
 }
 
 __all__ = ["__version__", *sorted(_MODULES | _NAMES.keys())]

@@ -26,6 +26,8 @@ struct KernelArray {
   /// Any values and strides make sense in it: checks put ties, NaN, infinities
   /// and strided views there. Not so in packed weights.
   bool plain = true;
+  /// run also works without it; it then stands behind all that must be there.
+  bool optional = false;
 };
 
 struct KernelParam {

@@ -118,6 +118,25 @@ TEST(QuantizedMatmul, AddsTheBiasAndNamesWhatDoesNotFit) {
   }
 }
 
+TEST(QuantizedMatmul, HasGradientsOfItsInputAndBias) {
+  const auto w = quantized(normal({64, 128}, 1));
+  const auto x = normal({5, 128}, 2), bias = normal({64}, 3);
+  const auto gradients = [&](bool ours) {
+    return mx::vjp(
+               [&](const std::vector<mx::array>& in) {
+                 return std::vector<mx::array>{
+                     ours ? quant::quantized_matmul(in[0], w, in[1])
+                          : mx::matmul(in[0], mx::transpose(dense(w))) + in[1]};
+               },
+               {x, bias},
+               {normal({5, 64}, 4)})
+        .second;
+  };
+  const auto got = gradients(true), want = gradients(false);
+  EXPECT_LT(difference(got[0], want[0]), 1e-5);
+  EXPECT_LT(difference(got[1], want[1]), 1e-5);
+}
+
 TEST(RmsNorm, MatchesMlxAndTakesStridedRows) {
   for (int rows : {1, 5, 300}) {
     const auto x = normal({rows, 193}, rows), w = normal({193}, 2);

@@ -15,7 +15,7 @@
 namespace zmlx::measure {
 namespace {
 
-constexpr int kWarmUpTokens = 32;
+constexpr int kWarmUpTokens = 32, kPrefillStep = 512;
 
 std::vector<BenchTest> tests_of(const BenchOptions& options) {
   std::vector<BenchTest> tests;
@@ -49,9 +49,9 @@ void check(const Model& model, const BenchOptions& options) {
     if (batch < 1 || batch > 1024) {
       invalid("bench", "a batch must be 1 to 1024 sequences, got ", batch, '.');
     }
-    if (batch > 1 && options.n_depth != std::vector<int>{0}) {
-      invalid("bench", "batches above 1 must go without depth.");
-    }
+  }
+  if (options.kv.bits != 0) {
+    zmlx::check(options.kv);
   }
   if (options.repetitions < 1) {
     invalid(
@@ -77,26 +77,77 @@ void check(const Model& model, const BenchOptions& options) {
   }
 }
 
-// Seconds of one run; the depth's tokens are read before the clock starts.
-double run_once(Model& model, const BenchTest& test, uint64_t seed) {
+mx::array random_batch(const Model& model, int batch, uint64_t seed) {
+  const auto row = random_tokens(batch, model.info.vocab_size, seed);
+  return mx::array(row.begin(), {batch, 1}, mx::int32);
+}
+
+// A cache as if `depth` tokens had gone through: one does, and tells the
+// shapes of the keys and values that are made up for the others.
+void fill(Model& model, Cache& cache, const BenchTest& test, uint64_t seed) {
+  model.network->forward(random_batch(model, test.batch, seed), cache, true);
+  for (auto& layer : cache) {
+    auto* kv = dynamic_cast<KVCache*>(layer.get());
+    if (kv && kv->keys && test.n_depth > 1) {
+      mx::Shape shape = kv->keys->shape();
+      shape[2] = test.n_depth - 1;
+      const auto rows = mx::random::normal(shape, kv->keys->dtype());
+      kv->update_and_fetch(rows, rows);
+      eval(cache);
+    }
+  }
+  mx::clear_cache();
+}
+
+// Bytes of keys and values that a step reads now.
+uint64_t bytes_read(const Cache& cache) {
+  uint64_t sum = 0;
+  const auto add = [&](const auto* kv) {
+    if (kv && kv->offset > 0) {
+      const auto arrays = kv->state();
+      sum += kv->nbytes() / static_cast<uint64_t>(arrays[0].shape(2)) *
+          static_cast<uint64_t>(kv->offset);
+    }
+  };
+  for (const auto& layer : cache) {
+    add(dynamic_cast<const KVCache*>(layer.get()));
+    add(dynamic_cast<const QuantizedKVCache*>(layer.get()));
+  }
+  return sum;
+}
+
+struct Run {
+  double seconds;
+  uint64_t cache_bytes; // read by the last step
+};
+
+// The cache is filled before the clock starts.
+Run run_once(
+    Model& model,
+    const BenchTest& test,
+    const KVQuantization& kv,
+    uint64_t seed) {
   const int vocab = model.info.vocab_size;
   Cache cache = model.network->make_cache();
+  expect(cache, test.n_depth + test.tokens());
   if (test.n_depth > 0) {
-    prefill(model, cache, random_tokens(test.n_depth, vocab, seed + 1));
+    fill(model, cache, test, seed);
+    quantize(cache, kv);
+    eval(cache);
   }
   const auto tokens = random_tokens(test.tokens(), vocab, seed);
   const Stopwatch watch;
   if (test.n_prompt > 0) {
-    prefill(model, cache, tokens);
+    prefill(model, cache, tokens, kPrefillStep, {}, kv);
   } else {
     // A step is built while the one before runs, as generate() does.
     std::optional<mx::array> running;
     for (int token : tokens) {
       // Sequences go their own ways from the first token on.
-      const auto row =
-          random_tokens(test.batch, vocab, static_cast<uint64_t>(token) + 1);
-      const mx::array input(row.begin(), {test.batch, 1}, mx::int32);
+      const auto input =
+          random_batch(model, test.batch, static_cast<uint64_t>(token) + 1);
       mx::array logits = model.network->forward(input, cache, true);
+      quantize(cache, kv);
       mx::async_eval(logits);
       if (running) {
         running->wait();
@@ -106,14 +157,14 @@ double run_once(Model& model, const BenchTest& test, uint64_t seed) {
     mx::eval(*running);
     eval(cache);
   }
-  return watch.seconds();
+  return {watch.seconds(), bytes_read(cache)};
 }
 
-void warm_up(Model& model, const BenchTest& test) {
+void warm_up(Model& model, const BenchTest& test, const KVQuantization& kv) {
   BenchTest shorter;
   shorter.n_prompt = std::min(test.n_prompt, kWarmUpTokens);
   shorter.n_gen = std::min(test.n_gen, 2);
-  run_once(model, shorter, 0);
+  run_once(model, shorter, kv, 0);
 }
 
 class Runner {
@@ -171,25 +222,27 @@ class Runner {
  private:
   void run_here(BenchRow& row, int round) {
     if (side_.to(row.side == "patched") || round == 0) {
-      warm_up(model_, row.test);
+      warm_up(model_, row.test, options_.kv);
     }
     reset_peak_memory();
     const auto seed = static_cast<uint64_t>(round) + 1;
-    row.nanoseconds.push_back(run_once(model_, row.test, seed) * 1e9);
+    const auto run = run_once(model_, row.test, options_.kv, seed);
+    row.nanoseconds.push_back(run.seconds * 1e9);
+    row.cache_bytes = run.cache_bytes;
     row.peak_memory_bytes = std::max(row.peak_memory_bytes, peak_memory());
   }
 
   // The patched side is the first.
   void time_stages(BenchRow& row) {
     if (side_.to(true)) {
-      warm_up(model_, row.test);
+      warm_up(model_, row.test, options_.kv);
     }
     auto* fused = dynamic_cast<decode::FusedNetwork*>(model_.network.get());
     if (!fused) {
       return;
     }
     fused->executor->start_timing();
-    run_once(model_, row.test, 1);
+    run_once(model_, row.test, options_.kv, 1);
     row.stages = fused->executor->stop_timing();
   }
 

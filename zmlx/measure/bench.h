@@ -13,15 +13,19 @@
 #include "zmlx/measure/roofline.h"
 #include "zmlx/measure/validate.h"
 #include "zmlx/model/decode/program.h"
+#include "zmlx/model/quantized_cache.h"
 
 namespace zmlx::measure {
 
 /// What is timed: every prompt length and every number of new tokens at every
-/// depth; 0 skips.
+/// depth; 0 skips. What a cache of some depth holds is made up: no step's time
+/// depends on it.
 struct BenchOptions {
   std::vector<int> n_prompt = {512}, n_gen = {128}, n_depth = {0};
-  /// Sequences that get new tokens at once, without depth.
+  /// Sequences that get new tokens at once.
   std::vector<int> batches = {1};
+  /// The cache of keys and values in fewer bits.
+  KVQuantization kv = {};
   int repetitions = 5;
   /// Time the stages of decode_step too, in a run of their own for each test
   /// of new tokens.
@@ -39,6 +43,7 @@ struct BenchRow {
   std::string started; // UTC
   std::vector<double> nanoseconds; // one a repetition
   uint64_t peak_memory_bytes = 0; // 0: not known (llama.cpp)
+  uint64_t cache_bytes = 0; // of keys and values that the last step read
   /// Of one more run, with the clock read after each stage; see BenchOptions.
   std::vector<decode::StageTime> stages = {};
 
@@ -60,8 +65,8 @@ struct BenchResult {
 
   /// The row of a side, or null.
   const BenchRow* find(const BenchTest& test, const std::string& side) const;
-  /// Weight bytes that a row reads a second; 0 for prompts, which read each
-  /// weight once for many tokens.
+  /// Bytes of weights and caches that a row reads a second; 0 for prompts,
+  /// which read each weight once for many tokens.
   double bytes_per_second(const BenchRow& row) const;
 };
 

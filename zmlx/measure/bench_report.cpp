@@ -180,7 +180,8 @@ std::string line_of(
 double BenchResult::bytes_per_second(const BenchRow& row) const {
   // Sequences of a batch share some of the experts: nobody knows the bytes.
   return row.test.n_gen > 0 && row.test.batch == 1 && row.side != "llama.cpp"
-      ? static_cast<double>(info.active_bytes) * median(row.tokens_per_second())
+      ? static_cast<double>(info.active_bytes + row.cache_bytes) *
+          median(row.tokens_per_second())
       : 0;
 }
 

@@ -1,29 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/model/cache.h"
 
+#include "zmlx/model/cache_room.h"
+
 namespace zmlx {
-namespace {
-
-mx::array with_room(
-    std::optional<mx::array> held,
-    const mx::Shape& extra,
-    mx::Dtype dtype,
-    int used) {
-  mx::array room = mx::contiguous(mx::zeros(extra, dtype));
-  if (!held) {
-    return room;
-  }
-  mx::array kept = *held;
-  if (used < kept.shape(2)) {
-    mx::Shape stop = kept.shape();
-    stop[2] = used;
-    kept = mx::slice(kept, {0, 0, 0, 0}, stop);
-  }
-  return mx::concatenate({kept, room}, 2);
-}
-
-} // namespace
-
 size_t LayerCache::nbytes() const {
   size_t total = 0;
   for (const auto& array : state()) {
@@ -36,9 +16,10 @@ void KVCache::reserve(int count, mx::Shape shape, mx::Dtype dtype) {
   if (keys && offset + count <= keys->shape(2)) {
     return;
   }
-  shape[2] = (count + kStep - 1) / kStep * kStep;
-  keys = with_room(std::move(keys), shape, dtype, offset);
-  values = with_room(std::move(values), shape, dtype, offset);
+  shape[2] =
+      grown_capacity(keys ? keys->shape(2) : 0, offset + count, expected);
+  keys = with_room(keys, offset, shape, dtype);
+  values = with_room(values, offset, shape, dtype);
 }
 
 std::pair<mx::array, mx::array> KVCache::update_and_fetch(
@@ -67,6 +48,12 @@ std::vector<mx::array> KVCache::state() const {
 
 std::vector<mx::array> ConvCache::state() const {
   return inputs ? std::vector<mx::array>{*inputs} : std::vector<mx::array>{};
+}
+
+void expect(Cache& cache, int tokens) {
+  for (auto& layer : cache) {
+    layer->expected = tokens;
+  }
 }
 
 void eval(const Cache& cache) {

@@ -21,10 +21,13 @@ class LayerCache {
   virtual std::vector<mx::array> state() const = 0;
   /// Bytes held.
   size_t nbytes() const;
+
+  /// Tokens that will come, if that is known: room is made for them at once.
+  int expected = 0;
 };
 
 /// Keys and values of an attention layer, (batch, kv_heads, length, head_dim),
-/// grown in steps of 256 as mlx_lm's KVCache does.
+/// of a capacity in steps of 256 as mlx_lm's KVCache has it.
 class KVCache : public LayerCache {
  public:
   /// Appends keys and values (batch, kv_heads, new, head_dim) and returns all
@@ -60,6 +63,9 @@ class ConvCache : public LayerCache {
 
 /// One entry a layer, in the order of layers.
 using Cache = std::vector<std::unique_ptr<LayerCache>>;
+
+/// Tells every layer how many tokens it will hold in the end.
+void expect(Cache& cache, int tokens);
 
 /// Evaluates the state of every layer.
 void eval(const Cache& cache);

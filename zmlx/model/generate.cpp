@@ -56,6 +56,9 @@ int room_for(const ModelInfo& info, size_t prompt_size, int wanted) {
   return std::min(wanted, info.max_positions - int(prompt_size) + 1);
 }
 
+// Tokens for which caches make room from the start; most texts end earlier.
+constexpr int kMostExpected = 1024;
+
 } // namespace
 
 mx::array prefill(
@@ -145,6 +148,7 @@ Generation::State::State(
   }
   check_prompt(model.info, prompt);
   limit = room_for(model.info, prompt.size(), options.max_tokens);
+  expect(cache, int(prompt.size()) + std::min(limit, kMostExpected));
   if (model.tokenizer) {
     decoder.emplace(model.tokenizer);
   }

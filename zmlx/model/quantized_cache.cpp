@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "zmlx/base/error.h"
+#include "zmlx/model/cache_room.h"
 
 namespace zmlx {
 namespace {
@@ -61,20 +62,21 @@ QuantizedKVCache::QuantizedKVCache(
           group_size_)),
       values(quantized(first_tokens(*held.values, offset), bits_, group_size_)),
       bits(bits_),
-      group_size(group_size_) {}
+      group_size(group_size_) {
+  expected = held.expected;
+}
 
 void QuantizedKVCache::reserve(int count) {
   const int capacity = keys.words.shape(2);
   if (offset + count <= capacity) {
     return;
   }
-  constexpr int kStep = KVCache::kStep;
-  const int wanted = (offset + count + kStep - 1) / kStep * kStep;
+  const int wanted = grown_capacity(capacity, offset + count, expected);
   for (auto* rows : {&keys, &values}) {
     change_all(*rows, [&](const mx::array& array) {
-      mx::Shape room = array.shape();
-      room[2] = wanted - capacity;
-      return mx::concatenate({array, mx::zeros(room, array.dtype())}, 2);
+      mx::Shape shape = array.shape();
+      shape[2] = wanted;
+      return with_room(array, offset, shape, array.dtype());
     });
   }
 }

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/runtime/cpu_op.h"
 
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
+#include <thread>
 
 #include "mlx/primitives.h"
 #include "zmlx/base/error.h"
@@ -31,6 +35,62 @@ void copy_rows(const mx::array& from, mx::array& to) {
   }
 }
 
+// MLX holds what an operation returns until it has run (cpu::eval), so that a
+// step that is built while the one before it runs could never take over a
+// buffer. Copying a long cache takes longer than waiting for that moment.
+class TakeOvers {
+ public:
+  static TakeOvers& instance() {
+    static TakeOvers* all = new TakeOvers; // tasks may outlive statics
+    return *all;
+  }
+
+  void started() {
+    std::lock_guard lock(mutex_);
+    ++running_;
+  }
+  void ended() {
+    {
+      std::lock_guard lock(mutex_);
+      --running_;
+    }
+    ended_.notify_all();
+  }
+
+  /// Waits until nothing but `input` holds its buffer, or it cannot be a
+  /// running operation that does.
+  void wait_for(const mx::array& input) {
+    using std::chrono::steady_clock;
+    // Behind another stream's work no end may come before this call returns.
+    const auto deadline = steady_clock::now() + std::chrono::milliseconds(250);
+    for (bool last = false; !free(input) && steady_clock::now() < deadline;) {
+      std::unique_lock lock(mutex_);
+      if (running_ > 0) {
+        ended_.wait_for(lock, std::chrono::milliseconds(1));
+      } else if (std::exchange(last, true)) {
+        return;
+      }
+      lock.unlock();
+      // An ended task's hold goes with the next one of its stream.
+      for (int i = 0; i < 100 && !free(input); ++i) {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+ private:
+  static bool free(const mx::array& input) {
+    return input.data_shared_ptr().use_count() == 1;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  int running_ = 0;
+};
+
+// Bytes that are copied sooner than waited for.
+constexpr size_t kSmall = 1 << 20;
+
 class CpuPrimitive : public mx::Primitive {
  public:
   CpuPrimitive(
@@ -59,26 +119,48 @@ class CpuPrimitive : public mx::Primitive {
     // (output, input) to copy in the task, since the input may not be
     // evaluated yet.
     std::vector<std::pair<size_t, size_t>> copies;
+    const bool waits = bytes_updated(inputs) > kSmall;
     for (size_t i = 0; i < outputs.size(); ++i) {
-      if (updates_[i] && !take_over(inputs[*updates_[i]], outputs[i])) {
+      if (!updates_[i]) {
+        continue;
+      }
+      const auto& input = inputs[*updates_[i]];
+      if (waits) {
+        TakeOvers::instance().wait_for(input);
+      }
+      if (!take_over(input, outputs[i])) {
         copies.emplace_back(i, *updates_[i]);
       }
     }
     allocate(outputs);
+    if (waits) {
+      TakeOvers::instance().started();
+    }
     dispatch_cpu(
         stream(),
         inputs,
         outputs,
-        [task = task_, copies = std::move(copies)](
+        [task = task_, copies = std::move(copies), waits](
             const std::vector<mx::array>& in, std::vector<mx::array>& out) {
           for (auto [to, from] : copies) {
             copy_rows(in[from], out[to]);
           }
           (*task)(in, out);
+          if (waits) {
+            TakeOvers::instance().ended();
+          }
         });
   }
 
  private:
+  size_t bytes_updated(const std::vector<mx::array>& inputs) const {
+    size_t bytes = 0;
+    for (const auto& update : updates_) {
+      bytes += update ? inputs[*update].nbytes() : 0;
+    }
+    return bytes;
+  }
+
   // Each output of several holds its own list of the inputs (MLX 0.32.4,
   // array::make_arrays), so that none could be taken over. The lists are
   // dropped after this call anyway, unless somebody differentiates.

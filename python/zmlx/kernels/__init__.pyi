@@ -4,6 +4,7 @@ from . import activations as activations
 from . import attention as attention
 from . import conv as conv
 from . import dense as dense
+from . import fused as fused
 from . import loss as loss
 from . import moe as moe
 from . import norms as norms

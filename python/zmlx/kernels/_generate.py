@@ -9,11 +9,14 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from zmlx import _core
+from zmlx._rules import check_threadgroup
 
 # Parameters that callers may give by position although they have a default.
 _POSITIONAL = {"k", "seed", "scale", "alpha"}
 # Where compute_dtype is the type of the first result, not a hint of old times.
 _TYPED = {"linear", "moe", "quant"}
+# Modules of functions that make functions of arrays.
+_FACTORIES = {"activations", "fused"}
 _SILENT = {"attention", "reductions", "rope", "scan", "image", "indexing"}
 
 
@@ -63,7 +66,7 @@ class Function(NamedTuple):
         if not kernel.gpu:
             lines += ["Runs on the CPU only."]
         if self.factory:
-            lines[0] = "A function of x: " + lines[0]
+            lines[0] = f"A function of {', '.join(self.arrays)}: {lines[0]}"
         return "\n".join(lines)
 
 
@@ -91,7 +94,7 @@ def places(kernel):
 
 def function(kernel, module, name):
     """The function's signature, from its arrays and parameters."""
-    factory = module == "activations"
+    factory = module in _FACTORIES
     arrays = [(python_name(kernel, each), None) for each, _ in kernel.inputs]
     positional, keyword = [], []
     for each, _, default in kernel.params:
@@ -104,7 +107,9 @@ def function(kernel, module, name):
     if factory:
         keyword.append(("compute_dtype_key", "'float32'"))
     else:
-        positional = arrays + positional
+        optional = [(each, "None") for each in kernel.optional]
+        positional = arrays[: len(arrays) - len(optional)] + positional
+        keyword = optional + keyword
         keyword += [("threadgroup", "256"), ("compute_dtype", "None")]
     return Function(module, name, kernel, positional, keyword, factory)
 
@@ -114,18 +119,6 @@ def functions():
     for kernel in _core.catalog():
         for module, name in places(kernel):
             yield function(kernel, module, name)
-
-
-def check_threadgroup(op, value):
-    """Row kernels took a threadgroup; ours choose, but refuse what never made
-    sense."""
-    good = value in ("auto", None) or (
-        isinstance(value, int) and 0 < value <= 1024 and value & (value - 1) == 0
-    )
-    if not good:
-        raise ValueError(
-            f"[{op}] threadgroup must be a power of two in 1..1024, got {value}."
-        )
 
 
 def check_compute_dtype(op, dtype):
@@ -146,14 +139,17 @@ def check_key(op, key):
 def source(made):
     """The text of the function."""
     params = ", ".join(f"{name!r}: {name}" for name, _, _ in made.kernel.params)
-    call = f"kernel(({', '.join(made.arrays)},), {{{params}}})"
+    given = f"({', '.join(made.arrays)},)"
+    if made.kernel.optional:
+        given = f"tuple(each for each in {given} if each is not None)"
+    call = f"kernel({given}, {{{params}}})"
     result = call + "[0]" if made.results == 1 else f"tuple({call})"
     lines = [f"def {made.name}({made.parameters()}):"]
     if made.factory:
         lines += [
             f"    if compute_dtype_key != 'float32': check_key({made.name!r},"
             " compute_dtype_key)",
-            f"    def {made.name}(x): return {result}",
+            f"    def {made.name}({', '.join(made.arrays)}): return {result}",
             f"    return {made.name}",
         ]
         return "\n".join(lines)

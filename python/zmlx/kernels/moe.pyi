@@ -122,3 +122,22 @@ def gather_qmm_combine_quantized(act: mx.array, weights: mx.array, scales: mx.ar
     Returns: (batch, out) of act's type
     Differentiable in: nothing
     """
+
+def topk_gating_softmax(x: mx.array, k: float = 2, *, expert_bias: mx.array | None = None, norm_topk_prob: float = 1, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
+    """The k best experts of a softmax and their weights.
+
+    x: (..., experts) float
+    expert_bias: (experts) float, or none
+    k: experts a token
+    norm_topk_prob: 1: weights add up to 1
+    Returns: (..., k) float32, best first; (..., k) uint32
+    Differentiable in: x
+    """
+
+def top2_gating_softmax(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
+    """The two best experts and a softmax over them.
+
+    x: (..., experts) float
+    Returns: (..., k) float32, best first; (..., k) uint32
+    Differentiable in: x
+    """

@@ -39,12 +39,6 @@ mx::array gelu_reference(const mx::array& x) {
       number(0.5, x);
 }
 
-mx::array gelu_tanh_reference(const mx::array& x) {
-  const mx::array u =
-      number(0.7978845608028654, x) * (x + number(0.044715, x) * x * x * x);
-  return number(0.5, x) * x * (number(1, x) + mx::tanh(u));
-}
-
 mx::array square_of_relu(const mx::array& x) {
   return mx::square(relu_reference(x));
 }
@@ -73,7 +67,7 @@ const Activation kActivations[] = {
     {"gelu", "gelu(x)", gelu_reference, "x Phi(x), exact", true},
     {"gelu_tanh",
      "gelu_tanh(x)",
-     gelu_tanh_reference,
+     reference::gelu_tanh,
      "x Phi(x) by its tanh approximation"},
     {"softplus",
      "softplus(x)",

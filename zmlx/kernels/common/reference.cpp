@@ -32,6 +32,12 @@ mx::array silu(const mx::array& x) {
   return x * reference::sigmoid(x);
 }
 
+mx::array gelu_tanh(const mx::array& x) {
+  const mx::array u =
+      number(0.7978845608028654, x) * (x + number(0.044715, x) * x * x * x);
+  return number(0.5, x) * x * (number(1, x) + mx::tanh(u));
+}
+
 mx::array softplus(const mx::array& x) {
   return x.dtype() == mx::float64 ? mx::log1p(reference::exp(x))
                                   : mx::logaddexp(x, number(0, x));

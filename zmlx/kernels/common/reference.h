@@ -19,6 +19,9 @@ mx::array sigmoid(const mx::array& x);
 /// x * sigmoid(x).
 mx::array silu(const mx::array& x);
 
+/// x Phi(x) by its tanh approximation.
+mx::array gelu_tanh(const mx::array& x);
+
 /// log(1 + exp(x)).
 mx::array softplus(const mx::array& x);
 

@@ -5,6 +5,7 @@
 #include "zmlx/authoring/registry.h"
 #include "zmlx/kernels/common/reference.h"
 #include "zmlx/kernels/moe/combine_spec.h"
+#include "zmlx/kernels/moe/gating_spec.h"
 #include "zmlx/kernels/moe/route_spec.h"
 
 namespace zmlx::kernels {
@@ -301,6 +302,7 @@ void register_moe(Registry& registry) {
   registry.add(moe_spec());
   registry.add(gated_spec());
   register_combine(registry);
+  register_gating(registry);
 }
 
 } // namespace zmlx::kernels

@@ -3,5 +3,6 @@
 #pragma once
 
 #include "zmlx/kernels/moe/combine.h"
+#include "zmlx/kernels/moe/gating.h"
 #include "zmlx/kernels/moe/moe_mlp.h"
 #include "zmlx/kernels/moe/router.h"

@@ -5,7 +5,6 @@
 
 #include <gtest/gtest.h>
 
-#include "zmlx/kernels/quant/quantized_matmul.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::moe {
@@ -309,26 +308,6 @@ TEST(MoeMlp, NamesWhatDoesNotFit) {
   EXPECT_EQ(
       message(c, normal({1, 128}, 1)),
       "[moe_mlp] the router must be (8,128), got (7,128).");
-}
-
-TEST(QuantizedMatmul, HasGradientsOfItsInputAndBias) {
-  const auto w = projection({64, 128}, 4, true, 1);
-  const auto& packed = std::get<quant::QuantizedArrays>(w.weight);
-  const auto x = normal({5, 128}, 2);
-  const auto gradients = [&](bool ours) {
-    return mx::vjp(
-               [&](const std::vector<mx::array>& in) {
-                 return std::vector<mx::array>{
-                     ours ? quant::quantized_matmul(in[0], packed, in[1])
-                          : mx::matmul(in[0], mx::transpose(dense(w))) + in[1]};
-               },
-               {x, *w.bias},
-               {normal({5, 64}, 3)})
-        .second;
-  };
-  const auto got = gradients(true), want = gradients(false);
-  EXPECT_LT(difference(got[0], want[0]), 1e-5);
-  EXPECT_LT(difference(got[1], want[1]), 1e-5);
 }
 
 TEST(GatedMlp, MatchesOneExpertOfAStack) {

@@ -18,13 +18,6 @@ uint64_t seed_of(const Params& params) {
   return static_cast<uint64_t>(params.at("seed"));
 }
 
-mx::array gelu_tanh(const mx::array& x) {
-  using reference::number;
-  const mx::array u =
-      number(0.7978845608028654, x) * (x + number(0.044715, x) * x * x * x);
-  return number(0.5, x) * x * (number(1, x) + mx::tanh(u));
-}
-
 KernelSpec gated_spec(
     const char* name,
     const char* summary,
@@ -46,7 +39,8 @@ KernelSpec gated_spec(
             const Arrays parts =
                 two ? in : mx::split(bias ? in[0] + in[1] : in[0], 2, -1);
             return Arrays{
-                (gelu ? gelu_tanh(parts[0]) : reference::silu(parts[0])) *
+                (gelu ? reference::gelu_tanh(parts[0])
+                      : reference::silu(parts[0])) *
                 parts[1]};
           },
       .gradient = two || bias ? std::vector<int>{0, 1} : std::vector<int>{0},

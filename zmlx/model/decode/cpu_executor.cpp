@@ -163,7 +163,7 @@ class CpuExecutor::Impl {
       }
       ++row->count;
       row->seconds += seconds_[i];
-      row->bytes += stages_[i]->nbytes();
+      row->bytes += stages_[i]->nbytes() + stages_[i]->cache_nbytes(work_.step);
       row->steps = steps_;
     }
     return rows;

@@ -242,6 +242,12 @@ class Attend : public CpuStage {
   uint64_t nbytes() const override {
     return 0;
   }
+  uint64_t cache_nbytes(const Step& step) const override {
+    const uint64_t seen = static_cast<uint64_t>(step.position) + 1;
+    return 2 * sizeof(float) * seen *
+        static_cast<uint64_t>(
+               int64_t{step.batch} * spec_.kv_heads * spec_.head_dim);
+  }
   cpu::RowsAhead first(const Lane&) const override {
     return {};
   }

@@ -209,6 +209,10 @@ class CpuStage {
   virtual void reserve(Workspace& work, int batch) const = 0;
   /// Bytes of weights that one sequence's step reads.
   virtual uint64_t nbytes() const = 0;
+  /// Bytes of caches that a step reads.
+  virtual uint64_t cache_nbytes(const Step&) const {
+    return 0;
+  }
 };
 
 inline cpu::RowsAhead Lane::after() const {

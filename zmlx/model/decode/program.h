@@ -124,7 +124,9 @@ struct StageTime {
   int count = 0; // stages of a step
   double seconds = 0; // all of them, over `steps`
   int64_t steps = 0;
-  uint64_t bytes = 0; // of weights that a step of batch 1 reads in them
+  /// Of weights that a step of batch 1 reads in them, and of caches that the
+  /// last one read.
+  uint64_t bytes = 0;
 };
 
 /// The name of a stage in tables: "embed", "conv", "qkv", ...

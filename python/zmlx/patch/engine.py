@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Walks a model's modules, fuses those that pass the probe, and puts them back."""
+
+import difflib
+from dataclasses import dataclass, field
+
+import mlx.nn as nn
+
+from zmlx.patch import fused as fusing
+from zmlx.patch import patterns as table
+from zmlx.patch import probe
+from zmlx.patch.fused import Refusal
+
+_RESULT = "_zmlx_patch_result"
+
+
+@dataclass
+class PatchResult:
+    """What patch() did."""
+
+    patched_count: int = 0
+    pattern_counts: dict = field(default_factory=dict)
+    #: "path: reason" of each module that matched and was left stock.
+    skipped: list = field(default_factory=list)
+    #: How much faster smart_patch() measured the model with each pattern.
+    benchmarks: dict = field(default_factory=dict)
+    #: The pattern of each fused module, by path.
+    modules: dict = field(default_factory=dict)
+    #: The largest relative difference from stock in each module's probe.
+    probe_errors: dict = field(default_factory=dict)
+
+    def summary(self):
+        lines = [f"Patched {self.patched_count} modules:"]
+        for name, count in sorted(self.pattern_counts.items()):
+            ratio = self.benchmarks.get(name)
+            lines.append(f"  {name}: {count}" + (f" ({ratio:.3f}x)" if ratio else ""))
+        if self.skipped:
+            lines.append(f"  Skipped: {len(self.skipped)}")
+        return "\n".join(lines)
+
+    def _add(self, path, pattern, error=None):
+        self.patched_count += 1
+        self.pattern_counts[pattern] = self.pattern_counts.get(pattern, 0) + 1
+        self.modules[path] = pattern
+        if error is not None:
+            self.probe_errors[path] = error
+
+
+def children_of(value, path=""):
+    """(path, module) of the modules directly in a module, list or dict."""
+    if isinstance(value, dict):
+        items = value.items()
+    else:
+        items = enumerate(value)
+    for key, item in items:
+        inner = f"{path}.{key}" if path else str(key)
+        if isinstance(item, nn.Module):
+            yield inner, item
+        elif isinstance(item, (dict, list, tuple)):
+            yield from children_of(item, inner)
+
+
+def modules_of(model):
+    """Every module once, with its path: the model first, then what it holds."""
+    seen, left = set(), [("", model)]
+    while left:
+        path, module = left.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield path, module
+            left.extend(reversed(list(children_of(module, path))))
+
+
+def chosen_patterns(names, exclude):
+    """The table's rows of these names, in the table's order; KeyError."""
+    for name in [*names, *exclude]:
+        if name not in table.BY_NAME:
+            close = difflib.get_close_matches(name, table.BY_NAME, 1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            known = ", ".join(sorted(table.BY_NAME))
+            raise KeyError(f"[patch] no pattern '{name}'.{hint} Patterns are {known}.")
+    return [p for p in table.PATTERNS if p.name in names and p.name not in exclude]
+
+
+class Patcher:
+    def __init__(self, patterns, options, report=lambda line: None):
+        self.patterns = [p for p in patterns if p.match]
+        self.whole = [p for p in patterns if p.whole]
+        self.options = options
+        self.report = report
+        self.result = PatchResult()
+
+    def apply(self, model):
+        self._visit("", model, set())
+        for pattern in self.whole:
+            error, reason = table.whole_model(pattern).install(model)
+            if reason:
+                self._skip("model", f"{pattern.name}: {reason}")
+            else:
+                self._installed("model", pattern.name, error)
+        return self.result
+
+    def _visit(self, path, module, seen):
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        fused = fusing.fused_of(module) or self._fuse(path, module)
+        if fused is None:
+            inside = children_of(module, path)
+        else:
+            if path not in self.result.modules:
+                self.result._add(path, fused.pattern)  # it was fused before
+            inside = self._parts(path, module, fused)
+        for inner, child in list(inside):
+            self._visit(inner, child, seen)
+
+    @staticmethod
+    def _parts(path, module, fused):
+        for part in fused.descend:
+            found = fusing.Binding().child(module, part)
+            if isinstance(found, nn.Module):
+                yield (f"{path}.{part}" if path else part), found
+
+    def _fuse(self, path, module):
+        """Fuses a module by the first pattern that can, or returns None."""
+        for pattern in self.patterns:
+            try:
+                fused = pattern.match(module, self.options)
+                if fused is None:
+                    continue
+                fused.pattern = pattern.name
+                error = self._probe(module, fused)
+            except Refusal as refusal:
+                self._skip(path, str(refusal))
+                continue
+            fusing.install(module, fused)
+            self._installed(path, pattern.name, error)
+            return fused
+        return None
+
+    @staticmethod
+    def _probe(module, fused):
+        fused.rebind(module)
+        try:
+            error = probe.error_of(module, fused)
+        except Exception as failure:
+            raise Refusal(f"the probe failed: {failure}") from None
+        if not error <= probe.ALLOWED:
+            raise Refusal(
+                f"the probe must differ from stock by at most {probe.ALLOWED:g},"
+                f" got {error:g}"
+            )
+        return error
+
+    def _skip(self, path, reason):
+        self.result.skipped.append(f"{path or 'model'}: {reason}")
+        self.report(f"  left stock: {path or 'model'}: {reason}")
+
+    def _installed(self, path, pattern, error):
+        self.result._add(path, pattern, error)
+        self.report(f"  {pattern}: {path or 'model'}")
+
+
+def restore(model):
+    """Makes every module stock again."""
+    for pattern in table.PATTERNS:
+        if pattern.whole:
+            table.whole_model(pattern).remove(model)
+    for _, module in modules_of(model):
+        fusing.remove(module)
+    vars(model).pop(_RESULT, None)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""The patterns: which modules each may fuse, and how."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from zmlx.patch import adapters, fused
+from zmlx.patch.fused import Refusal, stock_class
+
+
+@dataclass(frozen=True)
+class Options:
+    """What patterns must know of the call of patch()."""
+
+    on_gpu: bool = False
+    max_moe_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Pattern:
+    name: str
+    #: Fused for a module, None where it is not of the kind; raises Refusal.
+    match: Callable | None = None
+    #: Instead, for the whole model: the module that has install() and remove().
+    whole: str | None = None
+    #: Whether it can help on a CPU, a GPU.
+    cpu: bool = True
+    gpu: bool = False
+
+
+def _key(module, method="__call__"):
+    return adapters.name_of(stock_class(module), method)
+
+
+def _no_adapter(module):
+    return Refusal(f"no adapter for {_key(module)}")
+
+
+def _moe(module, options):
+    row = adapters.MOE.get(_key(module))
+    if row is not None:
+        return fused.FusedMoe(row, options)
+    children = [module.get("switch_mlp"), module.get("experts")]
+    if any(_is_experts(child) for child in children):
+        raise _no_adapter(module)
+    return None
+
+
+def _is_experts(child):
+    return isinstance(child, list) or (
+        isinstance(child, nn.Module)
+        and _key(child) in ("switch_layers.SwitchGLU", "switch_layers.SwitchMLP")
+    )
+
+
+def _mlp(of_pattern):
+    def match(module, options):
+        row = adapters.MLP.get(_key(module))
+        if row is not None:
+            ours = row.activation.startswith("gelu") == (of_pattern == "geglu_mlp")
+            return fused.FusedMlp(row, options) if ours else None
+        looks = {"gate_proj", "up_proj", "down_proj"} <= module.keys()
+        if looks and of_pattern == "swiglu_mlp" and not _is_experts(module):
+            raise _no_adapter(module)
+        return None
+
+    return match
+
+
+def _of_class(classes, make):
+    """Modules of these classes, or their subclasses that keep __call__."""
+
+    def match(module, options):
+        return make(None, options) if _key(module) in classes else None
+
+    return match
+
+
+def _linear(packed):
+    name, embedding = (
+        ("quantized.QuantizedLinear", "quantized.QuantizedEmbedding")
+        if packed
+        else ("linear.Linear", "embedding.Embedding")
+    )
+
+    def match(module, options):
+        if _key(module) == f"mlx.nn.layers.{name}":
+            return fused.FusedLinear(None, options)
+        if _key(module, "as_linear") == f"mlx.nn.layers.{embedding}":
+            return fused.FusedHead(None, options)
+        return None
+
+    return match
+
+
+def _rmsnorm(module, options):
+    row = adapters.NORMS.get(_key(module))
+    return fused.FusedRmsNorm(row, options) if row else None
+
+
+def _residual_norm(module, options):
+    row = adapters.BLOCKS.get(_key(module))
+    return fused.FusedBlock(row, options) if row else None
+
+
+# In the order of patching a module: whole blocks before their parts.
+PATTERNS = (
+    Pattern("moe_mlp", _moe, gpu=True),
+    Pattern("swiglu_mlp", _mlp("swiglu_mlp")),
+    Pattern("geglu_mlp", _mlp("geglu_mlp")),
+    Pattern("quantized_linear", _linear(packed=True)),
+    Pattern("linear", _linear(packed=False)),
+    Pattern("rmsnorm", _rmsnorm),
+    Pattern(
+        "layernorm",
+        _of_class({"mlx.nn.layers.normalization.LayerNorm"}, fused.FusedLayerNorm),
+    ),
+    Pattern(
+        "softmax",
+        _of_class({"mlx.nn.layers.activations.Softmax"}, fused.FusedSoftmax),
+    ),
+    Pattern("residual_norm", _residual_norm, cpu=False),
+    Pattern("decode_step", whole="zmlx.decode", gpu=True),
+)
+BY_NAME = {pattern.name: pattern for pattern in PATTERNS}
+
+FUSED_ACTIVATIONS = ["swiglu_mlp", "geglu_mlp", "moe_mlp"]
+TRAINING_RECOMMENDED = [
+    "swiglu_mlp",
+    "geglu_mlp",
+    "rmsnorm",
+    "layernorm",
+    "residual_norm",
+]
+ALL_PATTERNS = [pattern.name for pattern in PATTERNS]
+
+
+def on_gpu():
+    return mx.default_device() == mx.Device(mx.gpu)
+
+
+def defaults():
+    """The patterns that can help on the default device."""
+    gpu = on_gpu()
+    return [p.name for p in PATTERNS if (p.gpu if gpu else p.cpu)]
+
+
+def whole_model(pattern):
+    return importlib.import_module(pattern.whole)
