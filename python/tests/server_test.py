@@ -17,7 +17,6 @@ import pytest
 from zmlx import server
 
 
-
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -34,7 +34,11 @@ float rope_theta(const Config& config) {
     const std::string type = inner.text("rope_type", inner.text("type", ""));
     if (type != "default" && type != "") {
       bad_file(
-          config.path(), "'", key, "' must be of type 'default', got '", type,
+          config.path(),
+          "'",
+          key,
+          "' must be of type 'default', got '",
+          type,
           "'.");
     }
     theta = theta == 0 ? inner.number("rope_theta", 0.0f) : theta;
@@ -62,7 +66,10 @@ Shape read_shape(const Config& config) {
     bad_file(
         config.path(),
         "num_key_value_heads must divide num_attention_heads, got ",
-        shape.kv_heads, " and ", shape.heads, ".");
+        shape.kv_heads,
+        " and ",
+        shape.heads,
+        ".");
   }
   shape.head_dim =
       config.integer("head_dim", 1, 65536, model.dim / shape.heads);
@@ -89,11 +96,9 @@ make_attention(const Shape& model, Weights& weights, const std::string& path) {
 
 LayerSlot
 make_mlp(const Shape& model, Weights& weights, const std::string& path) {
-  auto gate =
-      weights.linear(path + "gate_proj", model.inner, model.dim, false);
+  auto gate = weights.linear(path + "gate_proj", model.inner, model.dim, false);
   auto up = weights.linear(path + "up_proj", model.inner, model.dim, false);
-  auto down =
-      weights.linear(path + "down_proj", model.dim, model.inner, false);
+  auto down = weights.linear(path + "down_proj", model.dim, model.inner, false);
   return std::make_shared<SwigluMlp>(
       std::move(gate), std::move(up), std::move(down));
 }
@@ -163,8 +168,10 @@ Experts read_experts(const Config& config) {
     for (const auto& layer : *layers) {
       if (!layer.is_number_integer()) {
         bad_file(
-            config.path(), "'mlp_only_layers' must be integers, got ",
-            layer.dump(), ".");
+            config.path(),
+            "'mlp_only_layers' must be integers, got ",
+            layer.dump(),
+            ".");
       }
       experts.dense_layers.push_back(layer.get<int>());
     }
@@ -184,7 +191,10 @@ LayerSlot make_moe(
   auto gate = weights.linear(path + "gate", n, dim, false);
   const std::string mlp = path + "switch_mlp.";
   return std::make_shared<SparseMoe>(
-      "Qwen3MoeSparseMoeBlock", experts.router, std::move(gate), std::nullopt,
+      "Qwen3MoeSparseMoeBlock",
+      experts.router,
+      std::move(gate),
+      std::nullopt,
       std::make_unique<SwitchGlu>(
           weights.matrix(mlp + "gate_proj", {n, inner, dim}),
           weights.matrix(mlp + "up_proj", {n, inner, dim}),
@@ -219,7 +229,10 @@ std::unique_ptr<Network>
 build_qwen3(const Config& config, Weights& weights, ModelInfo& info) {
   const Shape model = read_shape(config);
   return build(
-      "Qwen3Model", "TransformerBlock", model, weights,
+      "Qwen3Model",
+      "TransformerBlock",
+      model,
+      weights,
       [&](int, const std::string& path) {
         return make_mlp(model, weights, path);
       },
@@ -236,7 +249,10 @@ build_qwen3_moe(const Config& config, Weights& weights, ModelInfo& info) {
         static_cast<double>(experts.router.top_k) / experts.count;
   }
   return build(
-      "Qwen3MoeModel", "Qwen3MoeDecoderLayer", model, weights,
+      "Qwen3MoeModel",
+      "Qwen3MoeDecoderLayer",
+      model,
+      weights,
       [&](int layer, const std::string& path) {
         return experts.has(layer) ? make_moe(model, experts, weights, path)
                                   : make_mlp(model, weights, path);

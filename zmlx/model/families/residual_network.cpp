@@ -22,10 +22,8 @@ class Block : public Module {
         {names.feed_forward, parts.feed_forward.get(), &parts.feed_forward}};
   }
   mx::array forward(const mx::array& x, LayerCache* cache) const {
-    auto h =
-        mx::add(x, parts.mixer->forward(parts.norm->forward(x), cache));
-    return mx::add(
-        h, parts.feed_forward->forward(parts.ffn_norm->forward(h)));
+    auto h = mx::add(x, parts.mixer->forward(parts.norm->forward(x), cache));
+    return mx::add(h, parts.feed_forward->forward(parts.ffn_norm->forward(h)));
   }
 
   ResidualBlock parts;
@@ -53,7 +51,8 @@ class ResidualNetwork : public Network {
   }
 
   std::vector<Child> children() override {
-    std::vector<Child> children = {{"model.embed_tokens", embedding_.get(), {}}};
+    std::vector<Child> children = {
+        {"model.embed_tokens", embedding_.get(), {}}};
     for (size_t i = 0; i < blocks_.size(); ++i) {
       children.push_back({concat("model.layers.", i), blocks_[i].get(), {}});
     }
