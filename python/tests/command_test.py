@@ -8,11 +8,10 @@ import sys
 import lm_models
 import mlx.core as mx
 import pytest
-from zmlx.bench import report
 
 from zmlx import _lm, cli, validate
+from zmlx.bench import report
 
-pytest.importorskip("zmlx.patch")
 DEMO = str(lm_models.DEMO)
 FAST = [DEMO, "--max-tokens", "6", "--runs", "1", "--prompt", "Once upon a time"]
 
