@@ -128,7 +128,8 @@ class Panel {
       unpack_row(w, row + r, 0, w.cols, bytes);
       for (int64_t k = 0; w.bits == 4 && k < w.cols; k += 8) {
         const uint8_t* b = bytes + k;
-        const uint8_t ordered[] = {b[0], b[2], b[4], b[6], b[1], b[3], b[5], b[7]};
+        const uint8_t ordered[] = {
+            b[0], b[2], b[4], b[6], b[1], b[3], b[5], b[7]};
         std::copy_n(ordered, 8, bytes + k);
       }
     }
@@ -159,7 +160,7 @@ class Panel {
 
   void fill_floats(
       const PackedMatrix& w,
-      float ScaleAndBias::*value,
+      float ScaleAndBias::* value,
       int64_t row,
       int64_t rows,
       float* out) {

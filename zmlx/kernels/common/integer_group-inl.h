@@ -36,8 +36,8 @@ struct Halves {
           _mm512_andnot_si512(_mm512_set1_epi32(0xffff), words));
     } else {
       scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
-      bias = _mm512_cvtph_ps(
-          _mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
+      bias =
+          _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
     }
   }
 };

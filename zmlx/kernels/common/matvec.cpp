@@ -257,8 +257,7 @@ void matvec(
     float* const* y,
     const RowsAhead& next) {
   if (w.in_blocks) {
-    HWY_DYNAMIC_DISPATCH(BlocksMatvec)(
-        w, x, count, begin, end, y, next.words);
+    HWY_DYNAMIC_DISPATCH(BlocksMatvec)(w, x, count, begin, end, y, next.words);
     return;
   }
   const int64_t step = count == 1 ? end - begin : kRowsAPass;

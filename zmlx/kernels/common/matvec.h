@@ -24,8 +24,7 @@ class PreparedVector {
 
   /// The same in parts, which threads may share: reserve() once, then columns
   /// [begin, end) of x, with multiples of 128 (end may be cols).
-  void
-  reserve(int64_t cols, int bits, int group_size, bool in_blocks = false);
+  void reserve(int64_t cols, int bits, int group_size, bool in_blocks = false);
   /// For dense matrices, of any number of columns: only values() is prepared.
   void reserve(int64_t cols);
   void prepare_part(const float* x, int64_t begin, int64_t end);
@@ -34,8 +33,8 @@ class PreparedVector {
   /// their digits are (middle low high, column / 4) of four bytes each, where
   /// nibbles have their even columns before the odd ones in every eight.
   ///
-  /// Else digits of four-bit matrices stand in chunks of 128 columns: 3 digits x
-  /// (even columns, odd columns) x 64 bytes; those of others in chunks of 64
+  /// Else digits of four-bit matrices stand in chunks of 128 columns: 3 digits
+  /// x (even columns, odd columns) x 64 bytes; those of others in chunks of 64
   /// columns: 3 digits x 64 bytes. Unused columns are zero.
   const int8_t* digits() const {
     return digits_.data();
@@ -103,7 +102,8 @@ void matvec(
     float* y,
     const RowsAhead& next = {});
 
-/// The same for several vectors, y[i] of x[i], that pass over the rows together.
+/// The same for several vectors, y[i] of x[i], that pass over the rows
+/// together.
 void matvec(
     const PackedMatrix& w,
     const PreparedVector* const* x,

@@ -32,8 +32,9 @@ class LinesAhead {
   LinesAhead(const uint32_t* from, const uint32_t* end, const void* next)
       : at_(reinterpret_cast<const char*>(from) + kBytes),
         end_(reinterpret_cast<const char*>(end)),
-        next_(next ? static_cast<const char*>(next)
-                   : reinterpret_cast<const char*>(from)) {
+        next_(
+            next ? static_cast<const char*>(next)
+                 : reinterpret_cast<const char*>(from)) {
     turn();
   }
   /// Asks for two lines.
@@ -132,8 +133,8 @@ HWY_NOINLINE void multiply_block(
             _mm512_mul_ps(dot, _mm512_set1_ps(x.scales[t][g])),
             of_rows.scale,
             total[2 * t + h]);
-        total[2 * t + h] = _mm512_fmadd_ps(
-            of_rows.bias, _mm512_set1_ps(x.sums[t][g]), scaled);
+        total[2 * t + h] =
+            _mm512_fmadd_ps(of_rows.bias, _mm512_set1_ps(x.sums[t][g]), scaled);
       });
     });
   }

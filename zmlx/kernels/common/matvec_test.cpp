@@ -125,7 +125,8 @@ TEST_P(MatvecOnEveryTarget, KeepsFloatAccuracyBesideOutliersInBlocks) {
     auto x = normal(c.cols, 5);
     x[3] = 1e4f;
     x[100] = 1e-6f;
-    EXPECT_LT(worst_error(c, weights, x, run(blocks.matrix(), x)), 1.5e-6);
+    // Beside the outlier's roundings, a group of 64 shares its scale.
+    EXPECT_LT(worst_error(c, weights, x, run(blocks.matrix(), x)), 3e-6);
   }
 }
 

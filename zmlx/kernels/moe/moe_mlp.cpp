@@ -40,8 +40,7 @@ struct Place {
   }
 
   quant::QuantizedArrays quantized(const Arrays& in) const {
-    return {
-        in[first], in[first + 1], in[first + 2], bits, group_size, blocks};
+    return {in[first], in[first + 1], in[first + 2], bits, group_size, blocks};
   }
   cpu::ExpertMatrix view(const Arrays& in) const {
     cpu::ExpertMatrix matrix;

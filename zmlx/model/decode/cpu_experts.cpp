@@ -157,8 +157,7 @@ class Experts : public CpuStage {
     Range rows;
   };
 
-  void
-  compute(Lane& lane, const Part& part, const cpu::RowsAhead& next) const {
+  void compute(Lane& lane, const Part& part, const cpu::RowsAhead& next) const {
     std::vector<int> sequences;
     std::vector<float*> out;
     for (int i = 0; i < part.group.count; ++i) {
@@ -214,7 +213,10 @@ class Combine : public CpuStage {
         },
         [&](int64_t task, const cpu::RowsAhead& next) {
           compute(
-              lane, groups[group_of(task)], blocks[task % blocks.count()], next);
+              lane,
+              groups[group_of(task)],
+              blocks[task % blocks.count()],
+              next);
         });
     lane.team.barrier();
     sum(lane);

@@ -36,9 +36,9 @@ class MatrixView {
   cpu::RowsAhead ahead(int64_t row) const;
   /// out[col] = the values of a row.
   void copy_row(int64_t row, float* out) const;
-  /// y[i][row - begin] = W[row] . x[i] for rows [begin, end) and `count` vectors
-  /// prepared for W's Format. Bitwise the same however rows and vectors are
-  /// split.
+  /// y[i][row - begin] = W[row] . x[i] for rows [begin, end) and `count`
+  /// vectors prepared for W's Format. Bitwise the same however rows and vectors
+  /// are split.
   void matvec(
       const cpu::PreparedVector* const* x,
       int64_t count,
