@@ -59,6 +59,7 @@ _MODULES = {
     "registry",
     "rowwise",
     "testing",
+    "train",
 }
 # Names of a submodule that are attributes too.
 _NAMES = {
@@ -73,7 +74,6 @@ _NAMES = {
     "map_reduce": "api",
     "reduce": "api",
     "set_checked_kernels": "_core",
-    "train": "api",
 }
 
 __all__ = ["__version__", *sorted(_MODULES | _NAMES.keys())]
