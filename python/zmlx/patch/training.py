@@ -17,10 +17,11 @@ from zmlx.kernels.transformer import geglu2, swiglu2
 from zmlx.patch import adapters, fused
 from zmlx.patch.fused import Refusal, stock_class
 
+_gelu = gelu()
 _GATED = {
     "silu": swiglu2,
     "gelu_tanh": geglu2,
-    "gelu": lambda gate, up, act=gelu(): act(gate) * up,
+    "gelu": lambda gate, up: _gelu(gate) * up,
 }
 _PLAIN = {"relu2": relu2()}
 
