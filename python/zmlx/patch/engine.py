@@ -2,6 +2,7 @@
 """Walks a model's modules, fuses those that pass the probe, and puts them back."""
 
 import difflib
+import importlib
 from dataclasses import dataclass, field
 
 import mlx.nn as nn
@@ -28,6 +29,8 @@ class PatchResult:
     modules: dict = field(default_factory=dict)
     #: The largest relative difference from stock in each module's probe.
     probe_errors: dict = field(default_factory=dict)
+    #: Whether the modules are those of mode="training".
+    training: bool = False
 
     def summary(self):
         lines = [f"Patched {self.patched_count} modules:"]
@@ -88,7 +91,7 @@ class Patcher:
         self.whole = [p for p in patterns if p.whole]
         self.options = options
         self.report = report
-        self.result = PatchResult()
+        self.result = PatchResult(training=options.training)
 
     def apply(self, model):
         self._visit("", model, set())
@@ -138,11 +141,15 @@ class Patcher:
             return fused
         return None
 
-    @staticmethod
-    def _probe(module, fused):
+    def _probe(self, module, fused):
         fused.rebind(module)
         try:
             error = probe.error_of(module, fused)
+            if self.options.training:
+                slopes = importlib.import_module("zmlx.patch.training")
+                error = probe.max_of(
+                    error, slopes.gradient_error(module, fused, probe.difference)
+                )
         except Exception as failure:
             raise Refusal(f"the probe failed: {failure}") from None
         if not error <= probe.ALLOWED:

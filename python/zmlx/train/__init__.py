@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: MIT
 """Fine-tuning of patched models: LoRA, DoRA or every weight, over mlx_lm's trainer.
 
-``zmlx.train(model, tokenizer, dataset)`` is zmlx.api.train; ``zmlx.train.train`` and
-the command ``zmlx train`` take a TrainConfig from load to saved adapters.
+``zmlx.train(model, tokenizer, dataset, ...)`` is zmlx.api.train; ``train`` in here
+and the command ``zmlx train`` take a TrainConfig from load to saved adapters.
 """
 
-from zmlx._callable import make_callable_as
-from zmlx.train.config import TrainConfig
-from zmlx.train.loss import fused_cross_entropy, standard_cross_entropy
+import importlib
 
-__all__ = [
-    "TrainConfig",
-    "ZMLXCallback",
-    "export",
-    "fused_cross_entropy",
-    "standard_cross_entropy",
-    "train",
-]
+from zmlx._callable import make_callable_as
+
+_NAMES = {
+    "TrainConfig": "config",
+    "ZMLXCallback": "runner",
+    "fused_cross_entropy": "losses",
+    "fused_loss": "losses",
+    "standard_cross_entropy": "losses",
+}
+__all__ = sorted([*_NAMES, "export", "train"])
+
+
+def __getattr__(name):
+    if name not in _NAMES:
+        raise AttributeError(f"module 'zmlx.train' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"zmlx.train.{_NAMES[name]}"), name)
+
+
+def __dir__():
+    return __all__
 
 
 def train(config):
@@ -28,18 +38,10 @@ def train(config):
 
 
 def export(model, adapter_path, output_path=None, verbose=False):
-    """Merges trained adapters into the model's weights; see zmlx.train.export."""
+    """Merges trained adapters into the model's weights; the folder written."""
     from zmlx.train.merge import merge
 
     return merge(model, adapter_path, output_path, verbose)
-
-
-def __getattr__(name):
-    if name == "ZMLXCallback":
-        from zmlx.train.runner import ZMLXCallback
-
-        return ZMLXCallback
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 make_callable_as(__name__, "zmlx.api", "train")
