@@ -8,9 +8,9 @@ import sys
 import lm_models
 import mlx.core as mx
 import pytest
-from zmlx.bench import report
 
 from zmlx import _lm, cli, validate
+from zmlx.bench import report
 
 pytest.importorskip("zmlx.patch")
 DEMO = str(lm_models.DEMO)

@@ -14,6 +14,7 @@ from lm_models import demo, randomised
 from mlx_lm.models import gemma, llama, switch_layers
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tuner.utils import linear_to_lora_layers
+
 from zmlx.patch import (
     ALL_PATTERNS,
     list_patterns,

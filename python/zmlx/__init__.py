@@ -55,6 +55,7 @@ _MODULES = {
     "msl",
     "nn",
     "optimizers",
+    "patch",
     "profile",
     "registry",
     "rowwise",

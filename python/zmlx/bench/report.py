@@ -4,9 +4,8 @@
 import argparse
 import sys
 
-from zmlx.cli import run
-
 from zmlx import _core
+from zmlx.cli import run
 
 
 def main(argv=None):
