@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "zmlx/base/error.h"
+#include "zmlx/model/cache_room.h"
 
 namespace {
 
@@ -54,16 +55,13 @@ std::optional<mx::array> as(
 
 /// Room for rows up to `size`, but never past the window, for that is where
 /// RotatingKVCache starts to overwrite.
-mx::array with_room(const mx::array& held, int used, int size, int window) {
+mx::array within_window(const mx::array& held, int used, int size, int window) {
   if (size <= held.shape(2)) {
     return held;
   }
-  constexpr int kStep = zmlx::KVCache::kStep;
-  mx::Shape stop = held.shape(), room = held.shape();
-  stop[2] = used;
-  room[2] = std::min((size + kStep - 1) / kStep * kStep, window) - used;
-  return mx::concatenate(
-      {mx::slice(held, {0, 0, 0, 0}, stop), mx::zeros(room, held.dtype())}, 2);
+  mx::Shape shape = held.shape();
+  shape[2] = std::min(zmlx::grown_capacity(held.shape(2), size, 0), window);
+  return zmlx::with_room(held, used, shape, held.dtype());
 }
 
 } // namespace
@@ -268,7 +266,7 @@ zmlx::Cache TakenCaches::take(std::optional<mx::Dtype> dtype) {
     }
     if (layer.kind == Kind::Rotating && kv->keys) {
       for (auto* array : {&kv->keys, &kv->values}) {
-        *array = with_room(
+        *array = within_window(
             **array, layer.offset, layer.offset + length_, layer.max_size);
       }
     }

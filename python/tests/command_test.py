@@ -12,7 +12,6 @@ import pytest
 from zmlx import _lm, cli, validate
 from zmlx.bench import report
 
-pytest.importorskip("zmlx.patch")
 DEMO = str(lm_models.DEMO)
 FAST = [DEMO, "--max-tokens", "6", "--runs", "1", "--prompt", "Once upon a time"]
 

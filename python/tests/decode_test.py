@@ -27,6 +27,9 @@ MODELS = {
     "demo": lm_models.demo,
     "lfm2": lm_models.tiny_lfm2,
     "lfm2_moe": lm_models.tiny_lfm2_moe,
+    "qwen3": lm_models.tiny_qwen3,
+    "qwen3_moe": lm_models.tiny_qwen3_moe,
+    "qwen3_moe, 4 bit": lambda: lm_models.quantised(lm_models.tiny_qwen3_moe()),
     "lfm2, 4 bit": lambda: lm_models.quantised(lm_models.tiny_lfm2()),
     "lfm2_moe, 8 bit": lambda: lm_models.quantised(lm_models.tiny_lfm2_moe(), 8),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
-from mlx_lm.models import lfm2, lfm2_moe
+from mlx_lm.models import lfm2, lfm2_moe, qwen3, qwen3_moe
 from mlx_lm.utils import load_model
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
@@ -83,6 +83,48 @@ def tiny_lfm2_moe(**changes):
         layer_types=LAYERS,
     )
     return randomised(lfm2_moe.Model(lfm2_moe.ModelArgs(**(args | changes))))
+
+
+def tiny_qwen3(**changes):
+    args = dict(
+        model_type="qwen3",
+        vocab_size=120,
+        hidden_size=64,
+        num_hidden_layers=3,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,  # not hidden_size / heads
+        rms_norm_eps=1e-6,
+        max_position_embeddings=512,
+        rope_theta=10000.0,
+        tie_word_embeddings=False,
+    )
+    return randomised(qwen3.Model(qwen3.ModelArgs(**(args | changes))))
+
+
+def tiny_qwen3_moe(**changes):
+    args = dict(
+        model_type="qwen3_moe",
+        vocab_size=120,
+        hidden_size=64,
+        num_hidden_layers=4,
+        intermediate_size=96,
+        moe_intermediate_size=64,
+        num_experts=8,
+        num_experts_per_tok=3,
+        decoder_sparse_step=1,
+        mlp_only_layers=[2],
+        norm_topk_prob=True,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        rms_norm_eps=1e-6,
+        max_position_embeddings=512,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+    )
+    return randomised(qwen3_moe.Model(qwen3_moe.ModelArgs(**(args | changes))))
 
 
 def quantised(model, bits=4):

@@ -16,8 +16,6 @@ import pytest
 
 from zmlx import server
 
-pytest.importorskip("zmlx.patch")
-
 
 def free_port():
     with socket.socket() as probe:

@@ -60,6 +60,7 @@ _MODULES = {
     "registry",
     "rowwise",
     "testing",
+    "validate",
 }
 # Names of a submodule that are attributes too.
 _NAMES = {
@@ -74,7 +75,9 @@ _NAMES = {
     "map_reduce": "api",
     "reduce": "api",
     "set_checked_kernels": "_core",
+    "smart_patch": "patch",
     "train": "api",
+    "unpatch": "patch",
 }
 
 __all__ = ["__version__", *sorted(_MODULES | _NAMES.keys())]

@@ -21,6 +21,8 @@ _DEFAULTS = {
     "optimizer": "adam",
     "optimizer_config": None,
     "lr_schedule": None,
+    # mlx_lm's: an object whose on_train_loss_report() takes each report.
+    "training_callback": None,
 }
 
 
@@ -117,6 +119,7 @@ def train(
             grad_checkpoint=options["grad_checkpoint"],
             grad_accumulation_steps=options["grad_accum_steps"],
         ),
+        training_callback=options["training_callback"],
         loss=fused_loss if options["use_fused_loss"] else trainer.default_loss,
     )
     return model

@@ -77,7 +77,7 @@ class MoE(nn.Module):
     def __call__(self, x):
         logits = self.gate(x).astype(mx.float32)
         # Ties go to the lowest index.
-        order = mx.argsort(-logits, axis=-1)
+        order = mx.stop_gradient(mx.argsort(-logits, axis=-1))
         chosen = order[..., : self.num_experts_per_tok]
         weights = mx.softmax(mx.take_along_axis(logits, chosen, axis=-1), axis=-1)
         total = mx.zeros_like(x)

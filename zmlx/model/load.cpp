@@ -11,6 +11,7 @@
 #include "zmlx/model/checkpoint/memory.h"
 #include "zmlx/model/families/lfm2.h"
 #include "zmlx/model/families/lfm2_moe.h"
+#include "zmlx/model/families/qwen3.h"
 #include "zmlx/model/families/weights.h"
 #include "zmlx/model/model.h"
 #include "zmlx/model/tokenizer/chat_template.h"
@@ -26,7 +27,9 @@ struct Family {
 
 constexpr Family kFamilies[] = {
     {"lfm2", build_lfm2},
-    {"lfm2_moe", build_lfm2_moe}};
+    {"lfm2_moe", build_lfm2_moe},
+    {"qwen3", build_qwen3},
+    {"qwen3_moe", build_qwen3_moe}};
 
 const Family& family_of(const Config& config) {
   std::vector<std::string> known;

@@ -6,6 +6,7 @@ shown on the model's own weights that the output is the same. ``unpatch(model)``
 puts every module back.
 """
 
+from zmlx._callable import make_callable
 from zmlx.patch.engine import (
     _RESULT,
     Patcher,
@@ -120,3 +121,7 @@ def smart_patch(
         verbose=verbose,
         forward=forward_fn,
     )
+
+
+# zmlx.patch(model) as well as zmlx.patch.patch(model).
+make_callable(__name__, patch)

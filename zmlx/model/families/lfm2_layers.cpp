@@ -2,56 +2,11 @@
 #include "zmlx/model/families/lfm2_layers.h"
 
 #include "zmlx/base/error.h"
+#include "zmlx/model/families/residual_network.h"
 #include "zmlx/model/layers/mlp.h"
 
 namespace zmlx {
 namespace {
-
-class DecoderLayer : public Module {
- public:
-  std::string_view kind() const override {
-    return "Lfm2DecoderLayer";
-  }
-  std::vector<Child> children() override {
-    return {
-        {"operator_norm", operator_norm.get(), &operator_norm},
-        {attends ? "self_attn" : "conv", mixer.get(), &mixer},
-        {"ffn_norm", ffn_norm.get(), &ffn_norm},
-        {"feed_forward", feed_forward.get(), &feed_forward}};
-  }
-  mx::array forward(const mx::array& x, LayerCache* cache) const {
-    auto h = mx::add(x, mixer->forward(operator_norm->forward(x), cache));
-    return mx::add(h, feed_forward->forward(ffn_norm->forward(h)));
-  }
-
-  bool attends = false;
-  LayerSlot operator_norm, ffn_norm, feed_forward;
-  MixerSlot mixer;
-};
-
-class Lfm2 : public Network {
- public:
-  Lfm2(
-      const char* kind,
-      const Lfm2Shape& model,
-      Weights& weights,
-      const MakeFeedForward& make_feed_forward);
-
-  std::string_view kind() const override {
-    return kind_;
-  }
-  std::vector<Child> children() override;
-  mx::array forward(const mx::array& tokens, Cache& cache, bool last_only)
-      override;
-  Cache make_cache() const override;
-  std::optional<Backbone> backbone() const override;
-
- private:
-  const char* kind_;
-  Embedding embed_tokens_;
-  std::vector<std::unique_ptr<DecoderLayer>> layers_;
-  LayerSlot embedding_norm_, head_;
-};
 
 MixerSlot make_mixer(const Lfm2Shape& model, Weights& weights, int layer) {
   const std::string path = concat("model.layers.", layer, '.');
@@ -84,77 +39,6 @@ MixerSlot make_mixer(const Lfm2Shape& model, Weights& weights, int layer) {
   parts.k_layernorm =
       weights.rms_norm(attn + "k_layernorm", shape.head_dim, model.eps);
   return std::make_shared<Attention>(shape, std::move(parts));
-}
-
-Lfm2::Lfm2(
-    const char* kind,
-    const Lfm2Shape& model,
-    Weights& weights,
-    const MakeFeedForward& make_feed_forward)
-    : kind_(kind),
-      embed_tokens_(
-          weights.embedding("model.embed_tokens", model.vocab, model.dim)),
-      embedding_norm_(
-          weights.rms_norm("model.embedding_norm", model.dim, model.eps)),
-      head_(embed_tokens_.as_linear()) {
-  for (int i = 0; i < model.layers; ++i) {
-    const std::string path = concat("model.layers.", i, '.');
-    auto layer = std::make_unique<DecoderLayer>();
-    layer->attends = model.attends[i];
-    layer->operator_norm =
-        weights.rms_norm(path + "operator_norm", model.dim, model.eps);
-    layer->mixer = make_mixer(model, weights, i);
-    layer->ffn_norm = weights.rms_norm(path + "ffn_norm", model.dim, model.eps);
-    layer->feed_forward = make_feed_forward(i, path + "feed_forward.");
-    layers_.push_back(std::move(layer));
-  }
-}
-
-std::vector<Child> Lfm2::children() {
-  std::vector<Child> children = {{"model.embed_tokens", &embed_tokens_, {}}};
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    children.push_back({concat("model.layers.", i), layers_[i].get(), {}});
-  }
-  children.push_back(
-      {"model.embedding_norm", embedding_norm_.get(), &embedding_norm_});
-  children.push_back({"lm_head", head_.get(), &head_});
-  return children;
-}
-
-mx::array Lfm2::forward(const mx::array& tokens, Cache& cache, bool last_only) {
-  auto h = embed_tokens_.lookup(tokens);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    h = layers_[i]->forward(h, cache.empty() ? nullptr : cache[i].get());
-  }
-  if (last_only) {
-    const int length = h.shape(1);
-    h = mx::slice(h, {0, length - 1, 0}, {h.shape(0), length, h.shape(2)});
-  }
-  return head_->forward(embedding_norm_->forward(h));
-}
-
-Cache Lfm2::make_cache() const {
-  Cache cache;
-  for (const auto& layer : layers_) {
-    if (layer->attends) {
-      cache.push_back(std::make_unique<KVCache>());
-    } else {
-      cache.push_back(std::make_unique<ConvCache>());
-    }
-  }
-  return cache;
-}
-
-std::optional<Backbone> Lfm2::backbone() const {
-  Backbone backbone{&embed_tokens_, {}, embedding_norm_, head_};
-  for (const auto& layer : layers_) {
-    backbone.blocks.push_back(
-        {layer->operator_norm,
-         layer->mixer,
-         layer->ffn_norm,
-         layer->feed_forward});
-  }
-  return backbone;
 }
 
 // config.json says where attention is by name or by index.
@@ -274,7 +158,29 @@ std::unique_ptr<Network> make_lfm2(
   info.num_layers = model.layers;
   info.width = model.dim;
   info.max_positions = model.max_positions;
-  return std::make_unique<Lfm2>(kind, model, weights, make_feed_forward);
+  ResidualParts parts{
+      kind,
+      "Lfm2DecoderLayer",
+      weights.embedding("model.embed_tokens", model.vocab, model.dim),
+      {},
+      "embedding_norm",
+      weights.rms_norm("model.embedding_norm", model.dim, model.eps),
+      nullptr};
+  parts.head = parts.embedding->as_linear();
+  for (int i = 0; i < model.layers; ++i) {
+    const std::string path = concat("model.layers.", i, '.');
+    parts.blocks.push_back(
+        {weights.rms_norm(path + "operator_norm", model.dim, model.eps),
+         make_mixer(model, weights, i),
+         weights.rms_norm(path + "ffn_norm", model.dim, model.eps),
+         make_feed_forward(i, path + "feed_forward."),
+         {"operator_norm",
+          model.attends[i] ? "self_attn" : "conv",
+          "ffn_norm",
+          "feed_forward"},
+         model.attends[i]});
+  }
+  return make_residual_network(std::move(parts));
 }
 
 } // namespace zmlx

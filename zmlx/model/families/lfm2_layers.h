@@ -14,9 +14,6 @@
 
 namespace zmlx {
 
-/// The most that config.json may say of a width or a vocabulary.
-constexpr int kMostFeatures = 1 << 24;
-
 struct Lfm2Shape {
   int vocab, dim, layers, max_positions;
   int taps; // of a convolution

@@ -236,8 +236,9 @@ LayerSlot Weights::rms_norm(const std::string& path, int dim, float eps) {
   return std::make_shared<RMSNorm>(parameter(path + ".weight", {dim}), eps);
 }
 
-Embedding Weights::embedding(const std::string& path, int rows, int dim) {
-  return Embedding(matrix(path, {rows, dim}), dtype_);
+std::unique_ptr<Embedding>
+Weights::embedding(const std::string& path, int rows, int dim) {
+  return std::make_unique<Embedding>(matrix(path, {rows, dim}), dtype_);
 }
 
 void Weights::expect_all_taken() const {

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -16,6 +17,9 @@
 #include "zmlx/model/layers/norm.h"
 
 namespace zmlx {
+
+/// The most that config.json may say of a width or a vocabulary.
+constexpr int kMostFeatures = 1 << 24;
 
 /// Typed reads of config.json. Errors name the file and the key.
 class Config {
@@ -69,7 +73,8 @@ class Weights {
       const mx::Shape& shape);
   LayerSlot linear(const std::string& path, int out, int in, bool bias);
   LayerSlot rms_norm(const std::string& path, int dim, float eps);
-  Embedding embedding(const std::string& path, int rows, int dim);
+  std::unique_ptr<Embedding>
+  embedding(const std::string& path, int rows, int dim);
 
   /// Changes of layout, as mlx_lm's sanitize makes them.
   std::vector<std::string> names() const;
