@@ -4,7 +4,6 @@
 import types
 from pathlib import Path
 
-import mlx.core as mx
 import mlx.optimizers as optim
 
 # Keyword arguments of train(), with what they are when not given.
@@ -24,18 +23,6 @@ _DEFAULTS = {
     # mlx_lm's: an object whose on_train_loss_report() takes each report.
     "training_callback": None,
 }
-
-
-def fused_loss(model, batch, lengths):
-    """mlx_lm's loss, its cross entropy in one pass over the logits."""
-    from zmlx.kernels.loss import softmax_cross_entropy
-
-    inputs, targets = batch[:, :-1], batch[:, 1:]
-    losses = softmax_cross_entropy(model(inputs), targets)
-    steps = mx.arange(1, targets.shape[1] + 1)
-    mask = mx.logical_and(steps >= lengths[:, 0:1], steps <= lengths[:, 1:])
-    tokens = mask.sum()
-    return (losses * mask).sum() / tokens, tokens
 
 
 def _optimizer(name, rate, config):
@@ -90,6 +77,8 @@ def train(
     options = {**_DEFAULTS, **kwargs}
     from mlx_lm.tuner import trainer
     from mlx_lm.tuner.utils import build_schedule
+
+    from zmlx.train.losses import fused_loss
 
     schedule = options["lr_schedule"]
     rate = build_schedule(schedule) if isinstance(schedule, dict) else schedule

@@ -2,6 +2,7 @@
 """Walks a model's modules, fuses those that pass the probe, and puts them back."""
 
 import difflib
+import importlib
 from dataclasses import dataclass, field
 
 import mlx.nn as nn
@@ -28,6 +29,8 @@ class PatchResult:
     modules: dict = field(default_factory=dict)
     #: The largest relative difference from stock in each module's probe.
     probe_errors: dict = field(default_factory=dict)
+    #: Whether the modules are those of mode="training".
+    training: bool = False
 
     def summary(self):
         lines = [f"Patched {self.patched_count} modules:"]
@@ -91,7 +94,7 @@ class Patcher:
         self.whole = [p for p in patterns if p.whole]
         self.options = options
         self.report = report
-        self.result = PatchResult()
+        self.result = PatchResult(training=options.training)
         self._seen = set()
         self._dear = []  # (path, module, probe, patterns after)
 
@@ -162,6 +165,12 @@ class Patcher:
         """Installs what its probe proves; returns whether."""
         try:
             error = proof.error()
+            if self.options.training:
+                slopes = importlib.import_module("zmlx.patch.training")
+                error = probe.max_of(
+                    error,
+                    slopes.gradient_error(module, proof.fused, probe.difference),
+                )
         except Exception as failure:
             self._skip(path, f"the probe failed: {failure}")
             return False

@@ -59,7 +59,8 @@ class Probe:
         return mx.random.normal(shape, key=mx.random.key(seed))
 
     def _stock_output(self, x):
-        return self._stock(self.module, x[:, :1] if self._only_first else x)
+        given = x[:, :1] if self._only_first else x
+        return self._stock(self.module, *self.fused.arguments(self.module, given))
 
     @property
     def _only_first(self):
@@ -67,7 +68,8 @@ class Probe:
 
     def _run(self, x):
         state = self.fused.ready(self.module)
-        return self.fused.run(self.module, state, self._stock, x)
+        given = self.fused.arguments(self.module, x)
+        return self.fused.run(self.module, state, self._stock, *given)
 
     def _error_on(self, x, expected):
         many = self._run(x)
