@@ -109,8 +109,7 @@ Projection projection(
   }
   zmlx::quant::QuantizedArrays packed{
       weight, *scales, biases ? *biases : *scales, bits, group_size, *scheme};
-  if (const auto why = zmlx::quant::why_unsupported(packed);
-      !why.empty()) {
+  if (const auto why = zmlx::quant::why_unsupported(packed); !why.empty()) {
     zmlx::invalid("projection", why, '.');
   }
   return {std::move(packed), bias};

@@ -36,8 +36,7 @@ quant::QuantizedArrays packed(const Mode& mode, const mx::array& w) {
 quant::QuantizedArrays random(const Mode& mode, mx::Shape shape, int seed) {
   return packed(
       mode,
-      mx::random::normal(
-          std::move(shape), mx::float32, mx::random::key(seed)));
+      mx::random::normal(std::move(shape), mx::float32, mx::random::key(seed)));
 }
 
 mx::array dequantized(const Mode& mode, const quant::QuantizedArrays& w) {

@@ -9,11 +9,11 @@
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 
-#include "zmlx/kernels/common/matvec_generic-inl.h"
 #include "zmlx/kernels/common/float_fields-inl.h"
+#include "zmlx/kernels/common/matvec_generic-inl.h"
 #if HWY_TARGET == HWY_AVX3_DL
-#include "zmlx/kernels/common/matvec_vnni-inl.h"
 #include "zmlx/kernels/common/matvec_float_fields-inl.h"
+#include "zmlx/kernels/common/matvec_vnni-inl.h"
 #elif HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
 #include "zmlx/kernels/common/matvec_avx2-inl.h"
 #endif

@@ -4,8 +4,7 @@
 // integer path, and 12 times the sum of the digits is taken off again, exactly.
 // Fields of eight bits become halves, and floats.
 
-#if defined(ZMLX_COMMON_MATVEC_FLOAT_FIELDS_INL_H) == \
-    defined(HWY_TARGET_TOGGLE)
+#if defined(ZMLX_COMMON_MATVEC_FLOAT_FIELDS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ZMLX_COMMON_MATVEC_FLOAT_FIELDS_INL_H
 #undef ZMLX_COMMON_MATVEC_FLOAT_FIELDS_INL_H
 #else

@@ -93,26 +93,20 @@ struct Place {
     const auto scales = w.mlx_scales(x.dtype());
     const auto biases = w.mlx_biases(x.dtype());
     const char* mode = quant::name_of(scheme);
-    return chosen ? mx::gather_qmm(
-                        x,
-                        w.words,
-                        scales,
-                        biases,
-                        std::nullopt,
-                        chosen,
-                        true,
-                        w.group_size,
-                        w.bits,
-                        mode)
-                  : mx::quantized_matmul(
-                        x,
-                        w.words,
-                        scales,
-                        biases,
-                        true,
-                        w.group_size,
-                        w.bits,
-                        mode);
+    return chosen
+        ? mx::gather_qmm(
+              x,
+              w.words,
+              scales,
+              biases,
+              std::nullopt,
+              chosen,
+              true,
+              w.group_size,
+              w.bits,
+              mode)
+        : mx::quantized_matmul(
+              x, w.words, scales, biases, true, w.group_size, w.bits, mode);
   }
 };
 
@@ -169,8 +163,7 @@ Projection checked(
   Projection good = projection;
   const auto* packed = std::get_if<quant::QuantizedArrays>(&good.weight);
   if (packed) {
-    if (const auto why = quant::why_unsupported(*packed);
-        !why.empty()) {
+    if (const auto why = quant::why_unsupported(*packed); !why.empty()) {
       invalid(op, why, '.');
     }
   } else {

@@ -50,8 +50,7 @@ mx::array quantized_matmul(
   };
   const auto composed = [=](const std::vector<mx::array>& in) {
     const auto dtype = in[0].dtype();
-    const QuantizedArrays arrays{
-        in[1], in[2], in[3], bits, group_size, scheme};
+    const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size, scheme};
     const mx::array y = mx::quantized_matmul(
         in[0],
         in[1],

@@ -7,7 +7,8 @@ namespace zmlx {
 
 PackedArrays packed_arrays(const PackedWeight& weight) {
   const auto scheme = quant::scheme_named(weight.mode);
-  if (!scheme || (*scheme == cpu::Scheme::Affine) != weight.biases.has_value()) {
+  if (!scheme ||
+      (*scheme == cpu::Scheme::Affine) != weight.biases.has_value()) {
     return {{}, {}, "only the affine mode has biases, got " + weight.mode};
   }
   const auto& scales = weight.scales.stored();
