@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Runs the bash, cpp and cmake blocks of the pages, so that they stay true."""
+"""Runs the bash, cpp, cmake and python blocks of the pages, so that they stay true."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +23,9 @@ SHORTER = [
     (r"-p \d+", "-p 16"),
     (r"-n \d+", "-n 4"),
     (r"\.max_tokens = \d+", ".max_tokens = 8"),
+    (r"max_tokens=\d+", "max_tokens=8"),
 ]
-TESTED = ("bash", "cpp", "cmake")
+TESTED = ("bash", "cpp", "cmake", "python")
 # Shown to be read, not to be run.
 UNTESTED = ("text", "json")
 
@@ -114,3 +117,26 @@ def test_cpp_block_compiles_and_runs(build, prefix, scratch, tmp_path_factory, b
     (source / "CMakeLists.txt").write_text(project_of(block))
     build.make_project(source, source / "build", prefix)
     build.run(source / "build" / "app", cwd=scratch)
+
+
+@pytest.mark.parametrize(
+    "page", sorted({block.page for block in of("python")}), ids=lambda page: page.name
+)
+def test_python_blocks_of_a_page_run_one_after_the_other(build, scratch, page):
+    """As a reader types them: later ones use the names of earlier ones."""
+    if build.option("ZMLX_BUILD_PYTHON") != "ON":
+        pytest.skip("the package is not built")
+    blocks = [block for block in of("python") if block.page == page]
+    # From a file: jit() reads the text of functions.
+    script = scratch / "snippets.py"
+    script.write_text("\n".join(shorter(block.text) for block in blocks))
+    done = subprocess.run(
+        [build.option("ZMLX_PYTHON") or sys.executable, str(script)],
+        cwd=scratch,
+        env={**os.environ, "PYTHONPATH": str(build.folder / "python")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout

@@ -50,6 +50,10 @@ measure(const std::string& name, mx::Dtype dtype, const Operation& operation) {
   return {name, each * 1e6, 2.0 * x.nbytes() / each / 1e9};
 }
 
+bool is_narrow(const Figure& figure) {
+  return figure.name.ends_with("bfloat16");
+}
+
 zmlx::Kernel raw(const char* name, const char* body, int per_thread) {
   return zmlx::Kernel(
       {.name = name, .inputs = {"x"}, .body = body},
@@ -80,27 +84,44 @@ int main() {
       {.pass1 = {.init = "-INFINITY", .update = "max(acc1, x)"},
        .pass2 = {.init = "0", .update = "acc2 + exp(x - s1)"},
        .write = "exp(x - s1) / s2"});
+  const auto silu = zmlx::elementwise("x * sigmoid(x)");
+  const auto norm = zmlx::map_reduce(
+      {.pass1 = {.init = "0", .update = "acc1 + x * x"},
+       .write = "x * rsqrt(s1 / 4096.0f + 1e-5f)"});
   std::vector<Figure> figures;
-  const auto add = [&](const std::string& name, const Operation& operation) {
-    figures.push_back(measure(name + " float32", mx::float32, operation));
+  mx::Dtype dtype = mx::float32;
+  const auto add = [&](std::string name, const Operation& operation) {
+    name += dtype == mx::float32 ? " float32" : " bfloat16";
+    figures.push_back(measure(name, dtype, operation));
   };
-  add("stock negative", [](const mx::array& v) { return mx::negative(v); });
   add("raw copy by float4", [&](const mx::array& v) { return copy({v})[0]; });
   add("raw scale, one element a thread",
       [&](const mx::array& v) { return scale({v})[0]; });
-  add("elementwise mish", [&](const mx::array& v) { return mish(v); });
   add("stock mish composed", [](const mx::array& v) {
     return mx::multiply(
         v, mx::tanh(mx::log(mx::add(mx::array(1.0f), mx::exp(v)))));
   });
-  add("map_reduce softmax", [&](const mx::array& v) { return softmax(v); });
-  add("stock softmax", [](const mx::array& v) { return mx::softmax(v, -1); });
-  figures.push_back(measure(
-      "elementwise mish bfloat16", mx::bfloat16, [&](const mx::array& v) {
-        return mish(v);
-      }));
+  for (const auto each : {mx::float32, mx::bfloat16}) {
+    dtype = each;
+    add("stock negative", [](const mx::array& v) { return mx::negative(v); });
+    add("elementwise mish", [&](const mx::array& v) { return mish(v); });
+    add("elementwise silu", [&](const mx::array& v) { return silu(v); });
+    add("map_reduce softmax", [&](const mx::array& v) { return softmax(v); });
+    add("catalog softmax",
+        [&](const mx::array& v) { return zmlx::softmax::softmax(v); });
+    add("stock softmax", [](const mx::array& v) { return mx::softmax(v, -1); });
+    add("map_reduce rms_norm", [&](const mx::array& v) { return norm(v); });
+  }
 
-  const double copied = std::max(figures[0].gb_per_s, figures[1].gb_per_s);
+  // Against the best copy of as many elements of the same size.
+  double copied[2] = {};
+  for (const auto& figure : figures) {
+    if (figure.name.find("negative") != std::string::npos ||
+        figure.name.find("copy") != std::string::npos) {
+      auto& best = copied[is_narrow(figure)];
+      best = std::max(best, figure.gb_per_s);
+    }
+  }
   zmlx::Json rows = zmlx::Json::array();
   for (const auto& figure : figures) {
     rows.push_back(
@@ -108,7 +129,8 @@ int main() {
          {"elements", int64_t{kRows} * kColumns},
          {"median_us", figure.microseconds},
          {"gb_per_s", figure.gb_per_s},
-         {"percent_of_copy", 100 * figure.gb_per_s / copied}});
+         {"percent_of_copy",
+          100 * figure.gb_per_s / copied[is_narrow(figure)]}});
   }
   std::cout << rows.dump(2) << '\n';
 }

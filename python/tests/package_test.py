@@ -53,6 +53,18 @@ def test_every_listed_name_resolves():
     assert set(dir(zmlx)) == set(zmlx.__all__)
 
 
+def test_names_of_modules_and_functions_are_both():
+    done = run(
+        "import zmlx, zmlx.generate, zmlx.elementwise, zmlx.autotune, zmlx.patch\n"
+        "for name in ('generate', 'elementwise', 'autotune', 'patch'):\n"
+        "    assert callable(getattr(zmlx, name)), name\n"
+        "from zmlx.patch import patch\n"
+        "from zmlx.elementwise import unary\n"
+        "assert zmlx.elementwise('x + 1') is not None"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_import_loads_no_more_than_mlx():
     code = (
         "import sys, mlx.core; before = set(sys.modules); import zmlx;"

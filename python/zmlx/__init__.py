@@ -55,10 +55,13 @@ _MODULES = {
     "msl",
     "nn",
     "optimizers",
+    "patch",
     "profile",
     "registry",
     "rowwise",
     "testing",
+    "train",
+    "validate",
 }
 # Names of a submodule that are attributes too.
 _NAMES = {
@@ -73,7 +76,8 @@ _NAMES = {
     "map_reduce": "api",
     "reduce": "api",
     "set_checked_kernels": "_core",
-    "train": "api",
+    "smart_patch": "patch",
+    "unpatch": "patch",
 }
 
 __all__ = ["__version__", *sorted(_MODULES | _NAMES.keys())]

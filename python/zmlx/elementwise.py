@@ -6,7 +6,7 @@ promotes the inputs to. Differentiable, and usable in mx.vmap and mx.compile.
 """
 
 from zmlx import _core
-from zmlx._callable import make_callable
+from zmlx._callable import make_callable_as
 from zmlx.msl import expression_header
 
 
@@ -40,10 +40,4 @@ def map(
     )
 
 
-def _elementwise(*args, **kwargs):
-    from zmlx import api
-
-    return api.elementwise(*args, **kwargs)
-
-
-make_callable(__name__, _elementwise)
+make_callable_as(__name__, "zmlx.api", "elementwise")

@@ -5,6 +5,7 @@ import importlib
 import sys
 
 from zmlx import _lm
+from zmlx._callable import make_callable_as
 from zmlx.cli import run
 
 
@@ -46,5 +47,7 @@ def main(argv=None):
     return 0
 
 
-if __name__ == "__main__":
+if __name__ != "__main__":
+    make_callable_as(__name__, "zmlx.api", "generate")
+else:
     sys.exit(run(main))

@@ -74,6 +74,27 @@ Layout layout_of(const mx::array& input) {
                                       : Layout::Strided;
 }
 
+// Elements of the narrowest array that fill 16 bytes.
+int elements_at_once(
+    const std::vector<mx::array>& inputs,
+    const std::vector<mx::array>& outputs) {
+  constexpr int kBytes = 16, kMost = 8;
+  int wide = 2;
+  for (const auto* arrays : {&inputs, &outputs}) {
+    for (const auto& array : *arrays) {
+      wide = std::max(wide, kBytes / static_cast<int>(array.itemsize()));
+    }
+  }
+  return std::min(wide, kMost);
+}
+
+// Whether the array's elements lie at multiples of `wide` of them, up to 16
+// bytes. Buffers begin where any type may.
+bool is_aligned(const mx::array& array, int wide) {
+  const auto bytes = std::min<size_t>(16, wide * array.itemsize());
+  return static_cast<size_t>(array.offset()) % bytes == 0;
+}
+
 } // namespace
 
 void GpuKernels::launch(
@@ -82,7 +103,7 @@ void GpuKernels::launch(
     std::vector<mx::array>& outputs,
     const mx::Stream& stream) {
   const auto types = types_of(outputs);
-  std::string key = launch.key;
+  std::string key = concat(launch.key, 'w', launch.wide);
   std::vector<mx::Shape> shapes;
   std::vector<mx::Dtype> dtypes;
   for (const auto& output : outputs) {
@@ -100,7 +121,8 @@ void GpuKernels::launch(
     const std::lock_guard lock(mutex_);
     auto& known = known_[key];
     if (!known) {
-      known = make_kernel(launch.body(types), inputs, types);
+      known = make_kernel(
+          launch.body({types_of(inputs), types, launch.wide}), inputs, types);
     }
     function = known;
   }
@@ -131,17 +153,23 @@ void GpuKernels::run(
   constexpr int kThreads = 256;
   std::vector<Layout> layouts;
   Launch made;
+  made.wide = elements_at_once(inputs, outputs);
+  const bool scalar = outputs[0].ndim() == 0;
+  bool wide = !scalar;
   for (const auto& input : inputs) {
     layouts.push_back(layout_of(input));
     made.key += static_cast<char>(layouts.back());
+    wide = wide && layouts.back() != Layout::Strided &&
+        (layouts.back() == Layout::Single || is_aligned(input, made.wide));
   }
-  const bool scalar = outputs[0].ndim() == 0;
+  made.wide = wide ? made.wide : 1;
   made.key += scalar ? "0" : "";
   made.threads = kThreads;
-  const size_t per_group = kThreads * dialect::kElementsPerThread;
+  const size_t per_group =
+      kThreads * std::max(dialect::kElementsPerThread, made.wide);
   made.groups = (outputs[0].size() + per_group - 1) / per_group;
-  made.body = [&](const std::vector<std::string>& types) {
-    return dialect::elementwise_kernel(expression, layouts, types, scalar);
+  made.body = [&](const dialect::Elements& elements) {
+    return dialect::elementwise_kernel(expression, layouts, elements, scalar);
   };
   launch(made, inputs, outputs, stream);
 }
@@ -153,20 +181,34 @@ void GpuKernels::run(
     std::vector<mx::array>& outputs,
     const mx::Stream& stream) {
   const auto& shape = inputs[0].shape();
+  const int num_axes = static_cast<int>(shape.size());
+  const std::vector<mx::array> elements(
+      inputs.begin(), inputs.begin() + program.num_elements);
   Launch made;
+  made.wide = elements_at_once(elements, outputs);
+  bool wide = axis == num_axes - 1 && shape[axis] % made.wide == 0;
+  for (const auto& input : elements) {
+    wide = wide && input.strides(axis) == 1 && is_aligned(input, made.wide);
+    for (int i = 0; i < axis && wide; ++i) {
+      wide = input.strides(i) % made.wide == 0;
+    }
+  }
+  made.wide = wide ? made.wide : 1;
   made.groups = 1;
-  for (int i = 0; i < static_cast<int>(shape.size()); ++i) {
+  for (int i = 0; i < num_axes; ++i) {
     made.groups *= i == axis ? 1 : static_cast<size_t>(shape[i]);
   }
-  // As many elements a thread as it can keep, in whole SIMD-groups.
+  // As many elements a thread as it can keep, in whole SIMD-groups; of more
+  // threads each would have too few registers.
+  constexpr int kMost = 512;
   made.threads = 32;
-  while (made.threads < 1024 &&
+  while (made.threads < kMost &&
          made.threads * dialect::kElementsHeld < shape[axis]) {
     made.threads *= 2;
   }
-  const int from_end = static_cast<int>(shape.size()) - axis;
+  const int from_end = num_axes - axis;
   made.key = concat("axis", from_end);
-  made.body = [&](const std::vector<std::string>& types) {
+  made.body = [&](const dialect::Elements& types) {
     return dialect::rows_kernel(program, types, from_end);
   };
   launch(made, inputs, outputs, stream);

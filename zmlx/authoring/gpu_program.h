@@ -41,7 +41,8 @@ class GpuKernels {
     std::string key; // layouts; dtypes are added
     size_t groups;
     int threads; // of a group
-    std::function<dialect::KernelBody(const std::vector<std::string>&)> body;
+    int wide; // elements side by side, as dialect::Elements has them
+    std::function<dialect::KernelBody(const dialect::Elements&)> body;
   };
   void launch(
       const Launch& launch,

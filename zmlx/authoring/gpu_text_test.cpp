@@ -79,6 +79,13 @@ void expect_close(const Arrays& got, const Arrays& wanted, float tolerance) {
   }
 }
 
+dialect::Elements floats(size_t inputs, size_t outputs, int wide) {
+  return {
+      std::vector<std::string>(inputs, "float"),
+      std::vector<std::string>(outputs, "float"),
+      wide};
+}
+
 // Both forms of an expression with a result for every input's derivative.
 void check(const std::string& text, const Arrays& inputs) {
   const std::vector<std::string> all = {"x", "y", "z"};
@@ -94,23 +101,29 @@ void check(const std::string& text, const Arrays& inputs) {
             : input.data_size() == 1 ? Layout::Single
                                      : Layout::Strided);
   }
-  const std::vector<std::string> types = {"float"};
   const bool scalar = whole[0].ndim() == 0;
+  const bool strided = std::ranges::count(layouts, Layout::Strided) > 0;
   const std::vector<mx::Shape> shapes = {whole[0].shape()};
-  const int per_group = 32 * dialect::kElementsPerThread;
-  const int groups =
-      (static_cast<int>(whole[0].size()) + per_group - 1) / per_group;
   auto wanted = allocate(shapes);
   CpuExpression(flat).run(whole, wanted);
-  expect_close(
-      run_text(
-          dialect::elementwise_kernel(flat, layouts, types, scalar),
-          whole,
-          shapes,
-          groups,
-          32),
-      wanted,
-      1e-5f);
+  for (const int wide : {1, 4, 8}) {
+    if (wide > 1 && (scalar || strided)) {
+      break;
+    }
+    const int per_group = 32 * std::max(wide, dialect::kElementsPerThread);
+    const int groups =
+        (static_cast<int>(whole[0].size()) + per_group - 1) / per_group;
+    expect_close(
+        run_text(
+            dialect::elementwise_kernel(
+                flat, layouts, floats(whole.size(), 1, wide), scalar),
+            whole,
+            shapes,
+            groups,
+            32),
+        wanted,
+        1e-5f);
+  }
 }
 
 TEST(PrintedKernel, ComputesWhatTheExpressionSays) {
@@ -135,6 +148,41 @@ TEST(PrintedKernel, ComputesWhatTheExpressionSays) {
       {x, y});
 }
 
+// Values of 16 bits, whose functions are quicker.
+TEST(PrintedKernel, RoundsToNarrowTypes) {
+  const auto x = mx::concatenate(
+      {sample({509}, 1, -12, 12),
+       sample({500}, 2, -0.3f, 0.3f),
+       mx::array({0.0f, -0.0f, INFINITY, -INFINITY, NAN, 100.0f, -100.0f})},
+      0,
+      mx::Device::cpu);
+  const auto flat = dialect::parse_expression(
+      {"test",
+       "isnan(y) ? tanh(x) + 2 * sigmoid(x) : "
+       "tanh(x) + 2 * sigmoid(x) + exp(min(x, 9)) / (y + 1) - log(1 + abs(x))"},
+      std::vector<std::string>{"x", "y"});
+  const Arrays in = {x, mx::abs(x, mx::Device::cpu)};
+  mx::eval(in);
+  auto wanted = allocate({x.shape()});
+  CpuExpression(flat).run(in, wanted);
+  const dialect::Elements types{{"float", "float"}, {"bfloat16_t"}, 8};
+  const auto text = dialect::elementwise_kernel(
+      flat, std::vector<Layout>(2, Layout::Flat), types, false);
+  const KernelSource source{
+      .name = "narrow",
+      .inputs = {"x0", "x1"},
+      .outputs = {"y0"},
+      .body = text.body,
+      .header = text.header};
+  KernelLaunch launch;
+  launch.grid = KernelSize{128};
+  launch.threadgroup = KernelSize{32};
+  launch.output_shapes = std::vector<mx::Shape>{x.shape()};
+  launch.output_dtypes = std::vector<mx::Dtype>{mx::bfloat16};
+  const auto got = mx::astype(Kernel(source)(in, launch)[0], mx::float32);
+  EXPECT_TRUE(mx::allclose(got, wanted[0], 0.0042f, 1e-4f, true).item<bool>());
+}
+
 TEST(PrintedKernel, ReadsEveryLayout) {
   const auto x = sample({4, 7, 40}, 1);
   const auto turned = mx::transpose(sample({40, 7, 4}, 2), mx::Device::cpu);
@@ -153,19 +201,26 @@ void check_rows(
   mx::eval(ready);
   auto wanted = allocate(shapes);
   CpuRowProgram(program).run(shape, axis, ready, wanted);
-  const std::vector<std::string> types(shapes.size(), "float");
   const int from_end = static_cast<int>(shape.size()) - axis;
   const int groups = static_cast<int>(inputs[0].size()) / shape[axis];
-  for (const int threads : {32, 128}) {
-    expect_close(
-        run_text(
-            dialect::rows_kernel(program, types, from_end),
-            ready,
-            shapes,
-            groups,
-            threads),
-        wanted,
-        1e-5f);
+  for (const int wide : {1, 4}) {
+    if (wide > 1 && (from_end > 1 || shape[axis] % wide != 0)) {
+      break;
+    }
+    for (const int threads : {32, 128}) {
+      expect_close(
+          run_text(
+              dialect::rows_kernel(
+                  program,
+                  floats(inputs.size(), shapes.size(), wide),
+                  from_end),
+              ready,
+              shapes,
+              groups,
+              threads),
+          wanted,
+          1e-5f);
+    }
   }
 }
 
@@ -188,6 +243,18 @@ TEST(PrintedKernel, ComputesRowsAndTheirGradients) {
       mx::broadcast_to(sample({3, 1, 1}, 2), {3, 1, 4}, mx::Device::cpu);
   const mx::Shape whole = {3, 50, 4}, row = {3, 1, 4};
   check_rows(program, {a, b}, {whole, row}, 1);
+  // Elements side by side.
+  check_rows(
+      program,
+      {sample({3, 52}, 7, -1, 1), sample({3, 1}, 8)},
+      {{3, 52}, {3, 1}},
+      1);
+  const mx::Shape far = {2, 9000};
+  check_rows(
+      program,
+      {sample(far, 9, -0.51f, -0.49f), sample({2, 1}, 10)},
+      {far, {2, 1}},
+      1);
   // Longer than its threads can keep.
   const mx::Shape longer = {3, 9000, 1};
   check_rows(

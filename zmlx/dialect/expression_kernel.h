@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "zmlx/dialect/expression.h"
 #include "zmlx/dialect/row_program.h"
@@ -23,28 +24,40 @@ struct KernelBody {
   std::string header, body;
 };
 
-/// Elements that a thread of elementwise_kernel() computes.
+/// What arrays hold, in Metal, and how it may be read and written.
+struct Elements {
+  std::vector<std::string> inputs, outputs; // float, half, bfloat16_t, ...
+  /// Elements side by side that a thread takes with one access, whose place is
+  /// a multiple of their size, up to 16 bytes, in every array of that many or
+  /// more; 1: none.
+  int wide = 1;
+};
+
+/// Elements that a thread of elementwise_kernel() computes, at least.
 inline constexpr int kElementsPerThread = 4;
 
 /// One output element for each element of x0, whose shape all inputs have; none
-/// has an axis where `scalar` is set. types: the outputs' elements in Metal.
-/// Threads along x: at least the elements over kElementsPerThread.
+/// has an axis where `scalar` is set. Threads along x: at least the elements
+/// over kElementsPerThread or, if that is more, over elements.wide. Wide
+/// elements ask for inputs that are flat or single.
 KernelBody elementwise_kernel(
     const FlatExpression& expression,
     std::span<const Layout> inputs,
-    std::span<const std::string> types,
+    const Elements& elements,
     bool scalar);
 
 /// Elements of a row that a thread of rows_kernel() keeps in registers at most;
 /// of longer rows it reads each as often as the program does.
-inline constexpr int kElementsHeld = 16;
+inline constexpr int kElementsHeld = 32;
 
 /// A threadgroup for each row along the axis that is `axis_from_end` axes
 /// before the end (1: the last). Inputs are read by their strides; outputs lie
-/// in row-major order. A threadgroup has whole SIMD-groups, 32 at most.
+/// in row-major order. A threadgroup has whole SIMD-groups, 32 at most. Wide
+/// elements ask for the last axis, elements side by side along it, and a length
+/// and starts of rows that are multiples of them.
 KernelBody rows_kernel(
     const RowProgram& program,
-    std::span<const std::string> types,
+    const Elements& elements,
     int axis_from_end);
 
 } // namespace zmlx::dialect

@@ -10,7 +10,7 @@
 namespace zmlx::dialect {
 
 /// Goes into every cache key; changes when a translation or a prelude does.
-inline constexpr int kKernelDialectVersion = 3;
+inline constexpr int kKernelDialectVersion = 4;
 
 /// Lines of the header count from here in compiled text, so that one number
 /// tells them from lines of the body.

@@ -162,6 +162,22 @@ std::string_view function_name(Op op) {
   }
 }
 
+// Quicker forms for results of 16 bits.
+std::string_view narrow_name(Op op) {
+  switch (op) {
+    case Op::Exp:
+      return "kk_narrow_exp";
+    case Op::Log:
+      return "kk_narrow_log";
+    case Op::Tanh:
+      return "kk_narrow_tanh";
+    case Op::Sigmoid:
+      return "kk_narrow_sigmoid";
+    default:
+      return function_name(op);
+  }
+}
+
 // Shortest digits that read back to the same float.
 std::string float_literal(float value) {
   if (std::isnan(value)) {
@@ -201,10 +217,12 @@ class Printer {
   Printer(
       const FlatExpression& expression,
       std::span<const std::string> inputs,
-      bool reparse)
+      bool reparse,
+      bool narrow)
       : code_(expression.code),
         inputs_(inputs),
         reparse_(reparse),
+        narrow_(narrow),
         prefix_(unlike("t", inputs)),
         uses_(code_.size(), 0),
         texts_(code_.size()) {
@@ -338,6 +356,9 @@ class Printer {
       default:
         break;
     }
+    if (narrow_ && operands == Type::Float && step.op == Op::Div) {
+      return call("kk_narrow_div", step);
+    }
     const bool guarded = operands == Type::Int && step.op == Op::Div;
     if (const Infix symbol = infix(step.op, operands);
         symbol.level && !guarded) {
@@ -349,12 +370,12 @@ class Printer {
     if (operands == Type::Int) {
       return int_function(step);
     }
-    return call(function_name(step.op), step);
+    return call(narrow_ ? narrow_name(step.op) : function_name(step.op), step);
   }
 
   const std::vector<Instruction>& code_;
   std::span<const std::string> inputs_;
-  bool reparse_;
+  bool reparse_, narrow_;
   std::string prefix_;
   int num_names_ = 0;
   std::vector<int> uses_;
@@ -367,8 +388,9 @@ class Printer {
 std::string print_statements(
     const FlatExpression& expression,
     std::span<const std::string> inputs,
-    std::span<const std::string> results) {
-  const Printer printer(expression, inputs, false);
+    std::span<const std::string> results,
+    bool narrow) {
+  const Printer printer(expression, inputs, false, narrow);
   std::string text = printer.declarations();
   for (size_t i = 0; i < results.size(); ++i) {
     text +=
@@ -380,7 +402,7 @@ std::string print_statements(
 std::string print(
     const FlatExpression& expression,
     std::span<const std::string> inputs) {
-  const Printer printer(expression, inputs, true);
+  const Printer printer(expression, inputs, true, false);
   const auto& value = printer.value(expression.outputs[0]);
   return printer.declarations().empty()
       ? value

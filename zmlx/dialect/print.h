@@ -14,11 +14,13 @@ namespace zmlx::dialect {
 /// Statements in Metal that compute an expression: `const float t3 = ...;` for
 /// each value that is used more than once, then `results[i] = ...;` for output
 /// i. inputs and results are texts to read from and to assign to. They call
-/// functions of expression_prelude().
+/// functions of expression_prelude(). `narrow`: the results are rounded to 16
+/// bits, so that functions may be wrong by 1e-5 of their value.
 std::string print_statements(
     const FlatExpression& expression,
     std::span<const std::string> inputs,
-    std::span<const std::string> results);
+    std::span<const std::string> results,
+    bool narrow = false);
 
 /// The expression as a body that parse() reads back to the same program:
 /// declarations, then `return ...;`, or the value alone. One output.

@@ -466,11 +466,19 @@ ZM_SAME_IN(fast)
 #undef ZM_SAME_IN
 namespace precise {
 using metal::cos, metal::exp, metal::exp2, metal::log, metal::log2, metal::sin;
+ZM_INLINE float divide(float x, float y) {
+  return x / y;
 }
+} // namespace precise
 namespace fast {
 #if defined(ZM_HOST)
 using metal::cos, metal::exp, metal::exp2, metal::log, metal::log2, metal::sin;
+using precise::divide;
 #else
+// 0 where |y| is above 2^126.
+ZM_INLINE float divide(float x, float y) {
+  return ::__fdividef(x, y);
+}
 // Where CUDA has a faster one of Metal's tolerance.
 #define ZM_FAST(name, intrinsic)                          \
   ZM_INLINE float name(float x) {                         \

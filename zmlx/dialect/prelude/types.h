@@ -181,6 +181,28 @@ ZM_INLINE constexpr float zm_from_half(ushort bits) {
 }
 #endif
 
+constexpr ushort zm_bfloat_bits(float value) {
+  const uint bits = __builtin_bit_cast(uint, value);
+  return (bits & 0x7fffffff) > 0x7f800000
+      ? ushort(bits >> 16 | 0x40)
+      : ushort((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+ZM_INLINE ushort zm_round_to_bfloat(float value) {
+  uint pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(0.0f), "f"(value));
+  return ushort(pair);
+}
+ZM_INLINE constexpr ushort zm_to_bfloat(float value) {
+  return __builtin_is_constant_evaluated() ? zm_bfloat_bits(value)
+                                           : zm_round_to_bfloat(value);
+}
+#else
+ZM_INLINE constexpr ushort zm_to_bfloat(float value) {
+  return zm_bfloat_bits(value);
+}
+#endif
+
 /// IEEE 16-bit float: every operation rounds once, through float.
 struct half {
   ushort zm_bits;
@@ -203,14 +225,9 @@ struct bfloat {
       class T,
       class = enable_if_t<is_arithmetic_v<T> || is_same_v<T, half>>>
   ZM_INLINE constexpr explicit bfloat(T value)
-      : zm_bits(zm_round(__builtin_bit_cast(uint, float(value)))) {}
+      : zm_bits(zm_to_bfloat(float(value))) {}
   ZM_INLINE constexpr operator float() const {
     return __builtin_bit_cast(float, uint(zm_bits) << 16);
-  }
-  static constexpr ushort zm_round(uint bits) {
-    return (bits & 0x7fffffff) > 0x7f800000
-        ? ushort(bits >> 16 | 0x40)
-        : ushort((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
   }
 };
 
