@@ -79,7 +79,11 @@ def patch(
     chosen = chosen_patterns(defaults() if names is None else names, exclude or [])
     report = print if verbose else lambda line: None
     report(f"[zmlx.patch] Applying {len(chosen)} patterns:")
-    patcher = Patcher(chosen, Options(on_gpu(), limit), report)
+    training = mode == "training"
+    before = vars(model).get(_RESULT)
+    if before is not None and before.training != training:
+        restore(model)  # the two modes fuse the same modules differently
+    patcher = Patcher(chosen, Options(on_gpu(), limit, training), report)
     result = patcher.apply(model)
     vars(model)[_RESULT] = result
     report(result.summary())

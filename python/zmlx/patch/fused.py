@@ -160,6 +160,10 @@ class Fused:
         """Of the last axis of the input, for the probe."""
         raise NotImplementedError
 
+    def arguments(self, module, x):
+        """What the probe calls with."""
+        return (x,)
+
     def ready(self, module):
         """What bind() made, bound again where the module has changed; None: it
         cannot be."""
@@ -295,7 +299,7 @@ class FusedMoe(Fused):
         else:
             spec, bias, gate, experts, _ = made
             weights, chosen = _core.route(_logits(gate, x), spec, bias)
-            y = (experts(rows, chosen) * weights[..., None]).sum(-2).astype(x.dtype)
+            y = self.combined(experts(rows, chosen), weights).astype(x.dtype)
         if after is not None:
             y = after(y)
         if shared is None:
@@ -304,6 +308,10 @@ class FusedMoe(Fused):
         if shared_gate is not None:
             extra = mx.sigmoid(shared_gate(x)) * extra
         return y + extra
+
+    @staticmethod
+    def combined(outputs, weights):
+        return (outputs * weights[..., None]).sum(-2)
 
     def width(self, module):
         gate = Binding().child(module, self.row.gate)

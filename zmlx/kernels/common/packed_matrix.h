@@ -14,16 +14,22 @@ constexpr size_t size_of(FloatType type) {
   return type == FloatType::F32 ? 4 : 2;
 }
 
+/// What packed fields stand for, in MLX's names. Affine: scale * q + bias. The
+/// others: scale times a float of four bits (e2m1) or eight (e4m3), with scales
+/// of a byte (e8m0, a power of two; e4m3 in NVFP4) and without biases.
+enum class Scheme { Affine, MXFP4, NVFP4, MXFP8 };
+
 /// Rows of a block of a matrix in blocks: two vectors of 16 lanes.
 constexpr int64_t kBlockRows = 32;
 
-/// A (rows, cols) matrix in MLX's affine packing: value = scale * q + bias for
+/// A (rows, cols) matrix in MLX's packing: a scale, and a bias or none, for
 /// each group of group_size columns. Rows are contiguous, or lie in blocks.
 ///
 /// In blocks, of kBlockRows rows each, all of a block is one stream: for each
 /// group a word a row with the scale in its low half and the bias in its high
-/// one, then for each of the group's words that word of every row. Bits are 4
-/// or 8, scales and biases halves of a word; there are no others.
+/// one, then for each of the group's words that word of every row. The scheme
+/// is affine, bits are 4 or 8, scales and biases halves of a word; there are no
+/// others.
 struct PackedMatrix {
   const uint32_t* words = nullptr; // (rows, cols * bits / 32), or blocks
   const void* scales = nullptr; // (rows, cols / group_size); not in blocks
@@ -31,6 +37,7 @@ struct PackedMatrix {
   FloatType float_type = FloatType::BF16;
   int64_t rows = 0, cols = 0;
   int bits = 4, group_size = 64;
+  Scheme scheme = Scheme::Affine;
   bool in_blocks = false;
 
   int64_t words_per_row() const {
@@ -78,13 +85,18 @@ struct PackedMatrix {
   }
   uint64_t nbytes() const {
     return static_cast<uint64_t>(rows) *
-        (words_per_row() * 4 + groups_per_row() * 2 * size_of(float_type));
+        (words_per_row() * 4 +
+         groups_per_row() * (scheme == Scheme::Affine ? 2 : 1) * scale_size());
   }
 
  private:
   const void* row_of_groups(const void* groups, int64_t row) const {
     return static_cast<const char*>(groups) +
-        row * groups_per_row() * static_cast<int64_t>(size_of(float_type));
+        row * groups_per_row() * scale_size();
+  }
+  int64_t scale_size() const {
+    return scheme == Scheme::Affine ? static_cast<int64_t>(size_of(float_type))
+                                    : 1;
   }
 };
 

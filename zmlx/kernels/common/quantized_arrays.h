@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -21,9 +22,20 @@ namespace mx = mlx::core;
 struct QuantizedArrays {
   mx::array words, scales, biases;
   int bits, group_size;
+  /// Anything but affine has uint8 scales, which stand in for biases too.
+  cpu::Scheme scheme = cpu::Scheme::Affine;
+
+  /// The biases as MLX's own operations take them.
+  std::optional<mx::array> mlx_biases(mx::Dtype dtype) const;
+  /// Likewise the scales.
+  mx::array mlx_scales(mx::Dtype dtype) const;
   /// The same in blocks, which CPU kernels then read instead; or null.
   std::shared_ptr<const cpu::RowBlocks> blocks = nullptr;
 };
+
+/// The scheme that MLX calls so; none: an unknown one.
+std::optional<cpu::Scheme> scheme_named(const std::string& mode);
+const char* name_of(cpu::Scheme scheme);
 
 /// A matrix, or a stack of them, in either form: packed, or row-contiguous
 /// floats (..., rows, cols) of float32, float16 or bfloat16.
@@ -41,7 +53,7 @@ bool is_float(mx::Dtype dtype);
 mx::array row_contiguous(mx::array array);
 
 /// Why the CPU kernels cannot take these arrays, or "".
-std::string why_unsupported(const QuantizedArrays& w, const std::string& mode);
+std::string why_unsupported(const QuantizedArrays& w);
 
 /// The view that kernels read; evaluated arrays only.
 cpu::PackedMatrix view(const QuantizedArrays& w);

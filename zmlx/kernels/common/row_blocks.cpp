@@ -34,8 +34,9 @@ void pack_block(const PackedMatrix& w, int64_t row, uint32_t* out) {
 } // namespace
 
 bool RowBlocks::fit(const PackedMatrix& w) {
-  return !w.in_blocks && (w.bits == 4 || w.bits == 8) &&
-      size_of(w.float_type) == 2 && w.rows > 0 && w.rows % kBlockRows == 0;
+  return w.scheme == Scheme::Affine && !w.in_blocks &&
+      (w.bits == 4 || w.bits == 8) && size_of(w.float_type) == 2 &&
+      w.rows > 0 && w.rows % kBlockRows == 0;
 }
 
 RowBlocks::RowBlocks(const PackedMatrix& w, int64_t count) : matrix_(w) {
