@@ -11,9 +11,12 @@ import sys
 
 # name: (module, what it does)
 COMMANDS = {
+    "export": ("zmlx.train.export_cli", "merge adapters into their model"),
     "generate": ("zmlx.generate", "generate text with a patched model"),
     "report": ("zmlx.bench.report", "print the table of a capsule"),
+    "profile": ("zmlx.train.profile_cli", "time a model's call"),
     "server": ("zmlx.server", "serve a patched model over HTTP"),
+    "train": ("zmlx.train.cli", "train a patched model, or adapters for it"),
     "validate": ("zmlx.validate", "compare a model with and without patching"),
 }
 

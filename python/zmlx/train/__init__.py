@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training over mlx_lm, and its losses.
+"""Training over mlx_lm: ``train(TrainConfig(...))``, its losses and its callback.
 
 ``zmlx.train(model, tokenizer, dataset, ...)`` is zmlx.api.train.
 """
@@ -9,9 +9,13 @@ import importlib
 from zmlx._callable import make_callable
 
 _NAMES = {
+    "TrainConfig": "config",
+    "ZMLXCallback": "callbacks",
+    "export": "exporting",
     "fused_cross_entropy": "losses",
     "fused_loss": "losses",
     "standard_cross_entropy": "losses",
+    "train": "runner",
 }
 __all__ = sorted(_NAMES)
 
@@ -27,7 +31,13 @@ def __dir__():
 
 
 def _train(model, tokenizer=None, dataset=None, **options):
-    """zmlx.api.train."""
+    """zmlx.api.train, or train(config) of this package."""
+    from zmlx.train.config import TrainConfig
+
+    if isinstance(model, TrainConfig):
+        from zmlx.train.runner import train
+
+        return train(model, **options)
     from zmlx import api
 
     return api.train(model, tokenizer, dataset, **options)
