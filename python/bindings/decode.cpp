@@ -69,7 +69,7 @@ class DecodeModel {
       const std::map<std::string, Packing>& packing,
       const std::string& dtype,
       std::string origin) {
-    mover_.emplace(tensors);
+    tensors_ = tensors;
     zmlx::ModelParts parts;
     parts.config = std::move(config);
     parts.tensors = std::move(tensors);
@@ -122,6 +122,11 @@ class DecodeModel {
     return logits;
   }
 
+  /// Returns at once.
+  void move_weights() {
+    mover_.emplace(tensors_);
+  }
+
   void start_timing() {
     fused_->executor->start_timing();
   }
@@ -149,6 +154,7 @@ class DecodeModel {
   std::unique_ptr<zmlx::Model> model_;
   zmlx::decode::FusedNetwork* fused_ = nullptr;
   std::vector<LayerShape> shapes_;
+  std::map<std::string, mx::array> tensors_; // as Python has them
   std::optional<WeightMover> mover_;
 };
 
@@ -173,6 +179,7 @@ void bind_decode(nb::module_& m) {
           &DecodeModel::forward,
           nb::arg("tokens"),
           nb::arg("caches").none())
+      .def("move_weights", &DecodeModel::move_weights)
       .def("start_timing", &DecodeModel::start_timing)
       .def("stop_timing", [](DecodeModel& self) {
         nb::list rows;

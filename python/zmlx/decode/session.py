@@ -110,6 +110,7 @@ def install(model):
             f"the probe must differ from the model's layers by at most {allowed:g},"
             f" got {error:g}"
         )
+    network.move_weights()
     setattr(model, _ATTRIBUTE, Session(network, parts.witness_of(model), error))
     model.__class__ = _fast_class(type(model))
     return error, ""

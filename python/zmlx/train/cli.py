@@ -1,87 +1,79 @@
 # SPDX-License-Identifier: MIT
-"""``zmlx train``: a TrainConfig from flags and a YAML file."""
+"""The commands ``zmlx train`` and ``zmlx export``."""
 
 import argparse
+import json
 
-from zmlx.train.config import OPTIMIZERS, SCHEDULES, TrainConfig
+from zmlx.train.config import OPTIMIZERS, TrainConfig, read_yaml
 
-# (flag, field, options of argparse); a field is set only where its flag is given,
-# so that a file's values stand.
-_VALUES = [
-    ("--model", "model", {"metavar": "M", "help": "a folder or Hugging Face id"}),
-    ("--tokenizer", "tokenizer", {"metavar": "T", "help": "if not the model's own"}),
-    ("--model-dtype", "model_dtype", {"metavar": "D"}),
-    ("--dataset", "dataset", {"metavar": "D", "help": "a folder of jsonl, or an id"}),
-    ("--data-format", "data_format", {"help": "auto, text, chat or completions"}),
-    ("--train-split", "train_split", {}),
-    ("--val-split", "val_split", {}),
-    ("--max-seq-length", "max_seq_length", {"type": int}),
-    ("--lora-rank", "lora_rank", {"type": int}),
-    ("--lora-alpha", "lora_alpha", {"type": float}),
-    ("--lora-dropout", "lora_dropout", {"type": float}),
-    ("--lora-targets", "lora_targets", {"nargs": "+", "metavar": "NAME"}),
-    ("--q-bits", "q_bits", {"type": int}),
-    ("--q-group-size", "q_group_size", {"type": int}),
-    ("--optimizer", "optimizer", {"help": ", ".join(OPTIMIZERS)}),
-    ("--lr-schedule", "lr_schedule", {"help": ", ".join(SCHEDULES)}),
-    ("--warmup-steps", "warmup_steps", {"type": int}),
-    ("--weight-decay", "weight_decay", {"type": float}),
-    ("--max-grad-norm", "max_grad_norm", {"type": float}),
-    ("--iters", "iters", {"type": int}),
-    ("--batch-size", "batch_size", {"type": int}),
-    ("--grad-accum-steps", "grad_accum_steps", {"type": int}),
-    ("--eval-interval", "eval_interval", {"type": int}),
-    ("--val-batches", "val_batches", {"type": int}),
-    ("--save-interval", "save_interval", {"type": int}),
-    ("--log-interval", "log_interval", {"type": int}),
-    ("--output-dir", "output_dir", {"metavar": "D"}),
-    ("--resume-from", "resume_from", {"metavar": "P"}),
-    ("--seed", "seed", {"type": int}),
-]
-_SWITCHES = [
-    ("--lora", "lora", "train LoRA adapters"),
-    ("--dora", "dora", "train DoRA adapters"),
-    ("--quantize", "quantize", "quantise the model first"),
-    ("--mask-prompt", "mask_prompt", "no loss on prompts"),
-    ("--grad-checkpoint", "grad_checkpoint", "recompute instead of keeping"),
-    ("--patch-verbose", "patch_verbose", "a line for each patched module"),
-    ("--verbose", "verbose", "print what patching did"),
-]
+# Flags that have a value: the field, its type and what it is.
+_VALUES = {
+    "--model": ("model", str, "a folder or a hub id"),
+    "--tokenizer": ("tokenizer", str, "a folder, where it is not the model's"),
+    "--dataset": ("dataset", str, "a folder of train.jsonl and valid.jsonl"),
+    "--data-format": ("data_format", str, "auto, text, chat or completions"),
+    "--max-seq-length": ("max_seq_length", int, "tokens of a record at most"),
+    "--lora-rank": ("lora_rank", int, ""),
+    "--lora-alpha": ("lora_alpha", float, "the scale is alpha / rank"),
+    "--lora-dropout": ("lora_dropout", float, ""),
+    "--q-bits": ("q_bits", int, "bits of --quantize"),
+    "--warmup-steps": ("warmup_steps", int, ""),
+    "--weight-decay": ("weight_decay", float, "of adamw, muon and sgd"),
+    "--iters": ("iters", int, ""),
+    "--batch-size": ("batch_size", int, ""),
+    "--grad-accum-steps": ("grad_accum_steps", int, ""),
+    "--log-interval": ("log_interval", int, ""),
+    "--eval-interval": ("eval_interval", int, ""),
+    "--save-interval": ("save_interval", int, ""),
+    "--output-dir": ("output_dir", str, "where adapters go"),
+    "--seed": ("seed", int, ""),
+    "--resume-from": ("resume_from", str, "adapters.safetensors to go on from"),
+}
+_SWITCHES = {
+    "--lora": ("lora", True, "train LoRA adapters"),
+    "--dora": ("dora", True, "train DoRA adapters"),
+    "--quantize": ("quantize", True, "quantise the model first"),
+    "--no-patch": ("patch", False, "train the stock model"),
+    "--no-fused-loss": ("use_fused_loss", False, "mlx_lm's own loss"),
+    "--patch-verbose": ("patch_verbose", True, ""),
+    "--verbose": ("verbose", True, ""),
+}
 
 
 def parser():
     made = argparse.ArgumentParser(
-        prog="zmlx train",
-        description="Trains a patched model with mlx_lm's trainer: all of it, or"
-        " adapters with --lora or --dora.",
-        argument_default=argparse.SUPPRESS,
+        prog="zmlx train", argument_default=argparse.SUPPRESS
     )
-    for flag, dest, options in _VALUES:
-        made.add_argument(flag, dest=dest, **options)
+    for flag, (name, kind, text) in _VALUES.items():
+        made.add_argument(flag, dest=name, type=kind, help=text)
+    for flag, (name, value, text) in _SWITCHES.items():
+        made.add_argument(flag, dest=name, action="store_const", const=value, help=text)
     made.add_argument("--lr", "--learning-rate", dest="learning_rate", type=float)
-    for flag, dest, text in _SWITCHES:
-        made.add_argument(flag, dest=dest, action="store_true", help=text)
-    made.add_argument("--no-patch", dest="patch", action="store_false")
-    made.add_argument("--no-fused-loss", dest="fused_loss", action="store_false")
-    made.add_argument("--config", metavar="YAML", help="values for what is not given")
+    made.add_argument("--optimizer", choices=OPTIMIZERS)
+    made.add_argument("--config", help="a YAML file; flags go before what it says")
     return made
 
 
-def config_of(argv):
-    given = vars(parser().parse_args(argv))
-    path = given.pop("config", None)
-    if path:
-        return TrainConfig.from_yaml(path, **given)
-    return TrainConfig.from_dict(given)
-
-
 def main(argv=None):
-    config = config_of(argv).validate()
-    from zmlx.train.runner import train
+    """zmlx train: what flags and file leave out has TrainConfig's defaults."""
+    flags = vars(parser().parse_args(argv))
+    path = flags.pop("config", None)
+    values = {**(read_yaml(path) if path else {}), **flags}
+    from zmlx.train.runner import run
 
-    print(f"[zmlx] Training {config.model}")
-    print(f"[zmlx] LoRA: {config.lora}, Dataset: {config.dataset}")
-    print(f"[zmlx] ZMLX patching: {config.patch}")
-    done = train(config)
-    print(f"[zmlx] Training complete. Output: {done['output_dir']}")
+    print(json.dumps(run(TrainConfig.of(values))))
+    return 0
+
+
+def export_main(argv=None):
+    """zmlx export."""
+    made = argparse.ArgumentParser(prog="zmlx export")
+    made.add_argument("--model", required=True)
+    made.add_argument("--adapter-path", required=True)
+    made.add_argument("--output-path")
+    made.add_argument("--verbose", action="store_true")
+    args = made.parse_args(argv)
+    from zmlx.train.merge import merge
+
+    print(merge(args.model, args.adapter_path, args.output_path, args.verbose))
     return 0

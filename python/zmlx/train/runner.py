@@ -1,249 +1,211 @@
 # SPDX-License-Identifier: MIT
-"""A training run over mlx_lm's trainer, as a TrainConfig says."""
+"""A training run: load, wrap, patch, train, save."""
 
 import json
-import types
+import sys
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
-import numpy as np
+from mlx.utils import tree_map
 
-from zmlx.train.config import FORMATS, TrainConfig
+from zmlx import _models, _training
+from zmlx.train.config import TrainConfig
 
 
-def train(config, *, callback=None):
-    """Runs it. Adapters, their adapter_config.json and checkpoints go to
-    config.output_dir, where mlx_lm finds them; returns a dict with output_dir,
-    final_loss, val_loss and patch_result."""
+class ZMLXCallback:
+    """Keeps the losses of a run; with verbose says at the start what was patched."""
+
+    def __init__(self, model=None, log_interval=10, verbose=False):
+        self.losses, self.validation = [], []
+        result = getattr(model, "_zmlx_patch_result", None)
+        if verbose and result is not None:
+            print(result.summary(), file=sys.stderr)
+
+    def on_train_loss_report(self, report):
+        self.losses.append((report["iteration"], report["train_loss"]))
+
+    def on_val_loss_report(self, report):
+        self.validation.append((report["iteration"], report["val_loss"]))
+
+
+def _keys(model, targets):
+    """Paths in a layer of the modules that end in a target, over all layers."""
+    found = {
+        name
+        for layer in model.layers
+        for name, module in layer.named_modules()
+        if name.endswith(tuple(targets)) and hasattr(module, "weight")
+    }
+    if not found:
+        raise ValueError(
+            "[train] lora_target_modules must match at least one layer, got"
+            f" {', '.join(targets)}."
+        )
+    return sorted(found)
+
+
+def _wrap(model, config):
+    """Freezes the model but for its adapters; what mlx_lm needs to load them."""
+    kind = "dora" if config.dora else "lora" if config.lora else "full"
+    details = {"fine_tune_type": kind, "num_layers": len(model.layers)}
+    if kind != "full":
+        from mlx_lm.tuner.utils import linear_to_lora_layers
+
+        details["lora_parameters"] = {
+            "rank": config.lora_rank,
+            "scale": config.lora_alpha / config.lora_rank,
+            "dropout": config.lora_dropout,
+            "keys": _keys(model, config.lora_target_modules),
+        }
+        model.freeze()
+        linear_to_lora_layers(
+            model, len(model.layers), details["lora_parameters"], config.dora
+        )
+    return details
+
+
+def _rate(config):
+    if config.lr_schedule:
+        from mlx_lm.tuner.utils import build_schedule
+
+        return build_schedule(config.lr_schedule)
+    warmup = config.warmup_steps
+    if not 0 < warmup < config.iters:
+        return config.learning_rate
+    start = optim.linear_schedule(0.0, config.learning_rate, warmup)
+    rate = config.learning_rate
+    return optim.join_schedules([start, lambda _: mx.array(rate)], [warmup + 1])
+
+
+def _clipped(optimizer, most):
+    """The optimizer with gradients of a norm of at most `most`."""
+    apply = optimizer.apply_gradients
+
+    def apply_gradients(gradients, parameters):
+        return apply(optim.clip_grad_norm(gradients, most)[0], parameters)
+
+    optimizer.apply_gradients = apply_gradients
+    return optimizer
+
+
+def _optimizer(config):
+    decays = config.optimizer in ("adamw", "muon", "sgd")
+    options = {"weight_decay": config.weight_decay} if decays else {}
+    made = _training._optimizer(config.optimizer, _rate(config), options)
+    return _clipped(made, config.max_grad_norm) if config.max_grad_norm else made
+
+
+def _records(path):
+    if not path.exists():
+        return []
+    with open(path) as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def _check_format(records, wanted):
+    keys = {"text": "text", "chat": "messages", "completions": "completion"}
+    if wanted != "auto" and keys[wanted] not in records[0]:
+        raise ValueError(
+            f"[train] records of the format {wanted} must have {keys[wanted]!r}, got"
+            f" {', '.join(records[0])}."
+        )
+
+
+def _datasets(config, tokenizer):
+    folder = Path(config.dataset)
+    if folder.is_dir():
+        splits = (config.train_split, config.val_split)
+        parts = [_records(folder / f"{split}.jsonl") for split in splits]
+        if not parts[0]:
+            raise ValueError(
+                f"[train] dataset must have {config.train_split}.jsonl with records,"
+                f" got {folder}."
+            )
+        _check_format(parts[0], config.data_format)
+        return _training._datasets(tuple(parts), tokenizer, config.mask_prompt)
+    import types
+
+    from mlx_lm.tuner.datasets import CacheDataset, load_dataset
+
+    options = types.SimpleNamespace(
+        data=config.dataset, train=True, test=False, mask_prompt=config.mask_prompt
+    )
+    parts = load_dataset(options, tokenizer)[:2]
+    return [CacheDataset(part) if len(part) else None for part in parts]
+
+
+def _load(config):
+    _models._mlx_lm("train")
+    import mlx.nn as nn
+    from mlx_lm.utils import load, load_tokenizer
+
+    model, tokenizer = load(config.model)[:2]
+    if config.tokenizer:
+        tokenizer = load_tokenizer(Path(config.tokenizer))
+    if config.quantize and not _models._is_quantized(model):
+        nn.quantize(model, group_size=config.q_group_size, bits=config.q_bits)
+    if config.model_dtype:
+        _models._cast(model, getattr(mx, config.model_dtype))
+    return model, tokenizer
+
+
+def _check_trainable(model):
+    if not any(value.size for value in _leaves(model.trainable_parameters())):
+        raise ValueError("[train] one parameter must be free to train, got none.")
+
+
+def _leaves(tree):
+    found = []
+    tree_map(found.append, tree)
+    return found
+
+
+def run(config):
+    """zmlx.train.train."""
     if not isinstance(config, TrainConfig):
         raise TypeError(
             f"[train] config must be a TrainConfig, got {type(config).__name__}."
         )
     config.validate()
-    from mlx_lm.tuner import trainer
-
-    from zmlx.train.callbacks import ZMLXCallback
-    from zmlx.train.losses import fused_loss
-
-    np.random.seed(config.seed)
     mx.random.seed(config.seed)
     model, tokenizer = _load(config)
-    training, validation = datasets_of(config, tokenizer)
-    result = None
+    details = _wrap(model, config)
+    _check_trainable(model)
+    if config.resume_from:
+        model.load_weights(config.resume_from, strict=False)
     if config.patch:
         from zmlx.patch import patch
 
         patch(model, mode="training", verbose=config.patch_verbose)
-        result = model._zmlx_patch_result
-    parameters = adapt(model, config)
-    _resume(model, config)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_adapter_config(folder, config, model, parameters)
-    callback = callback or ZMLXCallback(result, config.verbose)
-    trainer.train(
+    content = {"model": config.model, **details}
+    (folder / "adapter_config.json").write_text(json.dumps(content, indent=1))
+    training, validation = _datasets(config, tokenizer)
+    callback = ZMLXCallback(model, config.log_interval, config.verbose)
+    _training.run(
         model,
-        optimizer_of(config),
+        _optimizer(config),
         training,
         validation,
-        args=trainer.TrainingArgs(
-            batch_size=config.batch_size,
-            iters=config.iters,
-            val_batches=config.val_batches,
-            steps_per_report=config.log_interval,
-            steps_per_eval=config.eval_interval,
-            steps_per_save=config.save_interval,
-            max_seq_length=config.max_seq_length,
-            adapter_file=str(folder / "adapters.safetensors"),
-            grad_checkpoint=config.grad_checkpoint,
-            grad_accumulation_steps=config.grad_accum_steps,
-        ),
-        loss=fused_loss if config.fused_loss else trainer.default_loss,
-        training_callback=callback,
+        {
+            "iters": config.iters,
+            "batch_size": config.batch_size,
+            "output_dir": folder,
+            "val_batches": config.val_batches,
+            "log_interval": config.log_interval,
+            "eval_interval": config.eval_interval,
+            "save_interval": config.save_interval,
+            "max_seq_length": config.max_seq_length,
+            "grad_checkpoint": config.grad_checkpoint,
+            "grad_accum_steps": config.grad_accum_steps,
+            "use_fused_loss": config.use_fused_loss,
+            "training_callback": callback,
+        },
     )
-    losses = getattr(callback, "val_losses", [])
     return {
-        "output_dir": str(folder),
-        "final_loss": getattr(callback, "final_loss", None),
-        "val_loss": losses[-1][1] if losses else None,
-        "patch_result": result,
+        "final_loss": callback.losses[-1][1] if callback.losses else None,
+        "steps": config.iters,
+        "adapter_path": str(folder / "adapters.safetensors"),
     }
-
-
-def _load(config):
-    from mlx_lm.utils import load_tokenizer
-
-    from zmlx import _lm
-
-    folder = _lm.folder_of(config.model)
-    model, tokenizer, _ = _lm.load(folder)
-    if config.tokenizer:
-        tokenizer = load_tokenizer(_lm.folder_of(config.tokenizer))
-    if tokenizer is None:
-        raise ValueError(f"[train] tokenizer must be given: {folder} has none.")
-    if config.model_dtype:
-        _lm.cast(model, _lm.DTYPES[config.model_dtype])
-    packed = any("scales" in module for _, module in model.named_modules())
-    if config.quantize and not packed:
-        nn.quantize(model, config.q_group_size, config.q_bits)
-    if packed and not config.lora:
-        raise ValueError(
-            "[train] a model with packed weights must be trained with lora, got"
-            f" {config.model}."
-        )
-    return model, tokenizer
-
-
-def datasets_of(config, tokenizer):
-    """(training, validation) of mlx_lm's kinds; validation may be None."""
-    from mlx_lm.tuner.datasets import CacheDataset, create_dataset
-
-    made = []
-    for split in (config.train_split, config.val_split):
-        records = _records(config, split)
-        if config.data_format != "auto" and records:
-            wanted = FORMATS[config.data_format]
-            if not wanted <= set(records[0]):
-                raise ValueError(
-                    f"[train] records of {split} must have"
-                    f" {', '.join(sorted(wanted))} for data_format"
-                    f" {config.data_format}, got {', '.join(sorted(records[0]))}."
-                )
-        options = types.SimpleNamespace(mask_prompt=config.mask_prompt)
-        made.append(
-            CacheDataset(create_dataset(records, tokenizer, options))
-            if records
-            else None
-        )
-    training, validation = made
-    if training is None or len(training) < config.batch_size:
-        count = 0 if training is None else len(training)
-        raise ValueError(
-            f"[train] {config.train_split} of {config.dataset} must have at least"
-            f" batch_size = {config.batch_size} records, got {count}."
-        )
-    if validation is not None and len(validation) < config.batch_size:
-        validation = None
-    return training, validation
-
-
-def _records(config, split):
-    folder = Path(config.dataset)
-    if folder.is_dir():
-        path = folder / f"{split}.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
-    import datasets
-
-    known = datasets.get_dataset_split_names(config.dataset)
-    return (
-        list(datasets.load_dataset(config.dataset, split=split))
-        if (split in known)
-        else []
-    )
-
-
-def adapt(model, config):
-    """Freezes the model and adds adapters, or leaves all of it to be trained.
-    Returns mlx_lm's lora_parameters."""
-    if not (config.lora or config.dora):
-        model.unfreeze()
-        return {}
-    from mlx_lm.tuner.utils import linear_to_lora_layers
-
-    targets = set(config.lora_targets)
-    # Of every layer: they differ in hybrid models.
-    keys = {
-        path
-        for layer in model.layers
-        for path, module in layer.named_modules()
-        if path.rsplit(".", 1)[-1] in targets and "weight" in module
-    }
-    if not keys:
-        raise ValueError(
-            "[train] lora_targets must match at least one layer, got"
-            f" {', '.join(sorted(targets))}."
-        )
-    parameters = {
-        "rank": config.lora_rank,
-        "scale": config.lora_alpha / config.lora_rank,
-        "dropout": config.lora_dropout,
-        "keys": sorted(keys),
-    }
-    model.freeze()
-    linear_to_lora_layers(model, len(model.layers), parameters, use_dora=config.dora)
-    return parameters
-
-
-def _resume(model, config):
-    if config.resume_from is None:
-        return
-    path = Path(config.resume_from)
-    path = path / "adapters.safetensors" if path.is_dir() else path
-    if not path.exists():
-        raise ValueError(f"[train] resume_from must be there, got {path}.")
-    model.load_weights(str(path), strict=False)
-
-
-def _write_adapter_config(folder, config, model, parameters):
-    """What mlx_lm needs to load the adapters again."""
-    kind = "dora" if config.dora else "lora" if config.lora else "full"
-    values = {
-        "fine_tune_type": kind,
-        "model": config.model,
-        "num_layers": len(model.layers),
-        "lora_parameters": parameters,
-        "zmlx": vars(config),
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n")
-
-
-def schedule_of(config):
-    """The learning rate, or a function of the step."""
-    rate = config.learning_rate
-    steps = max(config.iters // config.grad_accum_steps - config.warmup_steps, 1)
-    if config.lr_schedule == "cosine":
-        after = optim.cosine_decay(rate, steps)
-    elif config.lr_schedule == "linear":
-        after = optim.linear_schedule(rate, 0.0, steps)
-    elif config.warmup_steps:
-        after = lambda step: mx.array(rate)  # noqa: E731
-    else:
-        return rate
-    if not config.warmup_steps:
-        return after
-    up = optim.linear_schedule(0.0, rate, config.warmup_steps)
-    return optim.join_schedules([up, after], [config.warmup_steps])
-
-
-def optimizer_of(config):
-    kinds = {
-        "adam": optim.Adam,
-        "adamw": optim.AdamW,
-        "muon": optim.Muon,
-        "sgd": optim.SGD,
-        "adafactor": optim.Adafactor,
-    }
-    options = {}
-    if config.weight_decay is not None and config.optimizer != "adam":
-        options["weight_decay"] = config.weight_decay
-    made = kinds[config.optimizer](learning_rate=schedule_of(config), **options)
-    if config.max_grad_norm is not None:
-        _clip(made, config.max_grad_norm)
-    return made
-
-
-def _clip(optimizer, most):
-    """Scales gradients to a norm of at most `most` before each update."""
-    kind = type(optimizer)
-
-    class Clipped(kind):
-        def update(self, model, gradients):
-            super().update(model, optim.clip_grad_norm(gradients, most)[0])
-
-    Clipped.__name__ = kind.__name__
-    optimizer.__class__ = Clipped
