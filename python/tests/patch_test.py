@@ -3,6 +3,7 @@
 model can be unpatched, saved, quantised, trained and shared between threads."""
 
 import copy
+import importlib
 import threading
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from zmlx.patch import (
     unpatch,
 )
 from zmlx.patch import patterns as table
-from zmlx.patch.adapters import MLP, MOE, NORMS, Mlp
+from zmlx.patch.adapters import BLOCKS, MLP, MOE, NORMS, Mlp
 from zmlx.patch.fused import fused_of
 from zmlx.patch.patterns import defaults
 
@@ -200,6 +201,14 @@ def test_a_packing_that_no_kernel_reads_stays_stock_with_the_reason():
     done = result_of(model)
     assert done.patched_count == 0 and len(done.skipped) == 2
     assert "mode must be affine with biases, or mxfp4" in done.skipped[0]
+
+
+@pytest.mark.parametrize("rows", [MOE, MLP, BLOCKS], ids=["moe", "mlp", "blocks"])
+def test_every_row_names_a_class_of_mlx_lm_that_defines_call(rows):
+    for key in rows:
+        module, name = key.split(".")
+        models = importlib.import_module(f"mlx_lm.models.{module}")
+        assert "__call__" in vars(getattr(models, name)), key
 
 
 def test_modules_at_the_root_and_in_lists_and_dicts_are_found():
