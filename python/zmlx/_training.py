@@ -75,10 +75,7 @@ def train(
             f" {', '.join(unknown)}."
         )
     options = {**_DEFAULTS, **kwargs}
-    from mlx_lm.tuner import trainer
     from mlx_lm.tuner.utils import build_schedule
-
-    from zmlx.train.losses import fused_loss
 
     schedule = options["lr_schedule"]
     rate = build_schedule(schedule) if isinstance(schedule, dict) else schedule
@@ -88,7 +85,18 @@ def train(
     training, validation = _datasets(dataset, tokenizer, options["mask_prompt"])
     if training is None:
         raise ValueError("[train] dataset must have at least one record, got none.")
-    folder = Path(output_dir)
+    given = {"iters": iters, "batch_size": batch_size, "output_dir": Path(output_dir)}
+    run(model, optimizer, training, validation, {**options, **given})
+    return model
+
+
+def run(model, optimizer, training, validation, options):
+    """mlx_lm's trainer, with the options of train()."""
+    from mlx_lm.tuner import trainer
+
+    from zmlx.train.losses import fused_loss
+
+    folder = options["output_dir"]
     folder.mkdir(parents=True, exist_ok=True)
     model.train()
     trainer.train(
@@ -97,8 +105,8 @@ def train(
         training,
         validation,
         args=trainer.TrainingArgs(
-            batch_size=batch_size,
-            iters=iters,
+            batch_size=options["batch_size"],
+            iters=options["iters"],
             val_batches=options["val_batches"],
             steps_per_report=options["log_interval"],
             steps_per_eval=options["eval_interval"],
@@ -111,4 +119,3 @@ def train(
         training_callback=options["training_callback"],
         loss=fused_loss if options["use_fused_loss"] else trainer.default_loss,
     )
-    return model

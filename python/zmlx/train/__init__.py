@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Training over mlx_lm, and its losses.
+"""Fine-tuning of patched models: LoRA, DoRA or every weight, over mlx_lm's trainer.
 
-``zmlx.train(model, tokenizer, dataset, ...)`` is zmlx.api.train.
+``zmlx.train(model, tokenizer, dataset, ...)`` is zmlx.api.train; ``train`` in here
+and the command ``zmlx train`` take a TrainConfig from load to saved adapters.
 """
 
 import importlib
 
-from zmlx._callable import make_callable
+from zmlx._callable import make_callable_as
 
 _NAMES = {
+    "TrainConfig": "config",
+    "ZMLXCallback": "runner",
     "fused_cross_entropy": "losses",
     "fused_loss": "losses",
     "standard_cross_entropy": "losses",
 }
-__all__ = sorted(_NAMES)
+__all__ = sorted([*_NAMES, "export", "train"])
 
 
 def __getattr__(name):
@@ -26,11 +29,19 @@ def __dir__():
     return __all__
 
 
-def _train(model, tokenizer=None, dataset=None, **options):
-    """zmlx.api.train."""
-    from zmlx import api
+def train(config):
+    """Trains as a TrainConfig says and returns {"final_loss", "steps",
+    "adapter_path"}."""
+    from zmlx.train.runner import run
 
-    return api.train(model, tokenizer, dataset, **options)
+    return run(config)
 
 
-make_callable(__name__, _train)
+def export(model, adapter_path, output_path=None, verbose=False):
+    """Merges trained adapters into the model's weights; the folder written."""
+    from zmlx.train.merge import merge
+
+    return merge(model, adapter_path, output_path, verbose)
+
+
+make_callable_as(__name__, "zmlx.api", "train")

@@ -12,7 +12,7 @@ mx::array quantized_matmul(
     const QuantizedArrays& w,
     const std::optional<mx::array>& bias) {
   constexpr const char* kOp = "quantized_matmul";
-  if (const auto why = why_unsupported(w, "affine"); !why.empty()) {
+  if (const auto why = why_unsupported(w); !why.empty()) {
     invalid(kOp, why, '.');
   }
   const int cols = static_cast<int>(int64_t{w.words.shape(-1)} * 32 / w.bits);
@@ -33,6 +33,7 @@ mx::array quantized_matmul(
     inputs.push_back(*bias);
   }
   const int bits = w.bits, group_size = w.group_size;
+  const auto scheme = w.scheme;
   const auto run = [=](const std::vector<mx::array>& given) {
     mx::Shape out_shape = given[0].shape();
     out_shape.back() = given[1].shape(-2);
@@ -41,21 +42,24 @@ mx::array quantized_matmul(
         given,
         {{std::move(out_shape), given[0].dtype()}},
         [=](const auto& in, auto& out) {
-          const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size};
+          const QuantizedArrays arrays{
+              in[1], in[2], in[3], bits, group_size, scheme};
           cpu::apply_matrix(
               in[0], view(arrays), in.size() > 4 ? &in[4] : nullptr, out[0]);
         });
   };
   const auto composed = [=](const std::vector<mx::array>& in) {
     const auto dtype = in[0].dtype();
+    const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size, scheme};
     const mx::array y = mx::quantized_matmul(
         in[0],
         in[1],
-        mx::astype(in[2], dtype),
-        mx::astype(in[3], dtype),
+        arrays.mlx_scales(dtype),
+        arrays.mlx_biases(dtype),
         true,
         group_size,
-        bits);
+        bits,
+        name_of(scheme));
     return std::vector<mx::array>{
         in.size() > 4 ? y + mx::astype(in[4], dtype) : y};
   };
