@@ -51,10 +51,7 @@ class PatchResult:
 
 def children_of(value, path=""):
     """(path, module) of the modules directly in a module, list or dict."""
-    if isinstance(value, dict):
-        items = value.items()
-    else:
-        items = enumerate(value)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in items:
         inner = f"{path}.{key}" if path else str(key)
         if isinstance(item, nn.Module):
