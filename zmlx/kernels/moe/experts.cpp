@@ -21,7 +21,7 @@ bool same_format(const ExpertMatrix& a, const ExpertMatrix& b) {
   const auto* p = std::get_if<PackedMatrix>(&a.weight);
   const auto* q = std::get_if<PackedMatrix>(&b.weight);
   return p && q ? p->bits == q->bits && p->group_size == q->group_size &&
-          p->in_blocks == q->in_blocks
+          p->scheme == q->scheme && p->in_blocks == q->in_blocks
                 : !p && !q;
 }
 
