@@ -47,12 +47,6 @@ std::optional<mx::array> array_or_none(nb::handle value) {
                          : std::optional(nb::cast<mx::array>(value));
 }
 
-std::optional<mx::array> as(
-    std::optional<mx::array> array,
-    std::optional<mx::Dtype> dtype) {
-  return array && dtype ? mx::astype(*array, *dtype) : array;
-}
-
 /// Room for rows up to `size`, but never past the window, for that is where
 /// RotatingKVCache starts to overwrite.
 mx::array within_window(const mx::array& held, int used, int size, int window) {
@@ -232,26 +226,27 @@ void TakenCaches::check(const Layer& layer, const LayerShape& shape) const {
   }
 }
 
-zmlx::Cache TakenCaches::take(std::optional<mx::Dtype> dtype) {
+zmlx::Cache TakenCaches::take() {
   zmlx::Cache cache;
   taken_ = true;
   for (auto& layer : layers_) {
+    auto keep = [&](std::optional<mx::array> array) {
+      if (array) {
+        layer.held.push_back(*array);
+        array = mx::astype(*array, mx::float32);
+      }
+      return array;
+    };
     auto take = [&](nb::object from, auto name) {
       auto array = array_or_none(from.attr(name));
       from.attr(name) = nb::none();
-      if (array) {
-        layer.held.push_back(*array);
-      }
-      return as(std::move(array), dtype);
+      return keep(std::move(array));
     };
     if (layer.kind == Kind::Arrays) {
       auto conv = std::make_unique<zmlx::ConvCache>();
       nb::list list = layer.object.attr("cache");
-      if (auto array = array_or_none(list[0])) {
-        list[0] = nb::none();
-        layer.held.push_back(*array);
-        conv->inputs = as(std::move(array), dtype);
-      }
+      conv->inputs = keep(array_or_none(list[0]));
+      list[0] = nb::none();
       cache.push_back(std::move(conv));
       continue;
     }
@@ -334,14 +329,13 @@ TakenCaches::~TakenCaches() {
     return;
   }
   for (auto& layer : layers_) {
-    if (layer.held.empty()) {
-      continue;
-    }
-    if (layer.kind == Kind::Arrays) {
-      layer.object.attr("cache")[0] = nb::cast(layer.held[0]);
-    } else {
-      layer.object.attr("keys") = nb::cast(layer.held[0]);
-      layer.object.attr("values") = nb::cast(layer.held[1]);
+    constexpr const char* kNames[] = {"keys", "values"};
+    for (size_t i = 0; i < layer.held.size(); ++i) {
+      if (layer.kind == Kind::Arrays) {
+        layer.object.attr("cache")[0] = nb::cast(layer.held[i]);
+      } else {
+        layer.object.attr(kNames[i]) = nb::cast(layer.held[i]);
+      }
     }
   }
 }

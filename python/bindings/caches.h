@@ -39,8 +39,8 @@ class TakenCaches {
   TakenCaches& operator=(TakenCaches&&) = delete;
   ~TakenCaches();
 
-  /// Takes the arrays; dtype: what they are cast to, if given.
-  zmlx::Cache take(std::optional<mx::Dtype> dtype);
+  /// Takes the arrays, cast to float32.
+  zmlx::Cache take();
   void put_back(zmlx::Cache& cache);
 
  private:

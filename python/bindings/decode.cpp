@@ -67,9 +67,8 @@ class DecodeModel {
       std::string config,
       std::map<std::string, mx::array> tensors,
       const std::map<std::string, Packing>& packing,
-      const std::string& dtype,
       std::string origin) {
-    mover_.emplace(tensors);
+    tensors_ = tensors;
     zmlx::ModelParts parts;
     parts.config = std::move(config);
     parts.tensors = std::move(tensors);
@@ -78,7 +77,7 @@ class DecodeModel {
       const auto& [bits, group_size, mode] = how;
       parts.packing[path] = {bits, group_size, mode};
     }
-    model_ = zmlx::assemble(std::move(parts), zmlx::dtype_from_name(dtype));
+    model_ = zmlx::assemble(std::move(parts), mx::float32);
     // mlx_lm sets no limit to the context.
     model_->info.max_positions = 0;
     const auto lowered = zmlx::decode::lower(*model_->network);
@@ -116,10 +115,15 @@ class DecodeModel {
     if (!taken) {
       return std::nullopt;
     }
-    auto cache = taken->take(cache_dtype());
+    auto cache = taken->take();
     auto logits = model_->network->forward(tokens, cache);
     taken->put_back(cache);
     return logits;
+  }
+
+  /// Returns at once.
+  void move_weights() {
+    mover_.emplace(tensors_);
   }
 
   void start_timing() {
@@ -130,13 +134,6 @@ class DecodeModel {
   }
 
  private:
-  // The program of a CPU keeps float32; a GPU takes the caches as they are.
-  static std::optional<mx::Dtype> cache_dtype() {
-    return mx::default_device() == mx::Device(mx::Device::cpu)
-        ? std::optional(mx::float32)
-        : std::nullopt;
-  }
-
   // A thread may not evaluate what another built, so casts of parameters are
   // made here and not by the first who needs them.
   void settle() {
@@ -149,6 +146,7 @@ class DecodeModel {
   std::unique_ptr<zmlx::Model> model_;
   zmlx::decode::FusedNetwork* fused_ = nullptr;
   std::vector<LayerShape> shapes_;
+  std::map<std::string, mx::array> tensors_; // as Python has them
   std::optional<WeightMover> mover_;
 };
 
@@ -161,18 +159,17 @@ void bind_decode(nb::module_& m) {
               std::string,
               std::map<std::string, mx::array>,
               const std::map<std::string, Packing>&,
-              const std::string&,
               std::string>(),
           nb::arg("config"),
           nb::arg("tensors"),
           nb::arg("packing"),
-          nb::arg("dtype"),
           nb::arg("origin"))
       .def(
           "forward",
           &DecodeModel::forward,
           nb::arg("tokens"),
           nb::arg("caches").none())
+      .def("move_weights", &DecodeModel::move_weights)
       .def("start_timing", &DecodeModel::start_timing)
       .def("stop_timing", [](DecodeModel& self) {
         nb::list rows;

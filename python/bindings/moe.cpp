@@ -98,13 +98,18 @@ Projection projection(
   if (!scales) {
     return {weight, bias};
   }
-  if (!biases) {
-    zmlx::invalid("projection", "the mode must be affine, got ", mode, '.');
+  const auto scheme = zmlx::quant::scheme_named(mode);
+  if (!scheme || (mode == "affine") != biases.has_value()) {
+    zmlx::invalid(
+        "projection",
+        "mode must be affine with biases, or mxfp4, nvfp4 or mxfp8 without, "
+        "got ",
+        mode,
+        '.');
   }
   zmlx::quant::QuantizedArrays packed{
-      weight, *scales, *biases, bits, group_size};
-  if (const auto why = zmlx::quant::why_unsupported(packed, mode);
-      !why.empty()) {
+      weight, *scales, biases ? *biases : *scales, bits, group_size, *scheme};
+  if (const auto why = zmlx::quant::why_unsupported(packed); !why.empty()) {
     zmlx::invalid("projection", why, '.');
   }
   return {std::move(packed), bias};

@@ -221,6 +221,29 @@ def test_jit_refuses_what_it_does_not_translate():
         jit(relu_like)(normal(3))
 
 
+def test_operations_work_under_every_transformation():
+    cube = zmlx.elementwise("x * x * x")
+    x = normal(4, 5)
+    close(mx.compile(cube)(x), x**3)
+    close(mx.vmap(cube, in_axes=1, out_axes=1)(x), x**3)
+    close(mx.jvp(cube, [x], [mx.ones_like(x)])[1][0], 3 * x**2)
+    second = mx.grad(lambda a: mx.grad(lambda b: cube(b).sum())(a).sum())(x)
+    close(second, 6 * x, 1e-4)
+    norm = reduce(init="0.0f", update="acc + v * v", finalize="sqrt(acc)")
+    close(mx.vmap(norm, in_axes=1)(x), mx.linalg.norm(x, axis=0))
+    close(mx.compile(norm)(x), mx.linalg.norm(x, axis=-1))
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_results_have_the_type_of_the_input_and_are_rounded_once(dtype):
+    x = normal(1000).astype(dtype)
+    got = zmlx.elementwise("exp(x) - 1.0f")(x)
+    want = (mx.exp(x.astype(mx.float32)) - 1).astype(dtype)
+    assert got.dtype == dtype
+    close(got.astype(mx.float32), want.astype(mx.float32), 1e-2)
+    assert reduce(init="0", update="acc + v")(x).shape == ()
+
+
 SQUARE = "uint i = thread_position_in_grid.x; out[i] = x[i] * x[i];"
 
 
@@ -248,6 +271,20 @@ def test_raw_kernels_have_the_reference_s_defaults():
     with pytest.raises(TypeError, match="grid must be 1 to 3 whole numbers"):
         square()(x, grid="all")
     assert mx.vmap(lambda v: square()(v)[0])(x).shape == (3, 50)
+
+
+def test_what_a_gradient_throws_comes_through():
+    def broken(*_):
+        raise KeyError("mine")
+
+    for vjp, error, what in [
+        (broken, KeyError, "mine"),
+        (lambda *_: [], ValueError, "one gradient for each of 1 inputs, got 0"),
+        (lambda *_: ["x"], TypeError, "must be an mx.array, got str"),
+    ]:
+        broken_square = square().custom_vjp(vjp)
+        with pytest.raises(error, match=what):
+            mx.vjp(lambda z, f=broken_square: f(z), [normal(3)], [normal(3)])
 
 
 def test_kernels_are_kept_by_their_text(capsys):

@@ -119,6 +119,18 @@ CASES = {
     "qwen3_moe as it comes": ("qwen3_moe", dict(norm_topk_prob=False)),
     "qwen2_moe": ("qwen2_moe", {}),
     "qwen3_next": ("qwen3_next", _DELTA),
+    "qwen3_5_moe": (
+        "qwen3_5_moe",
+        dict(
+            text_config=COMMON
+            | _DELTA
+            | dict(
+                rope_parameters=dict(
+                    type="default", rope_theta=10000.0, partial_rotary_factor=0.5
+                ),
+            ),
+        ),
+    ),
     "gpt_oss": ("gpt_oss", dict(sliding_window=16)),
     "mixtral": ("mixtral", {}),
     "phimoe": ("phimoe", dict(router_jitter_noise=0.2, num_experts_per_tok=2)),
@@ -287,6 +299,62 @@ CASES = {
             is_moe_layer=[False, True],
             layer_types=["full_attention", "full_attention"],
             sliding_window=16,
+        ),
+    ),
+    "granitemoehybrid": (
+        "granitemoehybrid",
+        dict(
+            layer_types=["mamba", "attention"],
+            logits_scaling=2.0,
+            attention_multiplier=0.25,
+            embedding_multiplier=3.0,
+            residual_multiplier=0.5,
+            shared_intermediate_size=40,
+            mamba_n_heads=4,
+            mamba_d_head=32,
+            mamba_proj_bias=False,
+            mamba_d_state=16,
+            mamba_d_conv=4,
+            mamba_n_groups=1,
+            mamba_conv_bias=True,
+            position_embedding_type="rope",
+        ),
+    ),
+    "mistral4": (
+        "mistral4",
+        _GROUPS | dict(rope_parameters=_YARN | dict(llama_4_scaling_beta=0.1)),
+    ),
+    "mimo_v2_flash": (
+        "mimo_v2_flash",
+        _GROUPS
+        | dict(
+            moe_layer_freq=[0, 1],
+            hybrid_layer_pattern=[0, 1],
+            layernorm_epsilon=1e-5,
+            sliding_window=16,
+            sliding_window_size=16,
+            add_full_attention_sink_bias=False,
+            add_swa_attention_sink_bias=True,
+            swa_num_attention_heads=4,
+            swa_num_key_value_heads=2,
+            swa_head_dim=16,
+            swa_v_head_dim=16,
+            swa_rope_theta=10000.0,
+            partial_rotary_factor=0.5,
+        ),
+    ),
+    "bailing_moe_linear": (
+        "bailing_moe_linear",
+        _GROUPS
+        | dict(
+            layer_group_size=2,
+            group_norm_size=1,
+            score_function="sigmoid",
+            moe_router_enable_expert_bias=True,
+            partial_rotary_factor=0.5,
+            use_qkv_bias=False,
+            use_qk_norm=True,
+            norm_head=False,
         ),
     ),
     "mellum": (

@@ -60,6 +60,7 @@ _MODULES = {
     "registry",
     "rowwise",
     "testing",
+    "train",
     "validate",
 }
 # Names of a submodule that are attributes too.
@@ -76,7 +77,6 @@ _NAMES = {
     "reduce": "api",
     "set_checked_kernels": "_core",
     "smart_patch": "patch",
-    "train": "api",
     "unpatch": "patch",
 }
 

@@ -4,7 +4,6 @@
 import types
 from pathlib import Path
 
-import mlx.core as mx
 import mlx.optimizers as optim
 
 # Keyword arguments of train(), with what they are when not given.
@@ -24,18 +23,6 @@ _DEFAULTS = {
     # mlx_lm's: an object whose on_train_loss_report() takes each report.
     "training_callback": None,
 }
-
-
-def fused_loss(model, batch, lengths):
-    """mlx_lm's loss, its cross entropy in one pass over the logits."""
-    from zmlx.kernels.loss import softmax_cross_entropy
-
-    inputs, targets = batch[:, :-1], batch[:, 1:]
-    losses = softmax_cross_entropy(model(inputs), targets)
-    steps = mx.arange(1, targets.shape[1] + 1)
-    mask = mx.logical_and(steps >= lengths[:, 0:1], steps <= lengths[:, 1:])
-    tokens = mask.sum()
-    return (losses * mask).sum() / tokens, tokens
 
 
 def _optimizer(name, rate, config):
@@ -88,7 +75,6 @@ def train(
             f" {', '.join(unknown)}."
         )
     options = {**_DEFAULTS, **kwargs}
-    from mlx_lm.tuner import trainer
     from mlx_lm.tuner.utils import build_schedule
 
     schedule = options["lr_schedule"]
@@ -99,7 +85,18 @@ def train(
     training, validation = _datasets(dataset, tokenizer, options["mask_prompt"])
     if training is None:
         raise ValueError("[train] dataset must have at least one record, got none.")
-    folder = Path(output_dir)
+    given = {"iters": iters, "batch_size": batch_size, "output_dir": Path(output_dir)}
+    run(model, optimizer, training, validation, {**options, **given})
+    return model
+
+
+def run(model, optimizer, training, validation, options):
+    """mlx_lm's trainer, with the options of train()."""
+    from mlx_lm.tuner import trainer
+
+    from zmlx.train.losses import fused_loss
+
+    folder = options["output_dir"]
     folder.mkdir(parents=True, exist_ok=True)
     model.train()
     trainer.train(
@@ -108,8 +105,8 @@ def train(
         training,
         validation,
         args=trainer.TrainingArgs(
-            batch_size=batch_size,
-            iters=iters,
+            batch_size=options["batch_size"],
+            iters=options["iters"],
             val_batches=options["val_batches"],
             steps_per_report=options["log_interval"],
             steps_per_eval=options["eval_interval"],
@@ -122,4 +119,3 @@ def train(
         training_callback=options["training_callback"],
         loss=fused_loss if options["use_fused_loss"] else trainer.default_loss,
     )
-    return model

@@ -123,7 +123,7 @@ def _entry_key(kernel, inputs, grid, templates, threadgroups):
     return json.dumps(
         [
             kernel.name,
-            hash_of(kernel),
+            _hash_of(kernel),
             [[list(each.shape), str(each.dtype)] for each in inputs],
             "function" if callable(grid) else list(_size(grid)),
             [str(each) for each in templates or []],
@@ -132,7 +132,7 @@ def _entry_key(kernel, inputs, grid, templates, threadgroups):
     )
 
 
-def hash_of(kernel):
+def _hash_of(kernel):
     from zmlx.cache import key_of
 
     key = key_of((kernel.name, (), (), kernel.source, kernel.header or "", True, False))
@@ -151,23 +151,25 @@ def get_autotuned_config(
     """The best configuration for these shapes and types, measured once a process;
     load_autotune_cache() brings those of earlier ones."""
     key = _entry_key(kernel, inputs, grid, template_candidates, threadgroup_candidates)
+    configs = _configs(
+        f"autotune {kernel.name}", template_candidates, threadgroup_candidates
+    )
     with _lock:
         entry = _found.get(key)
-    if entry is None:
-        best = autotune_kernel(
-            kernel,
-            inputs=inputs,
-            grid=grid,
-            template_candidates=template_candidates,
-            threadgroup_candidates=threadgroup_candidates,
-            **options,
-        ).best_config
-        configs = _configs("autotune", template_candidates, threadgroup_candidates)
-        entry = {"tg": list(best.threadgroup), "template": configs.index(best)}
-        with _lock:
-            _found[key] = entry
-    configs = _configs("autotune", template_candidates, threadgroup_candidates)
-    return configs[entry["template"]]
+    # A file may hold anything.
+    if entry is not None and 0 <= entry["template"] < len(configs):
+        return configs[entry["template"]]
+    best = autotune_kernel(
+        kernel,
+        inputs=inputs,
+        grid=grid,
+        template_candidates=template_candidates,
+        threadgroup_candidates=threadgroup_candidates,
+        **options,
+    ).best_config
+    with _lock:
+        _found[key] = {"tg": list(best.threadgroup), "template": configs.index(best)}
+    return best
 
 
 def cache_path():

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
 """The console script ``zmlx``, also ``python -m zmlx``: one module a command.
 
-A command is a line of COMMANDS; its module has ``main(argv)``, which returns the
-exit code. Modules load only when their command runs.
+A command is a line of COMMANDS; its module has ``main(argv)``, or what the line
+names, which returns the exit code. Modules load only when their command runs.
 """
 
 import difflib
 import importlib
 import sys
 
-# name: (module, what it does)
+# name: (module, what it does), or (module:function, what it does)
 COMMANDS = {
+    "export": ("zmlx.train.cli:export_main", "merge trained adapters into a model"),
     "generate": ("zmlx.generate", "generate text with a patched model"),
+    "profile": ("zmlx.profile_cli", "time a model's step"),
     "report": ("zmlx.bench.report", "print the table of a capsule"),
     "server": ("zmlx.server", "serve a patched model over HTTP"),
+    "train": ("zmlx.train.cli", "fine-tune a patched model"),
     "validate": ("zmlx.validate", "compare a model with and without patching"),
 }
 
@@ -49,7 +52,8 @@ def main(argv=None):
             file=sys.stderr,
         )
         return 2
-    return run(importlib.import_module(COMMANDS[name][0]).main, rest)
+    module, _, function = COMMANDS[name][0].partition(":")
+    return run(getattr(importlib.import_module(module), function or "main"), rest)
 
 
 def run(main, argv=None):

@@ -25,8 +25,6 @@ _FUNCTIONS = {
     "arccosh": "acosh",
     "arctanh": "atanh",
     "power": "pow",
-    "where": "select_where",
-    "square": "square",
 }
 _BINARY = {
     ast.Add: "+",
@@ -51,7 +49,6 @@ class _Translator:
         self.name = name
         # Names to their C types; a name that is new in a block ends with it.
         self.scopes = [dict.fromkeys(arguments, "float")]
-        self.functions = {"mx", "metal", "math", "np"}
 
     def fail(self, node, what):
         line = getattr(node, "lineno", 1)

@@ -29,31 +29,18 @@ def packing_of(model):
     return packing
 
 
-def natural_dtype(model):
-    """What the network computes in: float32 on the CPU, where that is exact and
-    as fast, and on a GPU the type of the model's norms."""
-    if mx.default_device() == mx.Device(mx.cpu):
-        return mx.float32
-    for _, module in model.named_modules():
-        if isinstance(module, nn.RMSNorm):
-            return module.weight.dtype
-    return mx.float32
-
-
-def name_of(dtype):
-    """float32 of mlx.core.float32."""
-    return str(dtype).rsplit(".", 1)[-1]
-
-
 def network_of(model):
-    """The C++ network of a model's arrays; raises ValueError or RuntimeError with
-    the reason when there is none for it."""
+    """The C++ network of a model's arrays, which computes in float32; raises
+    ValueError or RuntimeError with the reason when there is none for it."""
+    if mx.default_device() != mx.Device(mx.cpu):
+        # A GPU's step writes to caches unseen by MLX, which their owner would have
+        # to know.
+        raise ValueError("mlx_lm's caches are served on the CPU only")
     mx.eval(model.parameters())
     return _core.DecodeModel(
         config_of(model),
         dict(tree_flatten(model.parameters())),
         packing_of(model),
-        name_of(natural_dtype(model)),
         "the model",
     )
 

@@ -2,6 +2,7 @@
 """Walks a model's modules, fuses those that pass the probe, and puts them back."""
 
 import difflib
+import importlib
 from dataclasses import dataclass, field
 
 import mlx.nn as nn
@@ -28,6 +29,8 @@ class PatchResult:
     modules: dict = field(default_factory=dict)
     #: The largest relative difference from stock in each module's probe.
     probe_errors: dict = field(default_factory=dict)
+    #: Whether the modules are those of mode="training".
+    training: bool = False
 
     def summary(self):
         lines = [f"Patched {self.patched_count} modules:"]
@@ -48,10 +51,7 @@ class PatchResult:
 
 def children_of(value, path=""):
     """(path, module) of the modules directly in a module, list or dict."""
-    if isinstance(value, dict):
-        items = value.items()
-    else:
-        items = enumerate(value)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in items:
         inner = f"{path}.{key}" if path else str(key)
         if isinstance(item, nn.Module):
@@ -83,15 +83,26 @@ def chosen_patterns(names, exclude):
 
 
 class Patcher:
+    """Fuses what it can of a model. Modules whose stock call is dear are proved
+    together at the end, as those calls take most of the time."""
+
     def __init__(self, patterns, options, report=lambda line: None):
         self.patterns = [p for p in patterns if p.match]
         self.whole = [p for p in patterns if p.whole]
         self.options = options
         self.report = report
-        self.result = PatchResult()
+        self.result = PatchResult(training=options.training)
+        self._seen = set()
+        self._dear = []  # (path, module, probe, patterns after)
 
     def apply(self, model):
-        self._visit("", model, set())
+        self._visit("", model)
+        while self._dear:
+            dear, self._dear = self._dear, []
+            probe.start_all([one[2] for one in dear])
+            for path, module, proof, after in dear:
+                if not self._settle(path, module, proof):
+                    self._go_on(path, module, self._fuse(path, module, after))
         for pattern in self.whole:
             error, reason = table.whole_model(pattern).install(model)
             if reason:
@@ -100,19 +111,24 @@ class Patcher:
                 self._installed("model", pattern.name, error)
         return self.result
 
-    def _visit(self, path, module, seen):
-        if id(module) in seen:
+    def _visit(self, path, module):
+        if id(module) in self._seen:
             return
-        seen.add(id(module))
-        fused = fusing.fused_of(module) or self._fuse(path, module)
-        if fused is None:
-            inside = children_of(module, path)
+        self._seen.add(id(module))
+        fused = fusing.fused_of(module)
+        if fused is not None:
+            self.result._add(path, fused.pattern)  # it was fused before
         else:
-            if path not in self.result.modules:
-                self.result._add(path, fused.pattern)  # it was fused before
+            fused = self._fuse(path, module, self.patterns)
+        self._go_on(path, module, fused)
+
+    def _go_on(self, path, module, fused):
+        """Visits what a module holds; of a fused one only the parts it calls."""
+        inside = children_of(module, path)
+        if fused is not None:
             inside = self._parts(path, module, fused)
         for inner, child in list(inside):
-            self._visit(inner, child, seen)
+            self._visit(inner, child)
 
     @staticmethod
     def _parts(path, module, fused):
@@ -121,36 +137,50 @@ class Patcher:
             if isinstance(found, nn.Module):
                 yield (f"{path}.{part}" if path else part), found
 
-    def _fuse(self, path, module):
-        """Fuses a module by the first pattern that can, or returns None."""
-        for pattern in self.patterns:
+    def _fuse(self, path, module, patterns):
+        """What fuses a module (or will, if its probe passes) by the first of the
+        patterns that can, or None."""
+        for i, pattern in enumerate(patterns):
             try:
                 fused = pattern.match(module, self.options)
                 if fused is None:
                     continue
                 fused.pattern = pattern.name
-                error = self._probe(module, fused)
+                fused.rebind(module)
             except Refusal as refusal:
                 self._skip(path, str(refusal))
                 continue
-            fusing.install(module, fused)
-            self._installed(path, pattern.name, error)
-            return fused
+            proof = probe.Probe(module, fused)
+            if proof.dear:
+                self._dear.append((path, module, proof, patterns[i + 1 :]))
+                return fused
+            if self._settle(path, module, proof):
+                return fused
         return None
 
-    @staticmethod
-    def _probe(module, fused):
-        fused.rebind(module)
+    def _settle(self, path, module, proof):
+        """Installs what its probe proves; returns whether."""
         try:
-            error = probe.error_of(module, fused)
+            error = proof.error()
+            if self.options.training:
+                slopes = importlib.import_module("zmlx.patch.training")
+                error = probe.max_of(
+                    error,
+                    slopes.gradient_error(module, proof.fused, probe.difference),
+                )
         except Exception as failure:
-            raise Refusal(f"the probe failed: {failure}") from None
+            self._skip(path, f"the probe failed: {failure}")
+            return False
         if not error <= probe.ALLOWED:
-            raise Refusal(
+            self._skip(
+                path,
                 f"the probe must differ from stock by at most {probe.ALLOWED:g},"
-                f" got {error:g}"
+                f" got {error:g}",
             )
-        return error
+            return False
+        fusing.install(module, proof.fused)
+        self._installed(path, proof.fused.pattern, error)
+        return True
 
     def _skip(self, path, reason):
         self.result.skipped.append(f"{path or 'model'}: {reason}")

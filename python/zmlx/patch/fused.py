@@ -111,9 +111,10 @@ class Binding:
     def weight(self, module, bias=None):
         """A module's weight, quantised or not, and a bias."""
         settings = vars(module)
-        # mlx_lm's stacks may leave MLX's defaults to MLX.
-        group_size = self.item(settings, "group_size") or 64
-        bits = self.item(settings, "bits") or 4
+        mode = self.item(settings, "mode") or "affine"
+        group_size, bits = _PACKINGS.get(mode, (0, 0))
+        group_size = self.item(settings, "group_size") or group_size
+        bits = self.item(settings, "bits") or bits
         try:
             return _core.Projection(
                 self.item(module, "weight"),
@@ -121,13 +122,15 @@ class Binding:
                 self.item(module, "biases"),
                 bits,
                 group_size,
-                self.item(settings, "mode", "affine"),
+                mode,
                 bias,
             )
         except ValueError as error:
             raise Refusal(str(error).split("] ", 1)[-1].rstrip(".")) from None
 
 
+# Group size and bits where a module, as mlx_lm's stacks do, leaves them to MLX.
+_PACKINGS = {"affine": (64, 4), "mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32, 8)}
 _LINEARS = {
     "mlx.nn.layers.linear.Linear",
     "mlx.nn.layers.quantized.QuantizedLinear",
@@ -159,6 +162,10 @@ class Fused:
     def width(self, module):
         """Of the last axis of the input, for the probe."""
         raise NotImplementedError
+
+    def arguments(self, module, x):
+        """What the probe calls with."""
+        return (x,)
 
     def ready(self, module):
         """What bind() made, bound again where the module has changed; None: it
@@ -295,7 +302,7 @@ class FusedMoe(Fused):
         else:
             spec, bias, gate, experts, _ = made
             weights, chosen = _core.route(_logits(gate, x), spec, bias)
-            y = (experts(rows, chosen) * weights[..., None]).sum(-2).astype(x.dtype)
+            y = self.combined(experts(rows, chosen), weights).astype(x.dtype)
         if after is not None:
             y = after(y)
         if shared is None:
@@ -304,6 +311,10 @@ class FusedMoe(Fused):
         if shared_gate is not None:
             extra = mx.sigmoid(shared_gate(x)) * extra
         return y + extra
+
+    @staticmethod
+    def combined(outputs, weights):
+        return (outputs * weights[..., None]).sum(-2)
 
     def width(self, module):
         gate = Binding().child(module, self.row.gate)
@@ -366,14 +377,15 @@ class FusedRmsNorm(Fused):
         weight = binding.item(module, self.row.weight)
         if weight is None:
             raise Refusal("it has no weight")
-        if self.row.offset:
-            weight = weight + self.row.offset
         return weight, float(binding.item(vars(module), self.row.eps))
 
     def run(self, module, made, stock_call, x):
         weight, eps = made
         if x.dtype != weight.dtype and x.dtype != mx.float32:
             return stock_call(module, x)  # whose result has the wider type
+        if self.row.offset:
+            # Here, not in bind(): threads must not share what is not evaluated.
+            weight = weight + self.row.offset
         return _core.rms_norm(x, weight, eps)
 
     def width(self, module):
@@ -400,9 +412,7 @@ class FusedSoftmax(Fused):
     def bind(self, binding, module):
         return ()
 
-    def run(self, module, made, stock_call, x, **kwargs):
-        if kwargs.get("axis", -1) not in (-1, x.ndim - 1):
-            return stock_call(module, x, **kwargs)
+    def run(self, module, made, stock_call, x):
         return _core.softmax(x)
 
     def width(self, module):

@@ -18,6 +18,8 @@ class Options:
 
     on_gpu: bool = False
     max_moe_tokens: int | None = None
+    #: Modules must have gradients in all that they read.
+    training: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,21 @@ def _key(module, method="__call__"):
     return adapters.name_of(stock_class(module), method)
 
 
+def _training():
+    return importlib.import_module("zmlx.patch.training")
+
+
+def _trained(pattern, module, options):
+    return _training().matched(pattern, module, options)
+
+
 def _no_adapter(module):
     return Refusal(f"no adapter for {_key(module)}")
 
 
 def _moe(module, options):
+    if options.training:
+        return _trained("moe_mlp", module, options)
     row = adapters.MOE.get(_key(module))
     if row is not None:
         return fused.FusedMoe(row, options)
@@ -59,6 +71,8 @@ def _is_experts(child):
 
 def _mlp(of_pattern):
     def match(module, options):
+        if options.training:
+            return _trained(of_pattern, module, options)
         row = adapters.MLP.get(_key(module))
         if row is not None:
             ours = row.activation.startswith("gelu") == (of_pattern == "geglu_mlp")
@@ -89,8 +103,12 @@ def _linear(packed):
 
     def match(module, options):
         if _key(module) == f"mlx.nn.layers.{name}":
+            if options.training:
+                return _training().TrainedLinear(None, options)
             return fused.FusedLinear(None, options)
         if _key(module, "as_linear") == f"mlx.nn.layers.{embedding}":
+            if options.training:
+                return _training().TrainedHead(None, options)
             return fused.FusedHead(None, options)
         return None
 
@@ -130,11 +148,14 @@ BY_NAME = {pattern.name: pattern for pattern in PATTERNS}
 
 FUSED_ACTIVATIONS = ["swiglu_mlp", "geglu_mlp", "moe_mlp"]
 TRAINING_RECOMMENDED = [
+    "moe_mlp",
     "swiglu_mlp",
     "geglu_mlp",
     "rmsnorm",
     "layernorm",
     "residual_norm",
+    "quantized_linear",
+    "linear",
 ]
 ALL_PATTERNS = [pattern.name for pattern in PATTERNS]
 
@@ -147,6 +168,12 @@ def defaults():
     """The patterns that can help on the default device."""
     gpu = on_gpu()
     return [p.name for p in PATTERNS if (p.gpu if gpu else p.cpu)]
+
+
+def training_defaults():
+    """Those of TRAINING_RECOMMENDED that the default device has."""
+    missing = {"linear", "quantized_linear"} if on_gpu() else set()
+    return [name for name in TRAINING_RECOMMENDED if name not in missing]
 
 
 def whole_model(pattern):

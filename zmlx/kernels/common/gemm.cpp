@@ -87,7 +87,8 @@ void PreparedRows::reserve(
     const float* const* x,
     int64_t count) {
   bool integers = false;
-  const int64_t most = HWY_DYNAMIC_DISPATCH(MaxTile)(true, &integers);
+  const int64_t most =
+      HWY_DYNAMIC_DISPATCH(MaxTile)(w.scheme == Scheme::Affine, &integers);
   group_size_ = integers ? w.group_size : 0;
   nibbles_ = w.bits == 4;
   reserve(x, count, w.cols, most);

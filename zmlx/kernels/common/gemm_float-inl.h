@@ -10,6 +10,7 @@
 #define ZMLX_COMMON_GEMM_FLOAT_INL_H
 #endif
 
+#include "zmlx/kernels/common/float_fields-inl.h"
 #include "zmlx/kernels/common/float_tile-inl.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec_generic-inl.h"
@@ -27,6 +28,9 @@ inline void read_row(
     int64_t first,
     int64_t count,
     float* out) {
+  if (w.scheme != Scheme::Affine) {
+    return read_float_fields(w, row, first, count, out);
+  }
   alignas(64) uint8_t quants[kFloatColumns];
   unpack(w.row_words(row) + first * w.bits / 32, w.bits, count, quants);
   for (int64_t g = 0; g < count; g += w.group_size) {

@@ -9,8 +9,10 @@
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 
+#include "zmlx/kernels/common/float_fields-inl.h"
 #include "zmlx/kernels/common/matvec_generic-inl.h"
 #if HWY_TARGET == HWY_AVX3_DL
+#include "zmlx/kernels/common/matvec_float_fields-inl.h"
 #include "zmlx/kernels/common/matvec_vnni-inl.h"
 #elif HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
 #include "zmlx/kernels/common/matvec_avx2-inl.h"
@@ -37,6 +39,14 @@ void Matvec(
     int64_t end,
     float* y,
     [[maybe_unused]] const RowsAhead& next) {
+  if (w.scheme != Scheme::Affine) {
+#if HWY_TARGET == HWY_AVX3_DL
+    if (!x.needs_float()) {
+      return float_fields_matvec(w, x, begin, end, y, next);
+    }
+#endif
+    return plain_float_fields(w, x.values(), begin, end, y);
+  }
 #if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX2 || \
     HWY_TARGET == HWY_AVX3
   if (!x.needs_float()) {
@@ -57,6 +67,9 @@ void Matvec(
 }
 
 void DequantizeRow(const PackedMatrix& w, int64_t row, float* out) {
+  if (w.scheme != Scheme::Affine) {
+    return read_float_fields(w, row, 0, w.cols, out);
+  }
   AlignedVector<uint8_t> quants(static_cast<size_t>(w.cols));
   unpack(w.row_words(row), w.bits, w.cols, quants.data());
   for (int64_t g = 0; g < w.groups_per_row(); ++g) {
@@ -84,6 +97,7 @@ HWY_EXPORT(DequantizeRow);
 HWY_EXPORT(TargetName);
 
 void PreparedVector::reserve(int64_t cols, int bits, int group_size) {
+  group_size = std::max(group_size, 32); // a block; NVFP4 has halves of one
   group_size_ = group_size;
   nibbles_ = bits == 4;
   const auto chunks =

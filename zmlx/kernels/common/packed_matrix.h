@@ -14,7 +14,12 @@ constexpr size_t size_of(FloatType type) {
   return type == FloatType::F32 ? 4 : 2;
 }
 
-/// A (rows, cols) matrix in MLX's affine packing: value = scale * q + bias for
+/// What packed fields stand for, in MLX's names. Affine: scale * q + bias. The
+/// others: scale times a float of four bits (e2m1) or eight (e4m3), with scales
+/// of a byte (e8m0, a power of two; e4m3 in NVFP4) and without biases.
+enum class Scheme { Affine, MXFP4, NVFP4, MXFP8 };
+
+/// A (rows, cols) matrix in MLX's packing: a scale, and a bias or none, for
 /// each group of group_size columns. Rows are contiguous.
 struct PackedMatrix {
   const uint32_t* words = nullptr; // (rows, cols * bits / 32)
@@ -23,6 +28,7 @@ struct PackedMatrix {
   FloatType float_type = FloatType::BF16;
   int64_t rows = 0, cols = 0;
   int bits = 4, group_size = 64;
+  Scheme scheme = Scheme::Affine;
 
   int64_t words_per_row() const {
     return cols * bits / 32;
@@ -49,13 +55,18 @@ struct PackedMatrix {
   }
   uint64_t nbytes() const {
     return static_cast<uint64_t>(rows) *
-        (words_per_row() * 4 + groups_per_row() * 2 * size_of(float_type));
+        (words_per_row() * 4 +
+         groups_per_row() * (scheme == Scheme::Affine ? 2 : 1) * scale_size());
   }
 
  private:
   const void* row_of_groups(const void* groups, int64_t row) const {
     return static_cast<const char*>(groups) +
-        row * groups_per_row() * static_cast<int64_t>(size_of(float_type));
+        row * groups_per_row() * scale_size();
+  }
+  int64_t scale_size() const {
+    return scheme == Scheme::Affine ? static_cast<int64_t>(size_of(float_type))
+                                    : 1;
   }
 };
 

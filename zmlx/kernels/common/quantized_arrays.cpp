@@ -29,9 +29,67 @@ mx::array row_contiguous(mx::array array) {
   return array.flags().row_contiguous ? array : mx::contiguous(array);
 }
 
-std::string why_unsupported(const QuantizedArrays& w, const std::string& mode) {
-  if (mode != "affine") {
-    return "the mode must be affine, got " + mode;
+namespace {
+
+constexpr std::pair<const char*, cpu::Scheme> kSchemes[] = {
+    {"affine", cpu::Scheme::Affine},
+    {"mxfp4", cpu::Scheme::MXFP4},
+    {"nvfp4", cpu::Scheme::NVFP4},
+    {"mxfp8", cpu::Scheme::MXFP8}};
+
+// Of the modes whose fields are floats; their bits and group are fixed.
+std::string why_not_float_fields(const QuantizedArrays& w) {
+  const int bits = w.scheme == cpu::Scheme::MXFP8 ? 8 : 4;
+  const int group_size = w.scheme == cpu::Scheme::NVFP4 ? 16 : 32;
+  if (w.bits != bits || w.group_size != group_size) {
+    return concat(
+        name_of(w.scheme),
+        " must have ",
+        bits,
+        " bits and groups of ",
+        group_size,
+        ", got ",
+        w.bits,
+        " and ",
+        w.group_size);
+  }
+  if (w.scales.dtype() != mx::uint8) {
+    return concat("scales must be uint8, got ", w.scales.dtype());
+  }
+  if (cols_of(w) % 32 != 0) {
+    return concat("columns must be a multiple of 32, got ", cols_of(w));
+  }
+  return "";
+}
+
+} // namespace
+
+std::optional<cpu::Scheme> scheme_named(const std::string& mode) {
+  for (const auto& [name, scheme] : kSchemes) {
+    if (mode == name) {
+      return scheme;
+    }
+  }
+  return std::nullopt;
+}
+
+const char* name_of(cpu::Scheme scheme) {
+  return kSchemes[static_cast<int>(scheme)].first;
+}
+
+std::optional<mx::array> QuantizedArrays::mlx_biases(mx::Dtype dtype) const {
+  return scheme == cpu::Scheme::Affine
+      ? std::optional(mx::astype(biases, dtype))
+      : std::nullopt;
+}
+
+mx::array QuantizedArrays::mlx_scales(mx::Dtype dtype) const {
+  return scheme == cpu::Scheme::Affine ? mx::astype(scales, dtype) : scales;
+}
+
+std::string why_unsupported(const QuantizedArrays& w) {
+  if (w.scheme != cpu::Scheme::Affine) {
+    return why_not_float_fields(w);
   }
   static constexpr int kBits[] = {2, 3, 4, 5, 6, 8};
   if (std::find(std::begin(kBits), std::end(kBits), w.bits) ==
@@ -67,6 +125,7 @@ cpu::PackedMatrix view(const QuantizedArrays& w) {
   matrix.cols = int64_t{w.words.shape(-1)} * 32 / w.bits;
   matrix.bits = w.bits;
   matrix.group_size = w.group_size;
+  matrix.scheme = w.scheme;
   return matrix;
 }
 

@@ -2,6 +2,7 @@
 // Weights as MLX arrays, quantised or not, and the views that kernels read.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -19,7 +20,18 @@ namespace mx = mlx::core;
 struct QuantizedArrays {
   mx::array words, scales, biases;
   int bits, group_size;
+  /// Anything but affine has uint8 scales, which stand in for biases too.
+  cpu::Scheme scheme = cpu::Scheme::Affine;
+
+  /// The biases as MLX's own operations take them.
+  std::optional<mx::array> mlx_biases(mx::Dtype dtype) const;
+  /// Likewise the scales.
+  mx::array mlx_scales(mx::Dtype dtype) const;
 };
+
+/// The scheme that MLX calls so; none: an unknown one.
+std::optional<cpu::Scheme> scheme_named(const std::string& mode);
+const char* name_of(cpu::Scheme scheme);
 
 /// A matrix, or a stack of them, in either form: packed, or row-contiguous
 /// floats (..., rows, cols) of float32, float16 or bfloat16.
@@ -37,7 +49,7 @@ bool is_float(mx::Dtype dtype);
 mx::array row_contiguous(mx::array array);
 
 /// Why the CPU kernels cannot take these arrays, or "".
-std::string why_unsupported(const QuantizedArrays& w, const std::string& mode);
+std::string why_unsupported(const QuantizedArrays& w);
 
 /// The view that kernels read; evaluated arrays only.
 cpu::PackedMatrix view(const QuantizedArrays& w);

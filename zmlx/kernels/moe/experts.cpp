@@ -20,7 +20,8 @@ constexpr int64_t kRowsATask = 128;
 bool same_format(const ExpertMatrix& a, const ExpertMatrix& b) {
   const auto* p = std::get_if<PackedMatrix>(&a.weight);
   const auto* q = std::get_if<PackedMatrix>(&b.weight);
-  return p && q ? p->bits == q->bits && p->group_size == q->group_size
+  return p && q ? p->bits == q->bits && p->group_size == q->group_size &&
+          p->scheme == q->scheme
                 : !p && !q;
 }
 

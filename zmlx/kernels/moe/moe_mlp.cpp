@@ -19,6 +19,7 @@ using Arrays = std::vector<mx::array>;
 struct Place {
   int first = 0, bias = -1;
   int bits = 0, group_size = 0; // none: not quantised
+  cpu::Scheme scheme = cpu::Scheme::Affine;
 
   /// Appends the arrays.
   Place(const Projection& projection, Arrays& inputs)
@@ -27,6 +28,7 @@ struct Place {
             std::get_if<quant::QuantizedArrays>(&projection.weight)) {
       bits = w->bits;
       group_size = w->group_size;
+      scheme = w->scheme;
       inputs.insert(inputs.end(), {w->words, w->scales, w->biases});
     } else {
       inputs.push_back(std::get<mx::array>(projection.weight));
@@ -38,7 +40,7 @@ struct Place {
   }
 
   quant::QuantizedArrays quantized(const Arrays& in) const {
-    return {in[first], in[first + 1], in[first + 2], bits, group_size};
+    return {in[first], in[first + 1], in[first + 2], bits, group_size, scheme};
   }
   cpu::ExpertMatrix view(const Arrays& in) const {
     cpu::ExpertMatrix matrix;
@@ -88,20 +90,23 @@ struct Place {
                     : mx::matmul(x, w);
     }
     const auto w = quantized(in);
-    const auto scales = mx::astype(w.scales, x.dtype());
-    const auto biases = mx::astype(w.biases, x.dtype());
-    return chosen ? mx::gather_qmm(
-                        x,
-                        w.words,
-                        scales,
-                        biases,
-                        std::nullopt,
-                        chosen,
-                        true,
-                        w.group_size,
-                        w.bits)
-                  : mx::quantized_matmul(
-                        x, w.words, scales, biases, true, w.group_size, w.bits);
+    const auto scales = w.mlx_scales(x.dtype());
+    const auto biases = w.mlx_biases(x.dtype());
+    const char* mode = quant::name_of(scheme);
+    return chosen
+        ? mx::gather_qmm(
+              x,
+              w.words,
+              scales,
+              biases,
+              std::nullopt,
+              chosen,
+              true,
+              w.group_size,
+              w.bits,
+              mode)
+        : mx::quantized_matmul(
+              x, w.words, scales, biases, true, w.group_size, w.bits, mode);
   }
 };
 
@@ -158,8 +163,7 @@ Projection checked(
   Projection good = projection;
   const auto* packed = std::get_if<quant::QuantizedArrays>(&good.weight);
   if (packed) {
-    if (const auto why = quant::why_unsupported(*packed, "affine");
-        !why.empty()) {
+    if (const auto why = quant::why_unsupported(*packed); !why.empty()) {
       invalid(op, why, '.');
     }
   } else {

@@ -4,6 +4,7 @@
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/apply_matrix.h"
 #include "zmlx/kernels/common/composed_transforms.h"
+#include "zmlx/kernels/common/product_gradient.h"
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx::quant {
@@ -12,7 +13,7 @@ mx::array quantized_matmul(
     const QuantizedArrays& w,
     const std::optional<mx::array>& bias) {
   constexpr const char* kOp = "quantized_matmul";
-  if (const auto why = why_unsupported(w, "affine"); !why.empty()) {
+  if (const auto why = why_unsupported(w); !why.empty()) {
     invalid(kOp, why, '.');
   }
   const int cols = static_cast<int>(int64_t{w.words.shape(-1)} * 32 / w.bits);
@@ -33,6 +34,7 @@ mx::array quantized_matmul(
     inputs.push_back(*bias);
   }
   const int bits = w.bits, group_size = w.group_size;
+  const auto scheme = w.scheme;
   const auto run = [=](const std::vector<mx::array>& given) {
     mx::Shape out_shape = given[0].shape();
     out_shape.back() = given[1].shape(-2);
@@ -41,21 +43,39 @@ mx::array quantized_matmul(
         given,
         {{std::move(out_shape), given[0].dtype()}},
         [=](const auto& in, auto& out) {
-          const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size};
+          const QuantizedArrays arrays{
+              in[1], in[2], in[3], bits, group_size, scheme};
           cpu::apply_matrix(
               in[0], view(arrays), in.size() > 4 ? &in[4] : nullptr, out[0]);
         });
   };
   const auto composed = [=](const std::vector<mx::array>& in) {
     const auto dtype = in[0].dtype();
-    const mx::array y = mx::quantized_matmul(
+    const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size, scheme};
+    const mx::array y = product_for_gradients(
         in[0],
-        in[1],
-        mx::astype(in[2], dtype),
-        mx::astype(in[3], dtype),
-        true,
-        group_size,
-        bits);
+        [=](const mx::array& x) {
+          return mx::quantized_matmul(
+              x,
+              arrays.words,
+              arrays.mlx_scales(dtype),
+              arrays.mlx_biases(dtype),
+              true,
+              group_size,
+              bits,
+              name_of(scheme));
+        },
+        [=] {
+          return mx::dequantize(
+              arrays.words,
+              arrays.mlx_scales(dtype),
+              arrays.mlx_biases(dtype),
+              group_size,
+              bits,
+              name_of(scheme),
+              std::nullopt,
+              dtype);
+        });
     return std::vector<mx::array>{
         in.size() > 4 ? y + mx::astype(in[4], dtype) : y};
   };

@@ -169,8 +169,9 @@ struct Caches {
         const int size =
             attend->spec.kv_heads * kCapacity * attend->spec.head_dim;
         auto& layer = layers[attend->layer];
-        layer.keys = add(size);
-        layer.values = add(size);
+        layer.keys.floats = add(size);
+        layer.values.floats = add(size);
+        layer.keys.head_dim = layer.values.head_dim = attend->spec.head_dim;
         layer.capacity = kCapacity;
       }
     }

@@ -37,11 +37,14 @@ int round_up(int value, int to) {
   return (value + to - 1) / to * to;
 }
 
-/// Throws std::invalid_argument for a dense weight.
+/// Throws std::invalid_argument for a weight that the kernel has no code for.
 const quant::QuantizedArrays& packed_of(const Weight& weight) {
   const auto* packed = std::get_if<quant::QuantizedArrays>(&weight);
   if (!packed) {
     throw std::invalid_argument("weights must be quantised");
+  }
+  if (packed->scheme != cpu::Scheme::Affine) {
+    throw std::invalid_argument("weights must be of affine mode");
   }
   return *packed;
 }

@@ -6,16 +6,20 @@
 namespace zmlx {
 
 PackedArrays packed_arrays(const PackedWeight& weight) {
-  if (!weight.biases) {
-    return {{}, {}, "the mode must be affine, got " + weight.mode};
+  const auto scheme = quant::scheme_named(weight.mode);
+  if (!scheme ||
+      (*scheme == cpu::Scheme::Affine) != weight.biases.has_value()) {
+    return {{}, {}, "only the affine mode has biases, got " + weight.mode};
   }
+  const auto& scales = weight.scales.stored();
   quant::QuantizedArrays arrays{
       weight.packed,
-      weight.scales.stored(),
-      weight.biases->stored(),
+      scales,
+      weight.biases ? weight.biases->stored() : scales,
       weight.bits,
-      weight.group_size};
-  auto reason = quant::why_unsupported(arrays, weight.mode);
+      weight.group_size,
+      *scheme};
+  auto reason = quant::why_unsupported(arrays);
   if (!reason.empty()) {
     return {{}, {}, std::move(reason)};
   }

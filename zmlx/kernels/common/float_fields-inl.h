@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+// Matrices whose fields are small floats (MXFP4, NVFP4, MXFP8), for any
+// instruction set. Included once a target.
+
+#if defined(ZMLX_COMMON_FLOAT_FIELDS_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef ZMLX_COMMON_FLOAT_FIELDS_INL_H
+#undef ZMLX_COMMON_FLOAT_FIELDS_INL_H
+#else
+#define ZMLX_COMMON_FLOAT_FIELDS_INL_H
+#endif
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <limits>
+
+#include "hwy/highway.h"
+#include "zmlx/kernels/common/aligned.h"
+#include "zmlx/kernels/common/packed_matrix.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace zmlx::cpu::HWY_NAMESPACE {
+
+/// Twice the value of each e2m1 field.
+constexpr int kTwiceE2m1[16] =
+    {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+/// Sign, four bits of exponent and three of fraction; all ones are NaN.
+constexpr float e4m3(uint8_t bits) {
+  if ((bits & 0x7f) == 0x7f) {
+    return std::numeric_limits<float>::quiet_NaN();
+  }
+  const int exponent = bits >> 3 & 15, fraction = bits & 7;
+  float value = exponent == 0 ? static_cast<float>(fraction) / 8
+                              : 1 + static_cast<float>(fraction) / 8;
+  for (int e = std::max(exponent, 1); e < 7; ++e) {
+    value /= 2;
+  }
+  for (int e = 7; e < exponent; ++e) {
+    value *= 2;
+  }
+  return (bits & 0x80) != 0 ? -value : value;
+}
+
+/// 2^(bits - 127); the last code, NaN by the standard, is infinity in MLX.
+constexpr float e8m0(uint8_t bits) {
+  return std::bit_cast<float>(bits == 0 ? 0x00400000u : uint32_t{bits} << 23);
+}
+
+template <class Value>
+constexpr std::array<float, 256> table_of(Value value) {
+  std::array<float, 256> table{};
+  for (int i = 0; i < 256; ++i) {
+    table[static_cast<size_t>(i)] = value(static_cast<uint8_t>(i));
+  }
+  return table;
+}
+constexpr auto kE4m3 = table_of(e4m3);
+constexpr auto kE8m0 = table_of(e8m0);
+
+/// Columns [first, first + count) of a row, whole groups, as floats.
+inline void read_float_fields(
+    const PackedMatrix& w,
+    int64_t row,
+    int64_t first,
+    int64_t count,
+    float* out) {
+  const auto* fields = reinterpret_cast<const uint8_t*>(w.row_words(row));
+  const auto* scales = static_cast<const uint8_t*>(w.row_scales(row));
+  const auto& scale_of = w.scheme == Scheme::NVFP4 ? kE4m3 : kE8m0;
+  for (int64_t g = 0; g < count; g += w.group_size) {
+    const float scale = scale_of[scales[(first + g) / w.group_size]];
+    const int64_t end = std::min(count, g + w.group_size);
+    if (w.bits == 8) {
+      for (int64_t k = g; k < end; ++k) {
+        out[k] = scale * kE4m3[fields[first + k]];
+      }
+    } else {
+      const float half = 0.5f * scale;
+      for (int64_t k = g; k < end; k += 2) {
+        const uint8_t two = fields[(first + k) / 2];
+        out[k] = half * static_cast<float>(kTwiceE2m1[two & 15]);
+        out[k + 1] = half * static_cast<float>(kTwiceE2m1[two >> 4]);
+      }
+    }
+  }
+}
+
+/// y[row - begin] = W[row] . x in floats, in 16 partial sums.
+inline void plain_float_fields(
+    const PackedMatrix& w,
+    const float* x,
+    int64_t begin,
+    int64_t end,
+    float* y) {
+  AlignedVector<float> values(static_cast<size_t>(w.cols));
+  for (int64_t row = begin; row < end; ++row) {
+    read_float_fields(w, row, 0, w.cols, values.data());
+    float total[16] = {};
+    for (int64_t k = 0; k < w.cols; k += 16) {
+      for (int64_t j = 0; j < 16; ++j) {
+        total[j] += x[k + j] * values[k + j];
+      }
+    }
+    float sum = 0;
+    for (float part : total) {
+      sum += part;
+    }
+    y[row - begin] = sum;
+  }
+}
+
+} // namespace zmlx::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif // include guard
