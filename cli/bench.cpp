@@ -30,6 +30,7 @@ struct Flags {
   std::optional<int> repetitions;
   std::string output = "md";
   bool compare = false, stages = false;
+  KVQuantization kv;
   std::string gguf, llama_bench;
 };
 
@@ -58,6 +59,7 @@ measure::BenchOptions options_of(const Flags& flags) {
   options.batches = parse_list("bench", "-b", "counts", flags.batches);
   options.repetitions = flags.repetitions.value_or(kModelRepetitions);
   options.stages = flags.stages;
+  options.kv = flags.kv;
   return options;
 }
 
@@ -197,6 +199,7 @@ void add_bench(CLI::App& app, int* exit_code) {
       .add_option(
           "--llama-bench", flags->llama_bench, "That program (the one in PATH)")
       ->type_name("PROGRAM");
+  add_cache_flags(command, &flags->kv, 0);
   add_model_flags(command, &flags->model);
   command.callback([flags, exit_code] { *exit_code = run(*flags); });
 }

@@ -18,8 +18,6 @@
 namespace zmlx::cli {
 namespace {
 
-// As mlx_lm.generate has it.
-constexpr int kQuantizedStart = 5000;
 constexpr const char* kRule = "==========\n";
 
 struct Flags {
@@ -142,20 +140,6 @@ void add_sampling_flags(CLI::App& app, GenerateOptions* options) {
       ->capture_default_str();
 }
 
-void add_cache_flags(CLI::App& app, KVQuantization* kv) {
-  kv->start = kQuantizedStart;
-  app.add_option(
-         "--kv-bits", kv->bits, "Bits of cached keys and values; 0: all")
-      ->capture_default_str();
-  app.add_option("--kv-group-size", kv->group_size, "Values a scale")
-      ->capture_default_str();
-  app.add_option(
-         "--quantized-kv-start",
-         kv->start,
-         "Tokens from which on --kv-bits holds")
-      ->capture_default_str();
-}
-
 } // namespace
 
 void add_generate(CLI::App& app, int* exit_code) {
@@ -177,7 +161,7 @@ void add_generate(CLI::App& app, int* exit_code) {
           flags->options.prefill_step,
           "Prompt tokens a step")
       ->capture_default_str();
-  add_cache_flags(command, &flags->options.kv);
+  add_cache_flags(command, &flags->options.kv, kQuantizedStart);
   command.add_flag("--json", flags->json, "One JSON object a token");
   command.callback([flags, exit_code] { *exit_code = run(*flags); });
 }

@@ -49,6 +49,20 @@ void add_model_flags(CLI::App& app, ModelFlags* flags) {
   app.add_flag("--no-patch", flags->no_patch, "Run stock MLX operations");
 }
 
+void add_cache_flags(CLI::App& app, KVQuantization* kv, int start) {
+  kv->start = start;
+  app.add_option(
+         "--kv-bits", kv->bits, "Bits of cached keys and values; 0: all")
+      ->capture_default_str();
+  app.add_option("--kv-group-size", kv->group_size, "Values a scale")
+      ->capture_default_str();
+  app.add_option(
+         "--quantized-kv-start",
+         kv->start,
+         "Tokens from which on --kv-bits holds")
+      ->capture_default_str();
+}
+
 PatchOptions patch_options(const ModelFlags& flags) {
   PatchOptions patches{split(flags.patterns, ','), split(flags.exclude, ',')};
   if (flags.no_patch && !(flags.patterns + flags.exclude).empty()) {

@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "zmlx/model/patch/patch.h"
+#include "zmlx/model/quantized_cache.h"
 
 namespace zmlx::cli {
 
@@ -26,6 +27,12 @@ void add_side_flags(CLI::App& app, ModelFlags* flags);
 
 /// Adds the same and --no-patch.
 void add_model_flags(CLI::App& app, ModelFlags* flags);
+
+/// As mlx_lm.generate has it.
+inline constexpr int kQuantizedStart = 5000;
+
+/// Adds --kv-bits, --kv-group-size and --quantized-kv-start.
+void add_cache_flags(CLI::App& app, KVQuantization* kv, int start);
 
 /// What patch() is asked for. Throws std::invalid_argument for an unknown
 /// pattern.

@@ -3,6 +3,7 @@
 model can be unpatched, saved, quantised, trained and shared between threads."""
 
 import copy
+import importlib
 import threading
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from zmlx.patch import (
     unpatch,
 )
 from zmlx.patch import patterns as table
-from zmlx.patch.adapters import MLP, MOE, NORMS, Mlp
+from zmlx.patch.adapters import BLOCKS, MLP, MOE, NORMS, Mlp
 from zmlx.patch.fused import fused_of
 from zmlx.patch.patterns import defaults
 
@@ -146,6 +147,27 @@ def test_a_wrong_router_is_refused(monkeypatch, case, key, changes):
     assert refused(case, "moe_mlp")
 
 
+def test_dear_modules_are_proved_together_by_their_first_row(monkeypatch):
+    monkeypatch.setattr("zmlx.patch.probe._CHEAP_BYTES", 0)
+    for name in ("qwen2_moe", "gemma2", "deepseek_v3 with groups"):
+        model = small(name)
+        quantise(model)
+        expected = logits(model, 2)
+        patch(model, patterns=LAYERS)
+        assert result_of(model).skipped == []
+        assert relative(logits(model, 2), expected) < 1e-4
+    # A refused block goes on to its parts.
+    planted(monkeypatch, MOE, "qwen2_moe.Qwen2MoeSparseMoeBlock", shared=None)
+    model = small("qwen2_moe")
+    expected = logits(model, 2)
+    patch(model, patterns=LAYERS)
+    done = result_of(model)
+    assert len(done.skipped) == 2 and "moe_mlp" not in done.pattern_counts
+    assert done.modules["model.layers.0.mlp.shared_expert"] == "swiglu_mlp"
+    assert done.modules["model.layers.0.mlp.gate"] == "linear"
+    assert relative(logits(model, 2), expected) < 1e-4
+
+
 def test_a_block_without_its_shared_expert_or_bias_is_refused(monkeypatch):
     planted(monkeypatch, MOE, "qwen2_moe.Qwen2MoeSparseMoeBlock", shared=None)
     refused("qwen2_moe", "moe_mlp")
@@ -200,6 +222,14 @@ def test_a_packing_that_no_kernel_reads_stays_stock_with_the_reason():
     done = result_of(model)
     assert done.patched_count == 0 and len(done.skipped) == 2
     assert "mode must be affine with biases, or mxfp4" in done.skipped[0]
+
+
+@pytest.mark.parametrize("rows", [MOE, MLP, BLOCKS], ids=["moe", "mlp", "blocks"])
+def test_every_row_names_a_class_of_mlx_lm_that_defines_call(rows):
+    for key in rows:
+        module, name = key.split(".")
+        models = importlib.import_module(f"mlx_lm.models.{module}")
+        assert "__call__" in vars(getattr(models, name)), key
 
 
 def test_modules_at_the_root_and_in_lists_and_dicts_are_found():

@@ -82,6 +82,28 @@ TEST_F(RunningSteps, UpdateLongCachesInPlace) {
   EXPECT_EQ(kv().keys->data<float>(), before);
 }
 
+TEST_F(RunningSteps, UpdateCachesOfEightBitsInPlace) {
+  quantize(cache, {8, 64, 0});
+  const QuantizedKVCache* packed = nullptr;
+  for (auto& layer : cache) {
+    auto* found = dynamic_cast<QuantizedKVCache*>(layer.get());
+    packed = found ? found : packed;
+  }
+  ASSERT_NE(packed, nullptr);
+  mx::eval(step(9)); // makes room
+  eval(cache);
+  EXPECT_EQ(packed->keys.words.shape(2), 8192);
+  const auto* before = packed->keys.words.data<uint32_t>();
+  std::vector<mx::array> running;
+  for (int token = 10; token < 20; ++token) {
+    running.push_back(step(token));
+  }
+  mx::eval(running);
+  eval(cache);
+  EXPECT_EQ(packed->keys.words.data<uint32_t>(), before);
+  EXPECT_EQ(packed->offset, 14);
+}
+
 TEST_F(RunningSteps, LeaveACacheThatSomebodyHoldsAsItWas) {
   const mx::array held = *kv().keys;
   const mx::array copy = mx::copy(held + mx::array(0.0f));

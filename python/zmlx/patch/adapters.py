@@ -80,7 +80,6 @@ class Block:
     attention: tuple = ("self_attn",)
     second_norm: str = "post_attention_layernorm"
     mlp: str = "mlp"
-    mask_by_name: bool = False
 
 
 def _in_gate(router, **changes):
@@ -339,7 +338,6 @@ BLOCKS = {
             attention=("self_attn", "conv"),
             second_norm="ffn_norm",
             mlp="feed_forward",
-            mask_by_name=True,
         ),
     ),
 }

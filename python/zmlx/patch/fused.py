@@ -377,14 +377,15 @@ class FusedRmsNorm(Fused):
         weight = binding.item(module, self.row.weight)
         if weight is None:
             raise Refusal("it has no weight")
-        if self.row.offset:
-            weight = weight + self.row.offset
         return weight, float(binding.item(vars(module), self.row.eps))
 
     def run(self, module, made, stock_call, x):
         weight, eps = made
         if x.dtype != weight.dtype and x.dtype != mx.float32:
             return stock_call(module, x)  # whose result has the wider type
+        if self.row.offset:
+            # Here, not in bind(): threads must not share what is not evaluated.
+            weight = weight + self.row.offset
         return _core.rms_norm(x, weight, eps)
 
     def width(self, module):
@@ -411,9 +412,7 @@ class FusedSoftmax(Fused):
     def bind(self, binding, module):
         return ()
 
-    def run(self, module, made, stock_call, x, **kwargs):
-        if kwargs.get("axis", -1) not in (-1, x.ndim - 1):
-            return stock_call(module, x, **kwargs)
+    def run(self, module, made, stock_call, x):
         return _core.softmax(x)
 
     def width(self, module):

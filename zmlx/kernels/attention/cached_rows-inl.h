@@ -58,8 +58,13 @@ struct ByteRows {
         values, hn::Set(d, rows.scales[group]), hn::Set(d, rows.biases[group]));
   }
 
-  // Unpacking is slower than the memory.
-  HWY_INLINE void prefetch(int64_t) const {}
+  HWY_INLINE void prefetch(int64_t position) const {
+    for (int64_t i = 0; i < dim; i += 64) {
+      hwy::Prefetch(rows.bytes + position * dim + i);
+    }
+    hwy::Prefetch(rows.scales + position * groups);
+    hwy::Prefetch(rows.biases + position * groups);
+  }
 
   CachedRows rows;
   int64_t dim, groups;

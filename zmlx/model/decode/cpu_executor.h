@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/model/decode/program.h"
 
 namespace zmlx::decode {
@@ -14,8 +15,7 @@ namespace zmlx::decode {
 /// One layer's cache as the executor updates it in place: (batch, kv_heads,
 /// capacity, head_dim) each for attention, or (batch, taps - 1, dim) of inputs.
 struct LayerState {
-  float* keys = nullptr;
-  float* values = nullptr;
+  cpu::CacheRows keys, values; // floats, or bytes
   int64_t capacity = 0;
   float* inputs = nullptr;
 };

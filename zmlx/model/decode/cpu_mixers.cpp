@@ -243,10 +243,12 @@ class Attend : public CpuStage {
     return 0;
   }
   uint64_t cache_nbytes(const Step& step) const override {
-    const uint64_t seen = static_cast<uint64_t>(step.position) + 1;
-    return 2 * sizeof(float) * seen *
-        static_cast<uint64_t>(
-               int64_t{step.batch} * spec_.kv_heads * spec_.head_dim);
+    const auto& rows = step.layers[layer_].keys;
+    const int64_t each = rows.floats
+        ? 4 * spec_.head_dim
+        : spec_.head_dim + 8 * (spec_.head_dim / rows.group_size);
+    return static_cast<uint64_t>(
+        2 * each * (int64_t{step.position} + 1) * step.batch * spec_.kv_heads);
   }
   cpu::RowsAhead first(const Lane&) const override {
     return {};
@@ -337,10 +339,11 @@ class Attend : public CpuStage {
     const Rotation& rotation = lane.work.rotations[rotation_];
     const int64_t b = head / spec_.kv_heads;
     const int64_t column = head % spec_.kv_heads * dim;
-    const int64_t to = (head * state.capacity + lane.work.step.position) * dim;
-    norm_and_rotate(
-        rotation, b, key_norm_, 1, lane.work.keys[b] + column, state.keys + to);
-    std::copy_n(lane.work.values[b] + column, dim, state.values + to);
+    const int64_t to = head * state.capacity + lane.work.step.position;
+    float* key = lane.work.keys[b] + column;
+    norm_and_rotate(rotation, b, key_norm_, 1, key, key);
+    state.keys.store(to, key);
+    state.values.store(to, lane.work.values[b] + column);
     float* queries = heads_of(lane.work.queries, head);
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
     for (int i = 0; i < group(); ++i) {
@@ -351,14 +354,9 @@ class Attend : public CpuStage {
 
   void attend(Lane& lane, int64_t head, int64_t chunk) const {
     const LayerState& state = lane.work.step.layers[layer_];
-    const int64_t first =
-        (head * state.capacity + start_of(lane, head)) * spec_.head_dim;
-    cpu::CachedHead cached;
-    cached.keys.floats = state.keys + first;
-    cached.values.floats = state.values + first;
-    cached.head_dim = spec_.head_dim;
+    const int64_t first = head * state.capacity + start_of(lane, head);
     cpu::attend_chunk(
-        cached,
+        {state.keys.from(first), state.values.from(first), spec_.head_dim},
         heads_of(lane.work.queries, head),
         group(),
         chunk,

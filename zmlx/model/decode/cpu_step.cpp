@@ -14,7 +14,7 @@ struct Arrays {
 
   void add(mx::array state) {
     outputs.push_back(
-        {state.shape(), mx::float32, static_cast<int>(inputs.size())});
+        {state.shape(), state.dtype(), static_cast<int>(inputs.size())});
     inputs.push_back(std::move(state));
   }
 };
@@ -25,7 +25,41 @@ mx::Shape with_batch(int batch, const mx::Shape& shape) {
   return whole;
 }
 
+// The rows of the array of floats at `next`, or of the three of bytes.
+cpu::CacheRows rows_at(
+    std::vector<mx::array>& arrays,
+    size_t& next,
+    bool bytes,
+    int head_dim) {
+  cpu::CacheRows rows;
+  rows.head_dim = head_dim;
+  mx::array& first = arrays[next++];
+  if (!bytes) {
+    rows.floats = first.data<float>();
+    return rows;
+  }
+  rows.bytes = first.data<uint8_t>();
+  rows.group_size = head_dim / arrays[next].shape(3);
+  rows.scales = arrays[next++].data<float>();
+  rows.biases = arrays[next++].data<float>();
+  return rows;
+}
+
+/// Calls visit(array) for the arrays that a step changes, keys first.
+template <class Visit>
+void each_array(QuantizedKVCache& kv, const Visit& visit) {
+  for (auto* rows : {&kv.keys, &kv.values}) {
+    visit(rows->words);
+    visit(rows->scales);
+    visit(rows->biases);
+  }
+}
+
 } // namespace
+
+bool CpuStep::takes_packed(const QuantizedKVCache& cache) const {
+  return cache.bits == 8 && cache.keys.scales.dtype() == mx::float32;
+}
 
 CpuStep::CpuStep(std::shared_ptr<const Program> program)
     : executor_(std::make_shared<CpuExecutor>(std::move(program))) {
@@ -52,8 +86,18 @@ mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
   arrays.inputs.push_back(mx::contiguous(mx::astype(tokens, mx::int32)));
   arrays.outputs.push_back(
       {{batch, 1, executor_->program().vocab}, mx::float32});
+  std::vector<bool> bytes; // of each layer's cache
+  const mx::array nothing(0.0f);
   for (const auto& layer : layers_) {
-    if (layer.attends) {
+    auto* packed = dynamic_cast<QuantizedKVCache*>(cache[layer.index].get());
+    bytes.push_back(packed != nullptr);
+    if (packed) {
+      position = packed->offset;
+      packed->reserve(1);
+      each_array(*packed, [&](mx::array& array) {
+        arrays.add(std::exchange(array, nothing));
+      });
+    } else if (layer.attends) {
       auto& kv = static_cast<KVCache&>(*cache[layer.index]);
       position = kv.offset;
       starts = kv.starts;
@@ -75,6 +119,7 @@ mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
       [executor = executor_,
        layers = layers_,
        starts = std::move(starts),
+       bytes = std::move(bytes),
        batch,
        position](const auto& in, auto& out) {
         Step step;
@@ -84,23 +129,30 @@ mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
         step.tokens = in[0].template data<int32_t>();
         step.logits = out[0].template data<float>();
         size_t next = 1;
-        for (const auto& layer : layers) {
+        for (size_t i = 0; i < layers.size(); ++i) {
+          const auto& layer = layers[i];
           step.layers.resize(layer.index + 1);
           auto& state = step.layers[layer.index];
-          auto& first = out[next++];
           if (layer.attends) {
-            state.keys = first.template data<float>();
-            state.capacity = first.shape(2);
-            state.values = out[next++].template data<float>();
+            const int dim = layer.state[2];
+            state.capacity = out[next].shape(2);
+            state.keys = rows_at(out, next, bytes[i], dim);
+            state.values = rows_at(out, next, bytes[i], dim);
           } else {
-            state.inputs = first.template data<float>();
+            state.inputs = out[next++].template data<float>();
           }
         }
         executor->run(step);
       });
   size_t next = 1;
   for (const auto& layer : layers_) {
-    if (layer.attends) {
+    if (auto* packed =
+            dynamic_cast<QuantizedKVCache*>(cache[layer.index].get())) {
+      each_array(*packed, [&](mx::array& array) {
+        array = std::move(outputs[next++]);
+      });
+      ++packed->offset;
+    } else if (layer.attends) {
       auto& kv = static_cast<KVCache&>(*cache[layer.index]);
       kv.keys = std::move(outputs[next++]);
       kv.values = std::move(outputs[next++]);

@@ -55,14 +55,16 @@ void check_step(
     int max_positions) {
   const int batch = tokens.shape(0);
   for (const auto& layer : cache) {
-    if (const auto* kv = dynamic_cast<const KVCache*>(layer.get());
-        kv && max_positions > 0 && kv->offset >= max_positions) {
+    const auto* kv = dynamic_cast<const KVCache*>(layer.get());
+    const auto* packed = dynamic_cast<const QuantizedKVCache*>(layer.get());
+    const int offset = kv ? kv->offset : packed ? packed->offset : 0;
+    if (max_positions > 0 && offset >= max_positions) {
       invalid(
           "decode_step",
           "the context must be at most ",
           max_positions,
           " tokens, got ",
-          kv->offset + 1,
+          offset + 1,
           '.');
     }
     for (const auto& state : layer->state()) {
@@ -102,18 +104,20 @@ FusedNetwork::FusedNetwork(
 
 mx::array
 FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
-  // The program's caches are floats.
-  const bool quantized =
-      std::any_of(cache.begin(), cache.end(), [](const auto& layer) {
-        return dynamic_cast<const QuantizedKVCache*>(layer.get()) != nullptr;
-      });
+  bool quantized = false, taken = true;
+  for (const auto& layer : cache) {
+    if (const auto* kv = dynamic_cast<const QuantizedKVCache*>(layer.get())) {
+      quantized = true;
+      taken = taken && executor->takes_packed(*kv);
+    }
+  }
   if (has_starts(cache)) {
     check_starts(tokens, cache);
     if (!executor->takes_starts() || quantized) {
       invalid("decode_step", "the sequences must start at the same row.");
     }
   }
-  if (tokens.shape(1) != 1 || cache.empty() || quantized) {
+  if (tokens.shape(1) != 1 || cache.empty() || !taken) {
     executor->settle();
     return stock->forward(tokens, cache, last_only);
   }

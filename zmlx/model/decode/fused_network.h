@@ -7,6 +7,7 @@
 
 #include "zmlx/model/decode/program.h"
 #include "zmlx/model/model.h"
+#include "zmlx/model/quantized_cache.h"
 
 namespace zmlx::decode {
 
@@ -16,6 +17,10 @@ class StepExecutor {
  public:
   virtual ~StepExecutor() = default;
   virtual mx::array forward(const mx::array& tokens, Cache& cache) = 0;
+  /// Whether steps take a cache in fewer bits.
+  virtual bool takes_packed(const QuantizedKVCache&) const {
+    return false;
+  }
   /// Whether sequences may start at different rows, KVCache::starts.
   virtual bool takes_starts() const {
     return false;
