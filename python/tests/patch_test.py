@@ -147,6 +147,27 @@ def test_a_wrong_router_is_refused(monkeypatch, case, key, changes):
     assert refused(case, "moe_mlp")
 
 
+def test_dear_modules_are_proved_together_by_their_first_row(monkeypatch):
+    monkeypatch.setattr("zmlx.patch.probe._CHEAP_BYTES", 0)
+    for name in ("qwen2_moe", "gemma2", "deepseek_v3 with groups"):
+        model = small(name)
+        quantise(model)
+        expected = logits(model, 2)
+        patch(model, patterns=LAYERS)
+        assert result_of(model).skipped == []
+        assert relative(logits(model, 2), expected) < 1e-4
+    # A refused block goes on to its parts.
+    planted(monkeypatch, MOE, "qwen2_moe.Qwen2MoeSparseMoeBlock", shared=None)
+    model = small("qwen2_moe")
+    expected = logits(model, 2)
+    patch(model, patterns=LAYERS)
+    done = result_of(model)
+    assert len(done.skipped) == 2 and "moe_mlp" not in done.pattern_counts
+    assert done.modules["model.layers.0.mlp.shared_expert"] == "swiglu_mlp"
+    assert done.modules["model.layers.0.mlp.gate"] == "linear"
+    assert relative(logits(model, 2), expected) < 1e-4
+
+
 def test_a_block_without_its_shared_expert_or_bias_is_refused(monkeypatch):
     planted(monkeypatch, MOE, "qwen2_moe.Qwen2MoeSparseMoeBlock", shared=None)
     refused("qwen2_moe", "moe_mlp")

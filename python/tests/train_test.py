@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """zmlx.train, and the commands train, export and profile, on the demo model."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -79,7 +80,9 @@ def test_every_option_comes_from_the_flag_then_the_file(data, tmp_path, capsys):
     file = tmp_path / "run.yaml"
     values = settings(data, tmp_path / "out", dora=False, iters=2, seed=7)
     lines = [f"{key.replace('_', '-')}: {json.dumps(v)}" for key, v in values.items()]
-    file.write_text("\n".join([*lines, "weight-decay: 1e-3", "lora: true"]))
+    file.write_text(
+        "\n".join([*lines, "optimizer: adafactor", "weight-decay: 1e-3", "lora: true"])
+    )
     assert cli.main(["train", "--config", str(file), "--iters", "1"]) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert json.loads(last)["steps"] == 1
@@ -131,3 +134,10 @@ def test_fused_and_standard_losses_agree(reduction):
     theirs = standard_cross_entropy(x, y, reduction=reduction)
     assert mx.allclose(ours, theirs, 1e-5, 1e-5).item()
     assert ours.shape == nn.losses.cross_entropy(x, y, reduction=reduction).shape
+
+
+def test_weight_decay_is_refused_where_the_optimizer_has_none():
+    made = TrainConfig(model="M", dataset="D", weight_decay=0.2)
+    with pytest.raises(ValueError, match="weight_decay must come with adamw"):
+        made.validate()
+    dataclasses.replace(made, optimizer="adafactor").validate()

@@ -22,6 +22,7 @@ from zmlx.patch.patterns import (
     Options,
     defaults,
     on_gpu,
+    training_defaults,
 )
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
     "unpatch",
 ]
 
-_MODES = {"inference": None, "training": TRAINING_RECOMMENDED}
+_MODES = {"inference": defaults, "training": training_defaults}
 
 
 def list_patterns():
@@ -75,8 +76,8 @@ def patch(
         raise ValueError(
             f"[patch] moe_fused_swiglu_max_tokens must be 0 or more, got {limit}."
         )
-    names = patterns if patterns is not None else _MODES[mode or "inference"]
-    chosen = chosen_patterns(defaults() if names is None else names, exclude or [])
+    names = patterns if patterns is not None else _MODES[mode or "inference"]()
+    chosen = chosen_patterns(names, exclude or [])
     report = print if verbose else lambda line: None
     report(f"[zmlx.patch] Applying {len(chosen)} patterns:")
     training = mode == "training"

@@ -106,9 +106,9 @@ def _linear(packed):
             if options.training:
                 return _training().TrainedLinear(None, options)
             return fused.FusedLinear(None, options)
-        if options.training:
-            return None
         if _key(module, "as_linear") == f"mlx.nn.layers.{embedding}":
+            if options.training:
+                return _training().TrainedHead(None, options)
             return fused.FusedHead(None, options)
         return None
 
@@ -154,6 +154,8 @@ TRAINING_RECOMMENDED = [
     "rmsnorm",
     "layernorm",
     "residual_norm",
+    "quantized_linear",
+    "linear",
 ]
 ALL_PATTERNS = [pattern.name for pattern in PATTERNS]
 
@@ -166,6 +168,12 @@ def defaults():
     """The patterns that can help on the default device."""
     gpu = on_gpu()
     return [p.name for p in PATTERNS if (p.gpu if gpu else p.cpu)]
+
+
+def training_defaults():
+    """Those of TRAINING_RECOMMENDED that the default device has."""
+    missing = {"linear", "quantized_linear"} if on_gpu() else set()
+    return [name for name in TRAINING_RECOMMENDED if name not in missing]
 
 
 def whole_model(pattern):

@@ -119,11 +119,22 @@ class TrainedMoe(fused.FusedMoe):
 
 
 class TrainedLinear(fused.FusedLinear):
-    """A frozen product; a trainable weight goes through the stock call."""
+    """A product; its weight may be trained too where it is not packed."""
 
-    def ready(self, module):
-        frozen = vars(module).get("_no_grad", ())
-        return super().ready(module) if "weight" in frozen else None
+    def run(self, module, made, stock_call, x):
+        kind = module.get("scales", module["weight"]).dtype
+        if x.dtype not in (kind, mx.float32):
+            return stock_call(module, x)  # whose result has the wider type
+        return super().run(module, made, stock_call, x)
+
+
+class TrainedHead(TrainedLinear):
+    """An embedding as the output layer."""
+
+    method = "as_linear"
+
+    def bind(self, binding, module):
+        return binding.weight(module)
 
 
 def experts(module, options):

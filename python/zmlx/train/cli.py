@@ -18,7 +18,7 @@ _VALUES = {
     "--lora-dropout": ("lora_dropout", float, ""),
     "--q-bits": ("q_bits", int, "bits of --quantize"),
     "--warmup-steps": ("warmup_steps", int, ""),
-    "--weight-decay": ("weight_decay", float, "of adamw, muon and sgd"),
+    "--weight-decay": ("weight_decay", float, "of all optimizers but adam"),
     "--iters": ("iters", int, ""),
     "--batch-size": ("batch_size", int, ""),
     "--grad-accum-steps": ("grad_accum_steps", int, ""),

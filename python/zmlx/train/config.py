@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 
 OPTIMIZERS = ("adam", "adamw", "muon", "sgd", "adafactor")
+DECAYING = ("adamw", "muon", "sgd", "adafactor")
 DTYPES = (None, "float16", "bfloat16", "float32")
 
 
@@ -37,7 +38,7 @@ class TrainConfig:
     optimizer: str = "adam"
     lr_schedule: dict | None = None  # mlx_lm's; in place of warmup_steps
     warmup_steps: int = 100  # none where the run is shorter
-    weight_decay: float = 0.01  # of adamw, muon and sgd
+    weight_decay: float = 0.01  # of all optimizers but adam, which has none
     max_grad_norm: float | None = None
     iters: int = 1000
     batch_size: int = 4
@@ -86,6 +87,11 @@ class TrainConfig:
             self.data_format in formats,
             f"data_format must be one of {', '.join(formats)}",
             self.data_format,
+        )
+        must(
+            self.optimizer in DECAYING or self.weight_decay in (0, 0.01),
+            f"weight_decay must come with {', '.join(DECAYING)}",
+            self.optimizer,
         )
         full = not (self.lora or self.dora)
         must(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.optimizers as optim
+import numpy as np
 from mlx.utils import tree_map
 
 from zmlx import _models, _training
-from zmlx.train.config import TrainConfig
+from zmlx.train.config import DECAYING, TrainConfig
 
 
 class ZMLXCallback:
@@ -90,7 +91,7 @@ def _clipped(optimizer, most):
 
 
 def _optimizer(config):
-    decays = config.optimizer in ("adamw", "muon", "sgd")
+    decays = config.optimizer in DECAYING
     options = {"weight_decay": config.weight_decay} if decays else {}
     made = _training._optimizer(config.optimizer, _rate(config), options)
     return _clipped(made, config.max_grad_norm) if config.max_grad_norm else made
@@ -124,6 +125,11 @@ def _datasets(config, tokenizer):
             )
         _check_format(parts[0], config.data_format)
         return _training._datasets(tuple(parts), tokenizer, config.mask_prompt)
+    if (config.train_split, config.val_split) != ("train", "valid"):
+        raise ValueError(
+            "[train] train_split and val_split must be train and valid where dataset"
+            f" is no folder, got {config.train_split} and {config.val_split}."
+        )
     import types
 
     from mlx_lm.tuner.datasets import CacheDataset, load_dataset
@@ -169,6 +175,7 @@ def run(config):
         )
     config.validate()
     mx.random.seed(config.seed)
+    np.random.seed(config.seed)  # by which mlx_lm orders batches
     model, tokenizer = _load(config)
     details = _wrap(model, config)
     _check_trainable(model)

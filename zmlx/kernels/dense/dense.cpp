@@ -5,6 +5,7 @@
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/apply_matrix.h"
 #include "zmlx/kernels/common/composed_transforms.h"
+#include "zmlx/kernels/common/product_gradient.h"
 #include "zmlx/kernels/common/quantized_arrays.h"
 #include "zmlx/runtime/cpu_op.h"
 
@@ -70,8 +71,7 @@ mx::array dense_matmul(
   };
   const auto composed = [](const Arrays& in) {
     const auto dtype = in[0].dtype();
-    const mx::array y =
-        mx::matmul(in[0], mx::transpose(mx::astype(in[1], dtype)));
+    const mx::array y = product_for_gradients(in[0], in[1]);
     return Arrays{in.size() > 2 ? y + mx::astype(in[2], dtype) : y};
   };
   std::vector<int> differentiable = {0, 1};

@@ -4,6 +4,7 @@
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/apply_matrix.h"
 #include "zmlx/kernels/common/composed_transforms.h"
+#include "zmlx/kernels/common/product_gradient.h"
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx::quant {
@@ -51,15 +52,30 @@ mx::array quantized_matmul(
   const auto composed = [=](const std::vector<mx::array>& in) {
     const auto dtype = in[0].dtype();
     const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size, scheme};
-    const mx::array y = mx::quantized_matmul(
+    const mx::array y = product_for_gradients(
         in[0],
-        in[1],
-        arrays.mlx_scales(dtype),
-        arrays.mlx_biases(dtype),
-        true,
-        group_size,
-        bits,
-        name_of(scheme));
+        [=](const mx::array& x) {
+          return mx::quantized_matmul(
+              x,
+              arrays.words,
+              arrays.mlx_scales(dtype),
+              arrays.mlx_biases(dtype),
+              true,
+              group_size,
+              bits,
+              name_of(scheme));
+        },
+        [=] {
+          return mx::dequantize(
+              arrays.words,
+              arrays.mlx_scales(dtype),
+              arrays.mlx_biases(dtype),
+              group_size,
+              bits,
+              name_of(scheme),
+              std::nullopt,
+              dtype);
+        });
     return std::vector<mx::array>{
         in.size() > 4 ? y + mx::astype(in[4], dtype) : y};
   };
