@@ -226,20 +226,6 @@ void TakenCaches::check(const Layer& layer, const LayerShape& shape) const {
   }
 }
 
-void TakenCaches::wait() const {
-  if (layers_.empty()) {
-    return;
-  }
-  const auto& layer = layers_.front();
-  auto array = layer.kind == Kind::Arrays
-      ? array_or_none(layer.object.attr("cache")[0])
-      : array_or_none(layer.object.attr("keys"));
-  if (array && array->status() != mx::array::Status::unscheduled) {
-    const nb::gil_scoped_release released;
-    array->wait();
-  }
-}
-
 zmlx::Cache TakenCaches::take() {
   zmlx::Cache cache;
   taken_ = true;

@@ -39,9 +39,6 @@ class TakenCaches {
   TakenCaches& operator=(TakenCaches&&) = delete;
   ~TakenCaches();
 
-  /// Waits for a step under way, if there is one. To build the next one
-  /// meanwhile would take a core from the threads that compute.
-  void wait() const;
   /// Takes the arrays, cast to float32.
   zmlx::Cache take();
   void put_back(zmlx::Cache& cache);

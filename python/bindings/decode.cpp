@@ -23,7 +23,6 @@
 #include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/decode/lower.h"
 #include "zmlx/model/patch/patch.h"
-#include "zmlx/runtime/thread_team.h"
 
 namespace {
 
@@ -115,10 +114,6 @@ class DecodeModel {
         TakenCaches::look(*caches, shapes_, tokens.shape(0), tokens.shape(1));
     if (!taken) {
       return std::nullopt;
-    }
-    const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-    if (tokens.shape(1) == 1 && zmlx::num_threads() >= cores) {
-      taken->wait();
     }
     auto cache = taken->take();
     auto logits = model_->network->forward(tokens, cache);
