@@ -67,6 +67,11 @@ std::string command_of(const Flags& flags) {
   if (flags.model.threads) {
     add("--threads", std::to_string(*flags.model.threads));
   }
+  if (const auto& kv = flags.options.kv; kv.bits != 0) {
+    add("--kv-bits", std::to_string(kv.bits));
+    add("--kv-group-size", std::to_string(kv.group_size));
+    add("--quantized-kv-start", std::to_string(kv.start));
+  }
   for (const auto& prompt : flags.options.prompts) {
     add("--prompt", prompt);
   }
@@ -131,6 +136,7 @@ void add_validate(CLI::App& app, int* exit_code) {
       ->type_name("IDS")
       ->expected(1)
       ->take_all();
+  add_cache_flags(command, &options.kv, 0);
   add_side_flags(command, &flags->model);
   command.add_flag("--raw", options.raw, "Use no chat template");
   command.add_option("--json", flags->json, "Write a capsule to this file")

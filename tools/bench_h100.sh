@@ -35,7 +35,7 @@ fi
 # Each side once untimed, for compilers and page tables.
 say "zmlx, patched and stock"
 "$zmlx" bench --model "$model" -p 16 -n 16 -r 1 >"$out/logs/warm.txt" 2>&1
-"$zmlx" bench --model "$model" -p $prompt -n $tokens -r $repetitions --compare \
+"$zmlx" bench --model "$model" -p 0 -n $tokens -d $prompt -r $repetitions --compare \
   -o json >"$out/logs/zmlx.json" 2>"$out/logs/zmlx.txt" || fail "zmlx: see $out/logs"
 
 say "mlx_lm"
@@ -71,7 +71,7 @@ PYTHON
 
 if [ -n "${LLAMA_BENCH:-}" ] && [ -n "${LLAMA_GGUF:-}" ]; then
   say "llama.cpp"
-  "$LLAMA_BENCH" -m "$LLAMA_GGUF" -ngl 99 -p $prompt -n $tokens -r $repetitions \
+  "$LLAMA_BENCH" -m "$LLAMA_GGUF" -ngl 99 -p 0 -n $tokens -d $prompt -r $repetitions \
     -o json >"$out/logs/llama.json" 2>"$out/logs/llama.txt" ||
     fail "llama-bench: see $out/logs"
 else

@@ -68,6 +68,9 @@ class Proof {
       oracle_ = sides_.load_oracle();
       result_.oracle.emplace();
     }
+    if (options_.kv.bits != 0) {
+      result_.packed_cache.emplace();
+    }
     if (sides_.set_threads && sides_.threads > 1) {
       result_.one_thread.emplace();
     }
@@ -151,7 +154,7 @@ class Proof {
     PromptResult& prompt = result_.prompts[index];
     const size_t room = room_after(prompt);
     report("Stock", index, 0, room);
-    Stepper stepper(model_, prompt.prompt);
+    Stepper stepper(model_, prompt.prompt, options_.kv);
     const Stopwatch decoding;
     for (size_t step = 0; step < room; ++step) {
       if (step != 0) {
@@ -174,16 +177,23 @@ class Proof {
     PromptResult& prompt = result_.prompts[index];
     const size_t steps = prompt.stock.size();
     report("Patched", index, 0, steps);
-    Stepper patched(model_, prompt.prompt);
+    Stepper patched(model_, prompt.prompt, options_.kv);
     std::optional<Stepper> oracle;
     if (oracle_) {
       oracle.emplace(*oracle_, prompt.prompt);
+    }
+    std::optional<Stepper> floats; // the same with the whole cache
+    if (result_.packed_cache) {
+      floats.emplace(model_, prompt.prompt);
     }
     for (size_t step = 0; step < steps; ++step) {
       if (step != 0) {
         patched.feed(prompt.stock[step - 1]);
         if (oracle) {
           oracle->feed(prompt.stock[step - 1]);
+        }
+        if (floats) {
+          floats->feed(prompt.stock[step - 1]);
         }
       }
       const auto logits = patched.logits();
@@ -193,6 +203,10 @@ class Proof {
       const int number = static_cast<int>(index);
       prompt.closeness.add(number, at, difference, truth);
       result_.closeness.add(number, at, difference, truth);
+      if (floats) {
+        result_.packed_cache->add(
+            number, at, compare_step(floats->logits(), logits), truth);
+      }
       if (oracle) {
         result_.oracle->add(oracle->logits(), rows[step], logits);
       }
@@ -218,7 +232,7 @@ class Proof {
   void run_freely(size_t index) {
     PromptResult& prompt = result_.prompts[index];
     const size_t room = room_after(prompt);
-    Stepper stepper(model_, prompt.prompt);
+    Stepper stepper(model_, prompt.prompt, options_.kv);
     for (size_t step = 0; step < room; ++step) {
       if (step != 0) {
         stepper.feed(prompt.patched.back());
@@ -236,7 +250,7 @@ class Proof {
     const PromptResult& prompt = result_.prompts[index];
     const size_t steps = prompt.stock.size();
     report(what, index, 0, steps);
-    Stepper stepper(model_, prompt.prompt);
+    Stepper stepper(model_, prompt.prompt, options_.kv);
     for (size_t step = 0; step < steps; ++step) {
       if (step != 0) {
         stepper.feed(prompt.stock[step - 1]);

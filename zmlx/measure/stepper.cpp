@@ -14,9 +14,12 @@ mx::array evaluated(mx::array logits) {
 
 } // namespace
 
-Stepper::Stepper(Model& model, const std::vector<int>& prompt)
-    : model_(model), cache_(model.network->make_cache()) {
-  logits_ = evaluated(prefill(model_, cache_, prompt));
+Stepper::Stepper(
+    Model& model,
+    const std::vector<int>& prompt,
+    const KVQuantization& kv)
+    : model_(model), cache_(model.network->make_cache()), kv_(kv) {
+  logits_ = evaluated(prefill(model_, cache_, prompt, 512, {}, kv));
 }
 
 std::span<const float> Stepper::logits() const {
@@ -26,6 +29,7 @@ std::span<const float> Stepper::logits() const {
 void Stepper::feed(int token) {
   const mx::array input(&token, {1, 1}, mx::int32);
   logits_ = evaluated(model_.network->forward(input, cache_, true));
+  quantize(cache_, kv_);
   eval(cache_);
 }
 

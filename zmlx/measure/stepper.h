@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "zmlx/model/model.h"
+#include "zmlx/model/quantized_cache.h"
 
 namespace zmlx::measure {
 
@@ -16,7 +17,10 @@ namespace zmlx::measure {
 class Stepper {
  public:
   /// Reads the prompt. Throws std::invalid_argument as prefill() does.
-  Stepper(Model& model, const std::vector<int>& prompt);
+  Stepper(
+      Model& model,
+      const std::vector<int>& prompt,
+      const KVQuantization& kv = {});
 
   /// Logits (vocab,) of the next token; valid until feed().
   std::span<const float> logits() const;
@@ -27,6 +31,7 @@ class Stepper {
  private:
   Model& model_;
   Cache cache_;
+  KVQuantization kv_;
   std::optional<mx::array> logits_; // (vocab,) float32, evaluated
 };
 

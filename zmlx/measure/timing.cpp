@@ -13,8 +13,13 @@ namespace {
 
 constexpr double kLeastTokens = 8;
 
-Piece run_to_end(Model& model, const std::vector<int>& prompt, int tokens) {
+Piece run_to_end(
+    Model& model,
+    const std::vector<int>& prompt,
+    int tokens,
+    const KVQuantization& kv) {
   GenerateOptions options;
+  options.kv = kv;
   options.max_tokens = tokens;
   options.stop_at_eos = false;
   Generation generation(model, prompt, std::move(options));
@@ -26,10 +31,13 @@ Piece run_to_end(Model& model, const std::vector<int>& prompt, int tokens) {
 
 // What the first run after a change of side pays alone: page faults, kernels
 // compiled, buffers allocated.
-void warm_up(Model& model, const std::vector<int>& prompt) {
+void warm_up(
+    Model& model,
+    const std::vector<int>& prompt,
+    const KVQuantization& kv) {
   const auto length =
       std::min<std::ptrdiff_t>(8, static_cast<std::ptrdiff_t>(prompt.size()));
-  run_to_end(model, {prompt.begin(), prompt.begin() + length}, 2);
+  run_to_end(model, {prompt.begin(), prompt.begin() + length}, 2, kv);
 }
 
 int timed_tokens(const ValidateOptions& options, double rate) {
@@ -64,10 +72,10 @@ void time_sides(
           patched ? "Timing patched" : "Timing stock", round, options.runs);
     }
     if (side.to(patched) || round == 0) {
-      warm_up(model, prompt);
+      warm_up(model, prompt, options.kv);
     }
     result.peak_is_of_side &= reset_peak_memory();
-    const Piece last = run_to_end(model, prompt, tokens);
+    const Piece last = run_to_end(model, prompt, tokens, options.kv);
     auto& speed = patched ? result.patched_speed : result.stock_speed;
     speed.prefill_tok_s.push_back(last.prompt_tokens / last.prompt_seconds);
     speed.decode_tok_s.push_back(

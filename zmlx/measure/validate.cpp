@@ -27,6 +27,9 @@ std::string tokenizer_hash(const std::string& folder) {
 }
 
 void check(const ValidateOptions& options) {
+  if (options.kv.bits != 0) {
+    zmlx::check(options.kv);
+  }
   if (options.max_tokens < 1) {
     invalid(
         "validate",

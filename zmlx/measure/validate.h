@@ -11,6 +11,7 @@
 
 #include "zmlx/measure/ladder.h"
 #include "zmlx/model/patch/patch.h"
+#include "zmlx/model/quantized_cache.h"
 
 namespace zmlx::measure {
 
@@ -29,6 +30,8 @@ struct ValidateOptions {
   /// (but at least 8); both sides decode the same number.
   double seconds_per_run = 20;
   PatchOptions patch;
+  /// The cache of both sides in fewer bits.
+  KVQuantization kv = {};
   /// Called with what is being done, and how much of it.
   std::function<void(const std::string& phase, long done, long total)> progress;
 };
@@ -91,6 +94,9 @@ struct ValidateResult {
   PatchResult patched;
   std::vector<PromptResult> prompts;
   Closeness closeness; // all prompts: L0 and L2
+  /// Patched with options.kv against patched with the whole cache, along
+  /// stock's tokens; none: the cache is whole.
+  std::optional<Closeness> packed_cache;
   std::optional<OracleErrors> oracle; // L3; none: stock is the oracle itself
   Repetition repeat;
   std::optional<Repetition> one_thread; // none: one thread is all there is

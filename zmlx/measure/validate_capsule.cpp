@@ -54,6 +54,13 @@ Json ladder_json(const ValidateResult& result) {
       {"flips", flips_json(sum.flips)}};
   json["L3"] = result.oracle ? oracle_json(*result.oracle)
                              : Json{{"oracle", "stock itself"}};
+  if (const auto& packed = result.packed_cache) {
+    json["packed_cache"] = {
+        {"mean_kld", packed->mean_kld()},
+        {"kld_999", packed->kld_quantile(0.999)},
+        {"max_kld", packed->max_kld()},
+        {"same_top", packed->same_top()}};
+  }
   json["repeat"] = repetition_json(result.repeat);
   if (result.one_thread) {
     json["one_thread"] = repetition_json(*result.one_thread);

@@ -87,6 +87,15 @@ std::string ladder_lines(const ValidateResult& result) {
       100 * sum.same_top_error(),
       oracle_line(result),
       count_of(result.repeat));
+  if (const auto& packed = result.packed_cache) {
+    text += fmt::format(
+        "  Cache in fewer bits KLD to the whole one mean {:.2e}, 99.9% {:.2e}, "
+        "max {:.2e}; same top {:.3f}%\n",
+        packed->mean_kld(),
+        packed->kld_quantile(0.999),
+        packed->max_kld(),
+        100 * packed->same_top());
+  }
   if (result.one_thread) {
     text += fmt::format(
         "  1 thread as {:<7} {}\n",

@@ -53,6 +53,20 @@ TEST(Validate, PassesEqualSidesOnEveryLevel) {
   EXPECT_EQ(result.timed_tokens, 12);
 }
 
+TEST(Validate, MeasuresACacheOfFewerBitsAgainstTheWholeOne) {
+  FakeModel fake;
+  ValidateOptions options = small_options();
+  EXPECT_FALSE(validate(fake.model, options, fake.sides).packed_cache);
+  options.kv.bits = 8;
+  const auto result = validate(fake.model, options, fake.sides);
+  ASSERT_TRUE(result.packed_cache);
+  EXPECT_EQ(result.packed_cache->steps, 36u);
+  EXPECT_EQ(result.packed_cache->max_kld(), 0);
+  options.kv.bits = 7;
+  EXPECT_THROW(
+      validate(fake.model, options, fake.sides), std::invalid_argument);
+}
+
 TEST(Validate, LeavesTheModelStockAndTheThreadsAsTheyWere) {
   FakeModel fake;
   run(fake);

@@ -203,11 +203,11 @@ void expect_same_logits(
   Caches ours(program), theirs(program);
   CpuExecutor executor(std::make_shared<const Program>(program));
   int position = before;
+  int step[] = {0, position, kCapacity};
   for (const int32_t token : tokens) {
     std::vector<float> logits(static_cast<size_t>(program.vocab), NAN);
     auto expected = logits;
-    const int step[] = {position, kCapacity};
-    int failed = 2;
+    int failed = 2, next[] = {2, 0, 0};
     zmlx_decode::run_grid(blocks, [&] {
       zmlx_decode::run(
           table.words.data(),
@@ -216,9 +216,14 @@ void expect_same_logits(
           step,
           workspace.data(),
           logits.data(),
+          next,
           &failed);
     });
     EXPECT_EQ(failed, 0);
+    EXPECT_EQ(next[0], 0);
+    EXPECT_EQ(next[1], position + 1);
+    EXPECT_EQ(next[2], kCapacity);
+    std::ranges::copy(next, step);
     zmlx::decode::Step cpu;
     cpu.position = position++;
     cpu.tokens = &token;
@@ -262,6 +267,17 @@ TEST(CudaKernel, AgreesOnRowsLongerThanAPiece) {
 
 TEST(CudaKernel, AgreesOnASoftmaxRouter) {
   expect_same_logits(with_softmax_router(short_program()), 6, 1, {77});
+}
+
+TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {
+  const int step[] = {1, 5, kCapacity};
+  int next[] = {0, 0, 0}, failed = 0;
+  zmlx_decode::run_grid(2, [&] {
+    zmlx_decode::run(
+        nullptr, nullptr, nullptr, step, nullptr, nullptr, next, &failed);
+  });
+  EXPECT_EQ(failed, 1);
+  EXPECT_EQ(next[0], 1);
 }
 
 TEST(CudaKernel, SaysWhenThreadsWaitForever) {

@@ -34,6 +34,8 @@ size_t compute_capability() {
   return found == info.end() ? 0 : std::get<size_t>(found->second);
 }
 
+constexpr int kStepsAChecked = 16;
+
 constexpr int kAtOnce = 32; // arrays whose addresses one kernel notes
 
 /// Device addresses of arrays as one uint64 array; nothing is copied.
@@ -95,8 +97,33 @@ mx::Shape with_batch(int batch, const mx::Shape& shape) {
 
 /// Whether a kernel may write to the array: nobody else sees it.
 bool is_ours(const mx::array& array) {
-  return array.status() == mx::array::Status::available &&
-      array.flags().row_contiguous && array.is_donatable();
+  // Not status(): an array stays "evaluated" until somebody asks for it.
+  return array.status() != mx::array::Status::unscheduled &&
+      array.is_available() && array.flags().row_contiguous &&
+      array.is_donatable();
+}
+
+mx::Dtype unsigned_of(size_t bytes) {
+  return bytes == 1 ? mx::uint8
+      : bytes == 2  ? mx::uint16
+      : bytes == 4  ? mx::uint32
+                    : mx::uint64;
+}
+
+/// Moves what arrays hold, wherever it is read, to the device's own memory: MLX
+/// reads checkpoints into memory that host and device share.
+void move_to_device(std::vector<mx::array>& arrays) {
+  for (auto& array : arrays) {
+    if (!array.flags().row_contiguous) {
+      continue;
+    }
+    const auto bits = mx::view(array, unsigned_of(array.itemsize()));
+    auto moved = mx::view(
+        mx::bitwise_or(bits, mx::array(0, bits.dtype())), array.dtype());
+    mx::eval(moved);
+    array.copy_shared_buffer(moved); // for everybody who has the array
+  }
+  mx::synchronize();
 }
 
 /// An array on the device like `array`, which nobody else has.
@@ -141,6 +168,7 @@ CudaStep::CudaStep(std::shared_ptr<const Program> program)
   }
   auto arrays = arrays_of(*program_);
   mx::eval(arrays);
+  move_to_device(arrays);
   auto addresses = device_addresses(arrays);
   mx::eval(addresses);
   const auto* first = addresses.data<uint64_t>();
@@ -183,12 +211,18 @@ void CudaStep::compile(mx::Dtype cache_type) {
       "__attribute__((global)) __launch_bounds__(",
       zmlx_decode::kThreads,
       ", 1)\n");
+  // MLX knows what it has compiled by its name.
   kernel_ = mx::fast::cuda_kernel(
-      "zmlx_decode_step",
+      concat(
+          "zmlx_decode_step_",
+          table_.bits,
+          table_.half_scales ? "h" : "b",
+          type),
       {"program", "caches", "token", "step", "workspace", "before"},
-      {"logits", "failed"},
+      {"logits", "next", "failed"},
       "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
-      "caches), token, step, const_cast<float*>(workspace), logits, failed);\n",
+      "caches), token, step, const_cast<float*>(workspace), logits, next, "
+      "failed);\n",
       header,
       false,
       table_.shared_bytes);
@@ -273,23 +307,31 @@ mx::array CudaStep::run(const mx::array& token, int sequence, int position) {
   auto& last = last_step();
   const std::lock_guard lock(last.mutex);
   const int threads = blocks_ * zmlx_decode::kThreads;
+  // What the step before left on the device saves a copy from the host.
+  auto& next = next_[static_cast<size_t>(sequence)];
+  const bool follows =
+      next.step && next.position == position && next.capacity == capacity_;
   auto outputs = kernel_(
       {words_,
        addresses_[sequence],
        token,
-       mx::array({position, capacity_}),
+       follows ? *next.step : mx::array({0, position, capacity_}),
        workspace_,
        last.failed ? *last.failed : mx::zeros({1}, mx::int32)},
-      {{program_->vocab}, {1}},
-      {mx::float32, mx::int32},
+      {{program_->vocab}, {3}, {1}},
+      {mx::float32, mx::int32, mx::int32},
       {threads, 1, 1},
       {zmlx_decode::kThreads, 1, 1},
       {},
       std::nullopt,
       false,
       mx::Device(mx::Device::gpu));
-  last.failed = outputs[1];
-  unchecked_.push_back(outputs[1]);
+  next = {outputs[1], position + 1, capacity_};
+  last.failed = last_failed_ = outputs[2];
+  // A look at one costs the host a copy; later steps tell of earlier ones.
+  if (++steps_ % kStepsAChecked == 0) {
+    unchecked_.push_back(outputs[2]);
+  }
   return outputs[0];
 }
 
@@ -300,6 +342,8 @@ void CudaStep::check_finished() {
     if (failed) {
       // What the blocks counted is of no use to the next step.
       unchecked_.clear();
+      last_failed_.reset();
+      next_.clear();
       workspace_ = copy_of(mx::zeros_like(workspace_));
       throw BackendError(
           "[decode_step] a block of the CUDA kernel waited a second for the "
@@ -312,6 +356,7 @@ mx::array CudaStep::forward(const mx::array& tokens, Cache& cache) {
   check_finished();
   const int batch = tokens.shape(0);
   const int position = take_caches(cache, batch);
+  next_.resize(static_cast<size_t>(batch));
   const auto ids = mx::reshape(mx::astype(tokens, mx::int32), {batch});
   std::vector<mx::array> logits;
   for (int i = 0; i < batch; ++i) {
@@ -328,7 +373,9 @@ mx::array CudaStep::forward(const mx::array& tokens, Cache& cache) {
 }
 
 void CudaStep::settle() {
-  if (!unchecked_.empty()) {
+  if (last_failed_) {
+    unchecked_.push_back(*last_failed_);
+    last_failed_.reset();
     mx::eval(unchecked_.back());
     check_finished();
   }

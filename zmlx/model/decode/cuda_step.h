@@ -17,8 +17,8 @@ std::string why_no_cuda_step(const Program& program);
 
 /// Caches may be of any floating-point type, all of one; they are updated in
 /// place, after being copied if somebody else holds their arrays. A step whose
-/// kernel stopped waiting makes a later one throw BackendError. Not safe for
-/// use from two threads at once.
+/// kernel stopped waiting makes one of the next 16 throw BackendError. Not safe
+/// for use from two threads at once.
 class CudaStep : public StepExecutor {
  public:
   /// The program must be one that why_no_cuda_step() has nothing against.
@@ -54,7 +54,15 @@ class CudaStep : public StepExecutor {
   std::vector<Place> held_;
   std::vector<mx::array> addresses_;
   int capacity_ = 0;
-  std::deque<mx::array> unchecked_; // results of steps, oldest first
+  /// What a sequence's last step left for the one that follows.
+  struct Next {
+    std::optional<mx::array> step;
+    int position = 0, capacity = 0;
+  };
+  std::vector<Next> next_;
+  int steps_ = 0;
+  std::deque<mx::array> unchecked_; // results of some steps, oldest first
+  std::optional<mx::array> last_failed_; // of the newest step
 };
 
 } // namespace zmlx::decode

@@ -6,7 +6,16 @@
 
 namespace zmlx_decode {
 
-__device__ __forceinline__ void consume(int* failed) {
+// What the step after this one is given; it does nothing once one has failed.
+__device__ __forceinline__ void
+tell_next(int gave_up, int position, int capacity, int* next, int* failed) {
+  *failed = gave_up;
+  next[0] = gave_up;
+  next[1] = position + 1;
+  next[2] = capacity;
+}
+
+__device__ __forceinline__ void consume(int* next, int* failed) {
   Shared& shared = block();
   const Program& p = shared.p;
   Consumer c = {
@@ -102,14 +111,15 @@ __device__ __forceinline__ void consume(int* failed) {
     }
   }
   if (blockIdx.x == 0 && c.tid == 0) {
-    *failed = shared.failed;
+    tell_next(shared.failed, shared.position, shared.capacity, next, failed);
   }
 }
 
 /// program: a Program, then its stages; caches: addresses; token: this step's;
-/// step: its position, and the capacity of caches of keys; workspace:
-/// exchange_len floats, then the count of arrivals at barriers, a multiple of
-/// the number of blocks; failed: whether a wait was given up.
+/// step: whether a step before gave up a wait, this one's position, and the
+/// capacity of caches of keys; workspace: exchange_len floats, then the count of
+/// arrivals at barriers, a multiple of the number of blocks; next: the step of
+/// the token that follows; failed: whether a wait was given up.
 __device__ __forceinline__ void run(
     const u32* program,
     const u64* caches,
@@ -117,7 +127,14 @@ __device__ __forceinline__ void run(
     const int* step,
     float* workspace,
     float* logits,
+    int* next,
     int* failed) {
+  if (step[0]) { // all blocks alike
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+      tell_next(1, step[1], step[2], next, failed);
+    }
+    return;
+  }
   Shared& shared = block();
 #pragma unroll 1
   for (int i = threadIdx.x; i < sizeof(Program) / 4; i += kThreads) {
@@ -135,8 +152,8 @@ __device__ __forceinline__ void run(
     shared.first_count = count - count % gridDim.x;
     shared.logits = logits;
     shared.token = *token;
-    shared.position = step[0];
-    shared.capacity = step[1];
+    shared.position = step[1];
+    shared.capacity = step[2];
     shared.failed = 0;
 #pragma unroll 1
     for (int i = 0; i < shared.p.slots; ++i) {
@@ -151,7 +168,7 @@ __device__ __forceinline__ void run(
   if (threadIdx.x >= kConsumers) {
     produce();
   } else {
-    consume(failed);
+    consume(next, failed);
   }
 }
 
