@@ -56,10 +56,9 @@ struct LoadOptions {
   std::optional<mx::Dtype> dtype;
   /// Fail when the folder has no tokenizer.json, instead of going without.
   bool need_tokenizer = false;
-  /// Read weights into memory of huge pages on CPU, which makes decoding up to
-  /// a fifth faster and loading a second slower for every 4 GB; otherwise they
-  /// are mapped, and shared with other processes. ZMLX_HUGE_PAGES=0 turns it
-  /// off.
+  /// Keep weights in memory of huge pages on CPU once fused modules read them,
+  /// which makes decoding faster and loading slower; otherwise they are mapped,
+  /// and shared with other processes. ZMLX_HUGE_PAGES=0 turns it off.
   bool huge_pages = true;
   /// Leave the tokenizer and the chat template out, whatever the folder has.
   bool skip_tokenizer = false;
