@@ -45,6 +45,22 @@ TEST(Kernel, RunsTheExampleOfMlxsDocumentation) {
   }
 }
 
+TEST(Kernel, ReadsAndWritesVectorsThroughCasts) {
+  const Kernel twice(
+      {.name = "twice_by_four",
+       .inputs = {"x"},
+       .outputs = {"out"},
+       .body = "uint i = thread_position_in_grid.x;\n"
+               "((device float4*)out)[i] = 2 * ((const device float4*)x)[i];"},
+      {.grid = KernelSize{256}});
+  const auto x = ramp(1024);
+  std::vector<float> want;
+  for (const float v : values(x)) {
+    want.push_back(2 * v);
+  }
+  expect_near(twice({x})[0], want, 0);
+}
+
 TEST(Kernel, CopiesStridedInputsUnlessTold) {
   const auto x = mx::transpose(mx::reshape(ramp(6 * 5), {6, 5}));
   const auto want = values(mx::exp(x));

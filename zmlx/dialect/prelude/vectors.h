@@ -4,6 +4,16 @@
 
 namespace metal {
 
+// The alignment of a vector of so many bytes. MLX's memory on the host begins at
+// multiples of 8 bytes; the checked form copies it to where Metal would have it.
+constexpr int zm_alignment(int bytes) {
+#if defined(ZM_HOST) && !defined(ZM_CHECKED)
+  return bytes > 8 && bytes <= 16 ? 8 : bytes;
+#else
+  return bytes;
+#endif
+}
+
 // Vectors. v.xyz is written v.zm(zm_swizzle<0, 1, 2>()), and as the target of
 // an assignment v.zm_ref(...).
 template <int... I>
@@ -55,7 +65,7 @@ struct zm_swizzle_ref {
   }
 
 template <class T>
-struct alignas(2 * sizeof(T)) vec<T, 2> {
+struct alignas(zm_alignment(2 * sizeof(T))) vec<T, 2> {
   T x, y;
   ZM_VECTOR_BODY(2)
   ZM_INLINE constexpr vec(T all) : x(all), y(all) {}
@@ -65,7 +75,7 @@ struct alignas(2 * sizeof(T)) vec<T, 2> {
 };
 
 template <class T>
-struct alignas(4 * sizeof(T)) vec<T, 3> {
+struct alignas(zm_alignment(4 * sizeof(T))) vec<T, 3> {
   T x, y, z;
   ZM_VECTOR_BODY(3)
   ZM_INLINE constexpr vec(T all) : x(all), y(all), z(all) {}
@@ -78,7 +88,7 @@ struct alignas(4 * sizeof(T)) vec<T, 3> {
 };
 
 template <class T>
-struct alignas(4 * sizeof(T)) vec<T, 4> {
+struct alignas(zm_alignment(4 * sizeof(T))) vec<T, 4> {
   T x, y, z, w;
   ZM_VECTOR_BODY(4)
   ZM_INLINE constexpr vec(T all) : x(all), y(all), z(all), w(all) {}
