@@ -4,8 +4,9 @@
 
 namespace metal {
 
-// The alignment of a vector of so many bytes. MLX's memory on the host begins at
-// multiples of 8 bytes; the checked form copies it to where Metal would have it.
+// The alignment of a vector of so many bytes. MLX's memory on the host begins
+// at multiples of 8 bytes; the checked form copies it to where Metal would have
+// it.
 constexpr int zm_alignment(int bytes) {
 #if defined(ZM_HOST) && !defined(ZM_CHECKED)
   return bytes > 8 && bytes <= 16 ? 8 : bytes;
