@@ -51,6 +51,25 @@ mx::array softmax(const mx::array& x) {
   return e / mx::sum(e, -1, true);
 }
 
+mx::array ranks(const mx::array& scores) {
+  const mx::array keys =
+      mx::where(mx::isnan(scores), number(-INFINITY, scores), scores);
+  const mx::array own = mx::expand_dims(keys, -1);
+  const mx::array other = mx::expand_dims(keys, -2);
+  const mx::array place = mx::arange(keys.shape(-1));
+  const mx::array lower = mx::expand_dims(place, 0) < mx::expand_dims(place, 1);
+  const mx::array before =
+      mx::logical_or(other > own, mx::logical_and(other == own, lower));
+  return mx::sum(mx::astype(before, mx::int32), -1);
+}
+
+mx::array best(const mx::array& scores, int k) {
+  const mx::array order = mx::argsort(ranks(scores), -1);
+  mx::Shape end = order.shape();
+  end.back() = k;
+  return mx::slice(order, mx::Shape(order.ndim(), 0), end);
+}
+
 mx::array rms_norm(const mx::array& x, const mx::array& weight, double eps) {
   if (x.dtype() != mx::float64) {
     return mx::fast::rms_norm(

@@ -28,6 +28,14 @@ mx::array softplus(const mx::array& x);
 /// Over the last axis, in x's type.
 mx::array softmax(const mx::array& x);
 
+/// How many values of the last axis go before each: larger ones, and equal ones
+/// in earlier places; NaN last. int32.
+mx::array ranks(const mx::array& scores);
+
+/// The places of the k best of the last axis, best first, in the order of
+/// ranks.
+mx::array best(const mx::array& scores, int k);
+
 /// x / sqrt(mean(x^2) + eps) * weight over the last axis, in x's type; MLX's
 /// own kernel where x is not float64.
 mx::array rms_norm(const mx::array& x, const mx::array& weight, double eps);

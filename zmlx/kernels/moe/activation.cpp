@@ -142,15 +142,12 @@ namespace {
 using reference::number;
 
 mx::array function_of(Activation::Kind kind, const mx::array& x) {
-  const mx::array one = number(1, x), half = number(0.5, x);
   switch (kind) {
-    case Activation::Kind::GeluTanh: {
-      const mx::array inside =
-          number(0.7978845608028654, x) * (x + number(0.044715, x) * x * x * x);
-      return half * x * (one + mx::tanh(inside));
-    }
+    case Activation::Kind::GeluTanh:
+      return reference::gelu_tanh(x);
     case Activation::Kind::Gelu:
-      return half * x * (one + mx::erf(x * number(0.7071067811865475, x)));
+      return number(0.5, x) * x *
+          (number(1, x) + mx::erf(x * number(0.7071067811865475, x)));
     case Activation::Kind::Relu2:
       return mx::square(mx::maximum(x, number(0, x)));
     default:

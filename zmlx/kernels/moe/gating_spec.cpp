@@ -13,19 +13,6 @@ int value_or(const Params& params, const char* name, int standard) {
   return params.contains(name) ? reference::whole(params, name) : standard;
 }
 
-// How many go before each, equal ones in the order of their places; NaN last.
-mx::array ranks(const mx::array& scores) {
-  const mx::array keys =
-      mx::where(mx::isnan(scores), number(-INFINITY, scores), scores);
-  const mx::array own = mx::expand_dims(keys, -1);
-  const mx::array other = mx::expand_dims(keys, -2);
-  const mx::array place = mx::arange(keys.shape(-1));
-  const mx::array lower = mx::expand_dims(place, 0) < mx::expand_dims(place, 1);
-  const mx::array before =
-      mx::logical_or(other > own, mx::logical_and(other == own, lower));
-  return mx::sum(mx::astype(before, mx::int32), -1);
-}
-
 Arrays reference_of(const Arrays& in, const Params& params) {
   const int k = value_or(params, "k", 2);
   const bool norm = value_or(params, "norm_topk_prob", 1) != 0;
@@ -36,11 +23,8 @@ Arrays reference_of(const Arrays& in, const Params& params) {
   if (in.size() > 1) {
     scores = scores + mx::astype(in[1], x.dtype());
   }
-  const mx::array order = mx::argsort(ranks(mx::stop_gradient(scores)), -1);
-  mx::Shape end = order.shape();
-  end.back() = k;
   const mx::array chosen =
-      mx::stop_gradient(mx::slice(order, mx::Shape(order.ndim(), 0), end));
+      mx::stop_gradient(reference::best(mx::stop_gradient(scores), k));
   mx::array weights = mx::take_along_axis(scores, chosen, -1);
   if (!all) {
     weights = reference::softmax(weights);

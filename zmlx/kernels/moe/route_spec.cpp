@@ -22,28 +22,14 @@ moe::RouterSpec router_of(const Params& params) {
   return router;
 }
 
-mx::array one_less(const mx::array& keys, const mx::array& others) {
-  const int count = keys.shape(-1);
-  const mx::array own = mx::expand_dims(keys, -1);
-  const mx::array other = mx::expand_dims(others, -2);
-  const mx::array place = mx::arange(count);
-  const mx::array lower = mx::expand_dims(place, 0) < mx::expand_dims(place, 1);
-  return mx::logical_or(other > own, mx::logical_and(other == own, lower));
-}
-
-/// How many keys of the last axis go before each; of equal ones the first does.
-mx::array rank_of(const mx::array& scores) {
-  const mx::array keys = mx::where(
-      mx::isnan(scores), reference::number(-INFINITY, scores), scores);
-  return mx::sum(mx::astype(one_less(keys, keys), mx::int32), -1);
-}
-
 mx::array kept_groups(const mx::array& scores, const moe::RouterSpec& router) {
   const mx::array grouped = mx::unflatten(scores, -1, {router.groups, -1});
   const mx::array best = mx::where(
-      rank_of(grouped) < mx::array(2), grouped, mx::zeros_like(grouped));
+      reference::ranks(grouped) < mx::array(2),
+      grouped,
+      mx::zeros_like(grouped));
   const mx::array kept =
-      rank_of(mx::sum(best, -1)) < mx::array(router.chosen_groups);
+      reference::ranks(mx::sum(best, -1)) < mx::array(router.chosen_groups);
   return mx::flatten(
       mx::where(
           mx::expand_dims(kept, -1), grouped, reference::number(0, scores)),
@@ -68,10 +54,7 @@ Arrays composed(const Arrays& in, const Params& params) {
   if (router.groups > 1) {
     scores = kept_groups(scores, router);
   }
-  const mx::array order = mx::argsort(rank_of(scores), -1);
-  mx::Shape end = order.shape();
-  end.back() = router.top_k;
-  const mx::array chosen = mx::slice(order, mx::Shape(order.ndim(), 0), end);
+  const mx::array chosen = reference::best(scores, router.top_k);
   return {moe::weights_of(x, router, in[1], mx::stop_gradient(chosen))};
 }
 
