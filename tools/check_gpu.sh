@@ -54,7 +54,7 @@ check_kernel() { # NAME
 }
 export -f check_kernel
 export work zmlx
-# The last of the list take longest, so they come first.
+# The last of the list first: activations, which take least, fill what is left.
 "$zmlx" kernels | awk 'NR > 1 && /CUDA|Metal/ { print $1 }' | tac |
   xargs -P "$(nproc)" -I{} bash -c 'check_kernel {}'
 wait
