@@ -3,6 +3,7 @@
 #define ZMLX_BITS 0 // matrices of both
 // clang-format off: the order of the kernel's text
 #include "zmlx/model/decode/cuda/host_machine.h"
+#include "zmlx/model/decode/cuda/exchange.cuh"
 #include "zmlx/model/decode/cuda/multiply.cuh"
 #include "zmlx/model/decode/cuda/produce.cuh"
 #include "zmlx/model/decode/cuda/stages.cuh"
@@ -199,7 +200,10 @@ void expect_same_logits(
   ASSERT_EQ(why_not_on_cuda(program), "");
   const Aligned arrays(arrays_of(program));
   const auto table = make_cuda_table(program, arrays.addresses, blocks);
-  std::vector<float> workspace(static_cast<size_t>(table.exchange_len + 32));
+  std::vector<uint32_t> workspace(
+      static_cast<size_t>(2 * table.exchange_len + zmlx_decode::kCountsLen));
+  std::fill_n(
+      workspace.begin(), 2 * table.exchange_len, zmlx_decode::kAbsent);
   Caches ours(program), theirs(program);
   CpuExecutor executor(std::make_shared<const Program>(program));
   int position = before;
@@ -214,7 +218,7 @@ void expect_same_logits(
           reinterpret_cast<const zmlx_decode::u64*>(ours.addresses.data()),
           &token,
           step,
-          workspace.data(),
+          reinterpret_cast<float*>(workspace.data()),
           logits.data(),
           next,
           &failed);

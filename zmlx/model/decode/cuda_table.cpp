@@ -141,8 +141,8 @@ class Check {
   void operator()(const ConvStage& stage) {
     matrix(stage.in, program_.dim);
     need(
-        stage.taps.shape(0) <= cuda::kConsumers / cuda::kRows,
-        "a convolution must have at most 16 taps, got ",
+        stage.taps.shape(0) <= cuda::kMaxTaps,
+        "a convolution must have at most 8 taps, got ",
         stage.taps.shape(0));
   }
   void operator()(const QkvStage& stage) {
@@ -188,7 +188,7 @@ class Check {
     }
     const int experts = quant::rows_of(stage.router->weight);
     need(
-        experts >= 4 && experts <= 128 &&
+        experts >= 4 && experts <= cuda::kMaxExperts &&
             std::has_single_bit(static_cast<unsigned>(experts)),
         "experts must be a power of two from 4 to 128, got ",
         experts);
@@ -347,7 +347,6 @@ class Layout {
       s.experts = quant::rows_of(experts->router->weight);
       s.partial_rows = program_.dim / cuda::kRows;
       s.partials_at = partials_ = room(s.partial_rows * s.experts);
-      max_experts_ = std::max(max_experts_, s.experts);
     }
     push(s);
   }
@@ -382,6 +381,7 @@ class Layout {
     s.pieces = s.inner_pieces * chosen_;
     s.x_len = hidden_ * chosen_;
     s.x_at = m_;
+    s.arrivals = cuda::kChunk / 8; // a unit of experts has 8 rows
     s.a = matrix(stage.down);
     s.top_k = routed_ ? chosen_ : 0;
     x_ = s.out_at = room(program_.dim);
@@ -424,6 +424,7 @@ class Layout {
     s.x_len = cols;
     s.x_at = x_;
     s.dim = s.norm_len = program_.dim;
+    s.arrivals = cuda::kChunk / cuda::kRows;
     return s;
   }
   void normalise(cuda::Stage& s, const Norm& norm) {
@@ -432,6 +433,8 @@ class Layout {
   }
   void push(cuda::Stage s) {
     if (s.kind != cuda::kAttend && s.kind != cuda::kMerge) {
+      s.units_each = s.units / blocks_;
+      s.blocks_more = s.units % blocks_;
       s.row_bytes = s.piece_cols * s.a.bits / 8;
       s.groups = s.piece_cols >> s.a.group_shift;
       s.words_step = 8 * s.row_bytes + 64;
@@ -455,10 +458,9 @@ class Layout {
   void finish() {
     const int digits = max_x_ * 4, scales = max_x_ / 128 * 4;
     const int sums = round_up(max_x_ / 64 * 4 + scales, 16) - scales;
-    const int partials = cuda::kWarps * max_experts_ * 4;
-    const int red = cuda::kFlush * cuda::kWarps * cuda::kRedStride * 4;
+    const int red = 2 * cuda::kRedLen * 4;
     const int fixed =
-        std::max(digits + scales + sums + partials + red, attended_);
+        std::max(digits + scales + sums + red, attended_);
     head_.num_stages = static_cast<int>(stages_.size());
     head_.dim = program_.dim;
     head_.vocab = program_.vocab;
@@ -469,8 +471,7 @@ class Layout {
     head_.digits_at = head_.slots_at + head_.slots * head_.slot_bytes;
     head_.scales_at = head_.digits_at + digits;
     head_.sums_at = head_.scales_at + scales;
-    head_.partials_at = head_.sums_at + sums;
-    head_.red_at = head_.partials_at + partials;
+    head_.red_at = head_.sums_at + sums;
     head_.memory_len = head_.digits_at + fixed;
     table.shared_bytes = head_.memory_len;
     if (mixed_) {
@@ -494,7 +495,7 @@ class Layout {
   cuda::Program head_ = {};
   int x_ = 0, m_ = 0, partials_ = 0; // where vectors are handed on
   int caches_ = 0, hidden_ = 0, chosen_ = 0;
-  int max_x_ = 0, max_experts_ = 0, attended_ = 0;
+  int max_x_ = 0, attended_ = 0;
   bool routed_ = false, mixed_ = false;
 };
 

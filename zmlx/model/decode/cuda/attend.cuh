@@ -32,10 +32,11 @@ __device__ __forceinline__ void norm_and_rotate(
   float squares = 0;
 #pragma unroll 1
   for (int i = lane; i < half; i += 32) {
-    const float x = __ldcg(from + i), y = __ldcg(from + i + half);
+    const float x = present_word(from + i), y = present_word(from + i + half);
     squares += x * x + y * y;
     to[i] = x, to[i + half] = y;
   }
+  __syncwarp();
   squares = sum_lanes(squares, 1, 32);
   const float rms =
       scale * (norm ? 1.0f / sqrtf(squares / s.head_dim + s.eps) : 1.0f);
@@ -79,18 +80,22 @@ __device__ __forceinline__ void copy_rows(
 // One key head's share of the context for its query heads, unnormalised: (head,
 // head_dim + 4) floats an item, the last with maximum and sum. The share is
 // taken in chunks of kAttendRows positions.
-__device__ __noinline__ void attend(const Consumer c, const Stage& s) {
+__device__ __noinline__ void attend(const Stage& s) {
   Shared& shared = block();
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31;
   const int dim = s.head_dim, group = s.heads / s.kv_heads;
   const int seen = shared.position + 1, splits = splits_of(s, seen);
   const int kv = blockIdx.x % s.kv_heads, split = blockIdx.x / s.kv_heads;
-  if (split >= splits) {
-    await_grid(c);
-    return;
-  }
   const int record = dim + 4;
   const int out = s.out_at + (kv * s.splits + split) * group * record;
+  if (split >= splits) {
+    // Nothing to publish, but what a longer context left must go.
+#pragma unroll 1
+    for (int i = tid; i < group * record && split < s.splits; i += kConsumers) {
+      store_word(shared.retired + out + i, __uint_as_float(kAbsent));
+    }
+    return;
+  }
   const int share = (seen + splits - 1) / splits, rows = s.chunk_rows;
   const int begin = split * share, end = min(seen, begin + share);
   const bool newest = end == seen && begin < seen;
@@ -111,7 +116,6 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
   copy_rows(keys, row_bytes, key_cache, head, dim, begin, min(stop, seen - 1));
   copy_rows(
       values, row_bytes, value_cache, head, dim, begin, min(stop, seen - 1));
-  await_grid(c);
   if (newest && warp == kWarps - 1) {
     norm_and_rotate(s, in + s.rows_a + kv * dim, s.key_norm, 1.0f, key);
 #pragma unroll 1
@@ -124,7 +128,7 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
       value[i] = store_cached(
           value_cache,
           head + (seen - 1) * dim + i,
-          __ldcg(in + s.rows_a + s.rows_b + kv * dim + i));
+          present_word(in + s.rows_a + s.rows_b + kv * dim + i));
     }
   }
   const float scale = 1.0f / sqrtf(static_cast<float>(dim));
@@ -240,7 +244,7 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
   }
 }
 
-// Joins the splits: 16 channels a unit, a unit a warp.
+// Joins the splits as they come: 16 channels a unit, a unit a warp.
 __device__ __noinline__ void merge(const Stage& s) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -261,9 +265,22 @@ __device__ __noinline__ void merge(const Stage& s) {
       for (int i = 0; i < 4; ++i) {
         const bool there = base + 2 * i < splits;
         const float* at = from + (base + 2 * i) * stride;
-        o[i] = there ? __ldcg(at + channel % dim) : 0.0f;
-        m[i] = there ? __ldcg(at + dim) : -infinity();
-        l[i] = there ? __ldcg(at + dim + 1) : 0.0f;
+        o[i] = there ? load_word(at + channel % dim) : 0.0f;
+        m[i] = there ? load_word(at + dim) : -infinity();
+        l[i] = there ? load_word(at + dim + 1) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float* at = from + (base + 2 * i) * stride;
+        if (is_absent(o[i])) {
+          o[i] = present_word(at + channel % dim);
+        }
+        if (is_absent(m[i])) {
+          m[i] = present_word(at + dim);
+        }
+        if (is_absent(l[i])) {
+          l[i] = present_word(at + dim + 1);
+        }
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -276,12 +293,16 @@ __device__ __noinline__ void merge(const Stage& s) {
         }
       }
     }
+    __syncwarp();
     const float next = fmaxf(top, __shfl_xor_sync(~0u, top, 16));
     const float fade = top == -infinity() ? 0.0f : expf(top - next);
     total = sum_lanes(total * fade, 16, 32);
     y = sum_lanes(y * fade, 16, 32);
     if (lane < 16) {
       publish(s.out_at + channel, y / total);
+    }
+    if (lane == 0) {
+      tell_readers(channel);
     }
   }
 }
