@@ -14,9 +14,11 @@ namespace {
 
 namespace cuda = zmlx_decode;
 
-constexpr int kSlots = 5; // more let a stage's loads delay the one before
+// More let a stage's loads delay the one before, and leave the first-level cache
+// less.
+constexpr int kSlots = 4;
+constexpr int kRingBytes = 108 * 1024;
 constexpr int kBlockBytes = 227 * 1024;
-constexpr int kMaxSplits = 32;
 
 /// Pieces that a row of `cols` columns is cut into.
 int inner_pieces(int cols) {
@@ -314,7 +316,7 @@ class Layout {
     s.kv_heads = spec.kv_heads;
     s.head_dim = spec.head_dim;
     s.eps = spec.norm_eps;
-    s.splits = std::clamp(blocks_ / spec.kv_heads, 1, kMaxSplits);
+    s.splits = std::clamp(blocks_ / spec.kv_heads, 1, cuda::kMaxSplits);
     s.chunk_rows = spec.head_dim > 64 ? 32 : 64;
     s.query_norm = next();
     s.key_norm = next();
@@ -451,13 +453,14 @@ class Layout {
   // What attend() keeps in shared memory, where vectors are otherwise.
   static int bytes_attended(const cuda::Stage& s) {
     const int group = s.heads / s.kv_heads;
-    return ((group + 2) * s.head_dim + group * s.chunk_rows + group * 4 +
+    return (group * (s.head_dim + 4) + 2 * s.head_dim + group * s.chunk_rows + group * 4 +
             2 * s.chunk_rows * (s.head_dim + 4)) *
         4;
   }
   void finish() {
-    const int digits = max_x_ * 4, scales = max_x_ / 128 * 4;
-    const int sums = round_up(max_x_ / 64 * 4 + scales, 16) - scales;
+    // prepare_plain() converts so many at once.
+    const int most = round_up(max_x_, 8 * cuda::kConsumers);
+    const int digits = most * 4, scales = most / 128 * 4, sums = most / 64 * 4;
     const int red = 2 * cuda::kRedLen * 4;
     const int fixed =
         std::max(digits + scales + sums + red, attended_);
@@ -466,7 +469,9 @@ class Layout {
     head_.vocab = program_.vocab;
     head_.exchange_len = table.exchange_len;
     head_.slots = std::min(
-        kSlots, (kBlockBytes - cuda::kHeadBytes - fixed) / head_.slot_bytes);
+        kSlots,
+        std::min(kRingBytes, kBlockBytes - cuda::kHeadBytes - fixed) /
+            head_.slot_bytes);
     head_.slots_at = cuda::kHeadBytes;
     head_.digits_at = head_.slots_at + head_.slots * head_.slot_bytes;
     head_.scales_at = head_.digits_at + digits;

@@ -5,7 +5,7 @@ namespace zmlx_decode {
 
 // The start of a block's shared memory; the ring and the rest follow.
 struct Shared {
-  u64 full[kMaxSlots], empty[kMaxSlots], weighed;
+  u64 full[kMaxSlots], empty[kMaxSlots], routed, weighed;
   alignas(16) Stage stage[3];
   alignas(16) Stage ahead[kProducers][2];
   alignas(16) Program p;
@@ -14,14 +14,13 @@ struct Shared {
   float *exchange, *retired; // this launch's half, and the next one's
   u32* counts;
   u32 launch; // how many came before
-  u32 targets[kWarps]; // arrivals before this launch
+  u32 targets[kWarps]; // arrivals that a warp has waited for
   float* logits;
   int token, position, capacity;
   int failed;
   alignas(16) float sum_squares[2][kWarps];
   // Of the router; attend() may run meanwhile.
   alignas(16) float partials[kProducers * kMaxExperts];
-  float producers_squares[kProducers];
   float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
   alignas(16) float fresh[kRows];
   float weight[kMaxTopK];

@@ -22,10 +22,10 @@ __device__ __forceinline__ void embed(const Consumer& c) {
 #pragma unroll 1
   for (int own = 0; own < kMaxOwn; ++own) {
     const int first = (blockIdx.x + own * gridDim.x) * kRows;
-    const int row = first + c.row;
+    const int row = first + c.warp;
     if (row < p.dim && (c.lane & (kRowLanes - 1)) == 0) {
       const float h = element(p.embedding, shared.token, row);
-      shared.h[own * kRows + c.row] = h;
+      shared.h[own * kRows + c.warp] = h;
       publish(p.embedded_at + row, h);
     }
     if (first < p.dim && c.tid == 0) {
@@ -55,22 +55,21 @@ __device__ __forceinline__ void begin_next(const Consumer& c) {
     await_arrival();
   }
   if (c.lane == 0) {
-    start[c.warp] = c.target;
+    start[c.warp] = shared.targets[c.warp];
     start[kWarps] = shared.launch + 1;
   }
 }
 
-__device__ __forceinline__ void consume(int* next, int* failed) {
+__device__ __noinline__ void consume(int* next, int* failed) {
   Shared& shared = block();
   const Program& p = shared.p;
   Consumer c = {
       static_cast<int>(threadIdx.x),
       static_cast<int>(threadIdx.x >> 5),
       static_cast<int>(threadIdx.x & 31),
-      static_cast<int>(threadIdx.x / kRowLanes),
-      shared.targets[threadIdx.x >> 5],
       {0, 0},
       -2,
+      0,
       0};
   embed(c);
   meet(c); // brings the first stage's record, and the second's
@@ -79,7 +78,6 @@ __device__ __forceinline__ void consume(int* next, int* failed) {
   if (c.tid == 0) {
     arrive_at(shared.counts + (kWarps + 1) * kLine);
   }
-  u32 weighed = 0; // parity
 #pragma unroll 1
   for (c.stage = 0; c.stage < p.num_stages; ++c.stage) {
     const Stage& s = shared.stage[c.stage % 3];
@@ -104,8 +102,8 @@ __device__ __forceinline__ void consume(int* next, int* failed) {
     }
     __syncwarp();
     if (work.weighted) {
-      wait(&shared.weighed, weighed);
-      weighed ^= 1;
+      wait(&shared.weighed, c.weighed);
+      c.weighed ^= 1;
     }
     ZMLX_MARK(c, 2);
     multiply_stage(c, s, work, sum_squares, early);
@@ -168,6 +166,7 @@ __device__ __forceinline__ void run(
       init_barrier(&shared.full[i], 1);
       init_barrier(&shared.empty[i], kWarps);
     }
+    init_barrier(&shared.routed, kWarps);
     init_barrier(&shared.weighed, 1);
     fence_barriers();
   }

@@ -23,8 +23,8 @@ __device__ __forceinline__ u32 ordered(float v) {
   return v == v ? (bits >> 31 ? ~bits : bits | 0x80000000u) : 0;
 }
 
-// Adds up what the stage before published of the router's logits and of the
-// vector's squares, each producing warp every kProducers-th chunk of the vector.
+// Adds up what the stage before published of the router's logits, each producing
+// warp that of every kProducers-th chunk of the vector.
 __device__ __forceinline__ void
 gather_logits(const Stage& s, u32 target, int mine) {
   Shared& shared = block();
@@ -38,14 +38,7 @@ gather_logits(const Stage& s, u32 target, int mine) {
   }
   constexpr int most = kMaxDim / kChunk / kProducers, loads = 2;
   const int chunks = s.x_len / kChunk, items = kChunk / kRows * quads;
-  const float* x = shared.exchange + s.x_at + mine * kChunk + lane * 4;
-  float4 h[most], sum = make_float4(0, 0, 0, 0);
-#pragma unroll
-  for (int j = 0; j < most; ++j) {
-    h[j] = j * kProducers + mine < chunks
-        ? load_words(x + j * kProducers * kChunk)
-        : make_float4(0, 0, 0, 0);
-  }
+  float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 1
   for (int first = lane; first - lane < items; first += loads * 32) {
     const float* parts =
@@ -72,15 +65,7 @@ gather_logits(const Stage& s, u32 target, int mine) {
       }
     }
   }
-  float squares = 0;
-#pragma unroll
-  for (int j = 0; j < most; ++j) {
-    make_present(h[j], x + j * kProducers * kChunk);
-    squares += h[j].x * h[j].x + h[j].y * h[j].y + h[j].z * h[j].z +
-        h[j].w * h[j].w;
-  }
   __syncwarp();
-  squares = sum_lanes(squares, 1, 32);
 #pragma unroll 1
   for (int o = quads; o < 32; o <<= 1) {
     sum.x += __shfl_xor_sync(~0u, sum.x, o);
@@ -91,24 +76,21 @@ gather_logits(const Stage& s, u32 target, int mine) {
   if (lane < quads) {
     reinterpret_cast<float4*>(shared.partials)[mine * quads + lane] = sum;
   }
-  if (lane == 0) {
-    shared.producers_squares[mine] = squares;
-  }
   sync_producers();
 }
 
 // Chooses the experts from what the producing warps have gathered; one warp, of
 // which lane i has experts i, i + 32, ...: `each` of them.
 template <int each>
-__device__ __forceinline__ void
-route(const Stage& s, Shared& shared, const float (&bias)[4], int mine) {
+__device__ __forceinline__ void route(
+    const Stage& s,
+    Shared& shared,
+    const float* sum_squares,
+    const float (&bias)[each],
+    int mine) {
   const float* partials = shared.partials;
   const int lane = threadIdx.x & 31, experts = s.experts, top_k = s.top_k;
-  float squares = 0;
-#pragma unroll
-  for (int w = 0; w < kProducers; ++w) {
-    squares += shared.producers_squares[w];
-  }
+  const float squares = sum_lanes(sum_squares[lane & (kWarps - 1)], 1, kWarps);
   const float rms = inverse_root(__fdividef(squares, s.norm_len) + s.eps);
   float score[each], most = -infinity(), sum = 0;
   u32 key[each] = {};
@@ -186,6 +168,27 @@ route(const Stage& s, Shared& shared, const float (&bias)[4], int mine) {
     }
   }
   __syncwarp();
+}
+
+template <int each>
+__device__ __forceinline__ void await_route(
+    const Stage& s,
+    u32 target,
+    u32 parity,
+    const float* sum_squares,
+    int mine) {
+  const int lane = threadIdx.x & 31;
+  float bias[each];
+#pragma unroll
+  for (int i = 0; i < each; ++i) {
+    const int e = lane + 32 * i;
+    bias[i] = s.router_bias && e < s.experts
+        ? __ldg(reinterpret_cast<const float*>(s.router_bias) + e)
+        : 0.0f;
+  }
+  gather_logits(s, target, mine);
+  wait(&block().routed, parity);
+  route<each>(s, block(), sum_squares, bias, mine);
 }
 
 // One of a piece's six copies, the lane's own: words, scales or biases of the
@@ -350,10 +353,11 @@ __device__ __forceinline__ const uint4* stage_words(
   return shared.stages + i * kStageWords;
 }
 
-__device__ __forceinline__ void produce() {
+__device__ __noinline__ void produce() {
   Shared& shared = block();
   const u64 policy = evict_first();
   Ring ring = {0, 0};
+  u32 routed_parity = 0;
   bool routed = false;
   const int lane = threadIdx.x & 31, num_stages = shared.p.num_stages;
   // Lane i follows the arrivals that multiplying warp i waits for.
@@ -381,21 +385,13 @@ __device__ __forceinline__ void produce() {
     if (s.kind == kExperts) {
       routed = s.experts > 0;
       if (routed) {
-        float bias[4];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          bias[j] = s.router_bias && lane + 32 * j < s.experts
-              ? __ldg(
-                    reinterpret_cast<const float*>(s.router_bias) + lane +
-                    32 * j)
-              : 0.0f;
-        }
-        gather_logits(s, target, mine);
+        const float* squares = shared.sum_squares[i & 1];
         if (s.experts <= 32) {
-          route<1>(s, shared, bias, mine);
+          await_route<1>(s, target, routed_parity, squares, mine);
         } else {
-          route<4>(s, shared, bias, mine);
+          await_route<4>(s, target, routed_parity, squares, mine);
         }
+        routed_parity ^= 1;
         if (mine == 0 && lane == 0) {
           arrive(&shared.weighed);
         }

@@ -6,20 +6,25 @@ namespace zmlx_decode {
 // A thread's place, and what it keeps over stages.
 struct Consumer {
   int tid, warp, lane;
-  int row; // of a tile
-  u32 target; // arrivals that the warp's parts of all inputs so far make
   Ring ring;
   int stage; // index
-  int sums; // which of two places sums of tiles are left in
+  u32 sums : 1; // which of two places sums of tiles are left in
+  u32 weighed : 1; // parity
 };
+static_assert(kRowLanes == 32); // of a tile's row: a warp
 
 // Waits until the warp's chunks of the stage's input have been published, or
 // nearly so: loads make sure of each word.
 __device__ __forceinline__ void await_chunks(Consumer& c, const Stage& s) {
-  c.target += arrivals_before(s, c.warp);
-  const u32* count = block().counts + c.warp * kLine;
+  Shared& shared = block();
+  const u32 target = shared.targets[c.warp] + arrivals_before(s, c.warp);
+  __syncwarp();
+  if (c.lane == 0) {
+    shared.targets[c.warp] = target;
+  }
+  const u32* count = shared.counts + c.warp * kLine;
   int looks = 0;
-  while (is_behind(count, c.target) && keep_waiting(looks)) {
+  while (is_behind(count, target) && keep_waiting(looks)) {
     await_arrival();
   }
 }
@@ -73,7 +78,7 @@ __device__ __forceinline__ float store_cached(u64 base, u32 at, float v) {
 __device__ __forceinline__ Early
 load_early(const Consumer& c, const Stage& s, int unit) {
   Early early = {};
-  const int row = unit * kRows + c.row, i = c.lane & (kRowLanes - 1);
+  const int row = unit * kRows + c.warp, i = c.lane & (kRowLanes - 1);
   if (s.kind == kConv) {
     if (i < s.num_taps) {
       early.factor =
@@ -118,14 +123,19 @@ prepare_normed(Consumer& c, const Stage& s, float* sum_squares) {
   if (works) {
     v = load_words(from + k);
     make_present(v, from + k);
-    __syncwarp();
-    float4 h = {v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w};
-    store_digits(vector_of(), k, h, bits_of(s.a));
   }
+  __syncwarp();
   const float squares =
       sum_lanes(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w, 1, 32);
   if (c.lane == 0) {
     sum_squares[c.warp] = squares;
+    if (s.kind == kExperts && s.experts) {
+      arrive(&block().routed);
+    }
+  }
+  if (works) {
+    const float4 h = {v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w};
+    store_digits(vector_of(), k, h, bits_of(s.a));
   }
 }
 
@@ -133,26 +143,26 @@ __device__ __forceinline__ void prepare_plain(Consumer& c, const Stage& s) {
   const Vector x = vector_of();
   const float* from = block().exchange + s.x_at;
   const int len = s.x_len, bits = bits_of(s.a);
-  constexpr int step = 4 * kConsumers, loads = 4;
+  constexpr int step = 4 * kConsumers, loads = 2;
   await_chunks(c, s);
   ZMLX_MARK(c, 1);
+  // Two at a time, the second perhaps of nothing: there is room for its digits.
 #pragma unroll 1
   for (int base = c.tid * 4; base < len; base += loads * step) {
     float4 v[loads];
 #pragma unroll
     for (int r = 0; r < loads; ++r) {
-      if (base + r * step < len) {
-        v[r] = load_words(from + base + r * step);
-      }
+      v[r] = base + r * step < len ? load_words(from + base + r * step)
+                                   : make_float4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int r = 0; r < loads; ++r) {
-      const int k = base + r * step;
-      if (k < len) {
-        make_present(v[r], from + k);
-        __syncwarp();
-        store_digits(x, k, v[r], bits);
-      }
+      make_present(v[r], from + base + r * step);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < loads; ++r) {
+      store_digits(x, base + r * step, v[r], bits);
     }
   }
 }
@@ -187,7 +197,7 @@ __device__ __forceinline__ Work work_of(const Stage& s) {
 __device__ __forceinline__ float
 row_sum(const Consumer& c, const float* red, int tile) {
   return sum_lanes(
-      red[(tile * kWarps + (c.lane & (kWarps - 1))) * kRedStride + c.row],
+      red[(tile * kWarps + (c.lane & (kWarps - 1))) * kRedStride + c.warp],
       1,
       kWarps);
 }
@@ -199,7 +209,7 @@ __device__ __forceinline__ void convolve(
     int unit,
     float rms,
     const Early& early) {
-  const int channel = unit * kRows + c.row, i = c.lane & (kRowLanes - 1);
+  const int channel = unit * kRows + c.warp, i = c.lane & (kRowLanes - 1);
   const float gate_in = row_sum(c, red, 0) * rms;
   const float gate_out = row_sum(c, red, 1) * rms;
   const float value = row_sum(c, red, 2) * rms;
@@ -233,13 +243,13 @@ __device__ __forceinline__ void add_row(
     int own,
     const Early& early) {
   Shared& shared = block();
-  float* kept = &shared.h[own * kRows + c.row];
+  float* kept = &shared.h[own * kRows + c.warp];
   const float h = row_sum(c, red, 0) + *kept;
   __syncwarp();
   if ((c.lane & (kRowLanes - 1)) == 0) {
-    publish(s.out_at + unit * kRows + c.row, h);
+    publish(s.out_at + unit * kRows + c.warp, h);
     *kept = h;
-    shared.fresh[c.row] = h * early.factor;
+    shared.fresh[c.warp] = h * early.factor;
   }
   if (!s.experts) {
     if (c.tid == 0) {

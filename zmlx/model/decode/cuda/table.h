@@ -19,6 +19,7 @@ constexpr int kMaxSlots = 16;
 constexpr int kMaxTopK = 16;
 constexpr int kMaxOwn = 4; // units of 16 rows of the residual stream a block
 constexpr int kMaxHalf = 64; // half a head
+constexpr int kMaxSplits = 32; // of the context
 constexpr int kMaxDim = 4 * kConsumers; // of the residual stream
 constexpr int kMaxTaps = 8; // of a convolution
 constexpr int kMaxExperts = kConsumers / 4;
