@@ -12,11 +12,17 @@ from zmlx import _core
 
 
 def config_of(model):
-    """The model's configuration as the text of a config.json."""
+    """The model's configuration as the text of a config.json. The family is that
+    of the model's module: mlx_lm runs several model types by one (a Mistral is a
+    Llama)."""
     args = getattr(model, "args", None)
     if not dataclasses.is_dataclass(args):
         raise ValueError("the model must have its configuration as args")
-    return json.dumps(dataclasses.asdict(args))
+    config = dataclasses.asdict(args)
+    package, _, module = type(model).__module__.rpartition(".")
+    if package == "mlx_lm.models":
+        config["model_type"] = module
+    return json.dumps(config)
 
 
 def packing_of(model):

@@ -7,7 +7,8 @@ import warnings
 
 import mlx.core as mx
 
-from zmlx.decode import parts
+from zmlx import _core
+from zmlx.decode import packing, parts
 from zmlx.decode.rows import forward_by_rows
 
 _ATTRIBUTE = "_zmlx_decode"
@@ -17,15 +18,17 @@ class Session:
     """A model's network, and what shows whether the model is still the one that
     the network was made of."""
 
-    def __init__(self, network, witness, error):
+    def __init__(self, network, witness, weights, error):
         self.network = network
         self.witness = witness
+        self.weights = weights  # those that are packed
         self.error = error  # of the probe
 
     def run(self, model, tokens, cache):
         """Logits (batch, length, vocab), or None: the layers must do it."""
         if not self._is_current() or tokens.ndim != 2 or tokens.shape[1] == 0:
             return None
+        self.weights.drop()
         if cache is None:
             # Only a model in training may be asked for gradients.
             return None if model.training else self.network.forward(tokens, None)
@@ -38,7 +41,11 @@ class Session:
 
     def holds(self):
         """Whether the model is what the network was made of."""
-        return self.network is not None and self.witness.holds()
+        return (
+            self.network is not None
+            and self.witness.holds()
+            and self.weights.holds()
+        )
 
     def _is_current(self):
         if self.network is None:
@@ -110,16 +117,40 @@ def install(model):
             f"the probe must differ from the model's layers by at most {_ALLOWED:g},"
             f" got {error:g}"
         )
+    weights = _core.PackedWeights()
+    if _core.wants_blocks():
+        tokens = _probe_tokens(model, seed=6)
+        expected = _on_prompt_and_steps(network.forward, model, tokens)
+        mx.eval(expected)
+        del network  # or both forms of the weights would be in memory
+        network, weights = _packed_network(model, tokens, expected)
     network.move_weights()
-    setattr(model, _ATTRIBUTE, Session(network, parts.witness_of(model), error))
+    witness = parts.witness_of(model)
+    setattr(model, _ATTRIBUTE, Session(network, witness, weights, error))
     model.__class__ = _fast_class(type(model))
     return error, ""
+
+
+def _packed_network(model, tokens, expected):
+    """A network over weights in blocks, and these weights; over rows, and none,
+    where it does not give what is expected."""
+    weights = packing.pack(model)
+    network = parts.network_of(model)
+    got = _on_prompt_and_steps(network.forward, model, tokens)
+    if weights and not _apart(expected, got) <= _SAME:
+        del network
+        weights.restore()
+        network = parts.network_of(model)
+    return network, weights
 
 
 def remove(model):
     """Takes the network away; returns whether there was one."""
     if not hasattr(type(model), "_zmlx_stock"):
         return False
+    session = session_of(model)
+    if session is not None:  # as it is in a copy
+        session.weights.restore()
     model.__class__ = _stock_class(model)
     delattr(model, _ATTRIBUTE)
     return True
@@ -128,6 +159,8 @@ def remove(model):
 # As C++'s probe: rounding of a float32 sum of 10^4 terms is below 1e-5 of its
 # size.
 _ALLOWED = 1e-4
+# Sums in another order, of integers for the most part.
+_SAME = 1e-5
 
 
 def _rows_of(embedding, tokens):
@@ -169,22 +202,34 @@ def probe(model, network):
         h = _rows_of(embed, tokens)
         return stock.__call__(model, tokens, cache=cache, input_embeddings=h)
 
-    def run(forward, tokens):
-        from mlx_lm.models.cache import make_prompt_cache
-
-        cache = make_prompt_cache(model)
-        pieces = (tokens[:, :5], tokens[:, 5:6], tokens[:, 6:7])
-        return mx.concatenate([forward(piece, cache) for piece in pieces], axis=1)
-
     error = float("inf")
     for seed in (4, 5):
-        vocab = model.args.vocab_size
-        tokens = mx.random.randint(0, vocab, (1, 7), key=mx.random.key(seed))
-        expected = run(layers, tokens).astype(mx.float32)
-        got = run(network.forward, tokens).astype(mx.float32)
-        apart = mx.abs(got - expected).max() / mx.abs(expected).max()
+        tokens = _probe_tokens(model, seed)
+        expected = _on_prompt_and_steps(layers, model, tokens)
+        got = _on_prompt_and_steps(network.forward, model, tokens)
+        apart = _apart(expected, got)
         # min() of Python would hide NaN.
-        error = apart.item() if not apart.item() >= error else error
+        error = apart if not apart >= error else error
         if error <= _ALLOWED:
             break
     return error
+
+
+def _probe_tokens(model, seed):
+    vocab = model.args.vocab_size
+    return mx.random.randint(0, vocab, (1, 7), key=mx.random.key(seed))
+
+
+def _on_prompt_and_steps(forward, model, tokens):
+    """Logits of a prompt of five tokens and of two steps after it."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    cache = make_prompt_cache(model)
+    pieces = (tokens[:, :5], tokens[:, 5:6], tokens[:, 6:7])
+    logits = [forward(piece, cache) for piece in pieces]
+    return mx.concatenate(logits, axis=1).astype(mx.float32)
+
+
+def _apart(expected, got):
+    """The largest difference over the largest logit."""
+    return (mx.abs(got - expected).max() / mx.abs(expected).max()).item()

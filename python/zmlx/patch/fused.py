@@ -10,6 +10,7 @@ stock call.
 import functools
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from zmlx import _core
 from zmlx.patch import adapters
@@ -31,9 +32,24 @@ def stock_class(module):
     return getattr(type(module), _STOCK, type(module))
 
 
+def _on_rows(stock_call):
+    """A stock call of a module whose weights may be packed. They are unpacked
+    first and not by MLX as it computes, which two threads must not do at once."""
+
+    @functools.wraps(stock_call)
+    def call(self, *args, **kwargs):
+        fused = vars(self).get(_KEY)
+        if fused is not None and fused.packed:
+            for _, array in tree_flatten(self.parameters()):
+                _core.unpack(array)
+        return stock_call(self, *args, **kwargs)
+
+    return call
+
+
 @functools.cache
 def _fused_class(stock, method):
-    stock_call = getattr(stock, method)
+    stock_call = _on_rows(getattr(stock, method))
 
     @functools.wraps(stock_call)
     def call(self, *args, **kwargs):
@@ -43,8 +59,10 @@ def _fused_class(stock, method):
             return stock_call(self, *args, **kwargs)
         return fused.run(self, state, stock_call, *args, **kwargs)
 
+    # An embedding has another call beside the one that is fused.
+    calls = {"__call__": _on_rows(stock.__call__), method: call}
     # Name and module stay: models and tools tell modules by them.
-    made = type(stock.__name__, (stock,), {method: call, _STOCK: stock})
+    made = type(stock.__name__, (stock,), {**calls, _STOCK: stock})
     made.__module__ = stock.__module__
     made.__qualname__ = stock.__qualname__
     return made
@@ -146,6 +164,7 @@ class Fused:
     descend = ()  # paths of children that the call still goes through
     rowwise = True  # a row of the output depends on that row of the input alone
     pattern = None  # the name of the one that made it
+    packed = False  # whether zmlx.decode keeps its weights in blocks
 
     def __init__(self, row, options):
         self.row = row
