@@ -96,7 +96,10 @@ def test_theta_may_stand_among_the_rope_parameters(tmp_path):
         ({"rope_traditional": True}, "'rope_traditional' must be false"),
         ({"layer_types": ["sliding_attention"] * 3}, "must all be 'full_attention'"),
         ({"num_key_value_heads": 3}, "must divide num_attention_heads, got 3 and 4"),
-        ({"num_attention_heads": 3, "num_key_value_heads": 3}, "must divide hidden_size"),
+        (
+            {"num_attention_heads": 3, "num_key_value_heads": 3},
+            "must divide hidden_size",
+        ),
     ],
 )
 def test_bad_configurations_are_named(tmp_path, change, message):

@@ -80,8 +80,8 @@ class PackedWeight {
 /// evaluate one array.
 class PackedWeights {
  public:
-  bool
-  add(nb::object words,
+  bool add(
+      nb::object words,
       nb::object scales,
       nb::object biases,
       int bits,

@@ -11,8 +11,8 @@ namespace {
 // change with each reading; PackedWeights looks after them.
 std::uintptr_t id_of(nb::handle value) {
   mx::array* array = nullptr;
-  const bool watched = nb::try_cast(value, array) && array &&
-      !zmlx::quant::is_unpacking(*array);
+  const bool watched =
+      nb::try_cast(value, array) && array && !zmlx::quant::is_unpacking(*array);
   return watched ? array->id() : 0;
 }
 

@@ -42,9 +42,7 @@ class Session:
     def holds(self):
         """Whether the model is what the network was made of."""
         return (
-            self.network is not None
-            and self.witness.holds()
-            and self.weights.holds()
+            self.network is not None and self.witness.holds() and self.weights.holds()
         )
 
     def _is_current(self):

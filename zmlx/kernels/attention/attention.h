@@ -13,8 +13,8 @@ namespace zmlx::attention {
 
 namespace mx = mlx::core;
 
-/// Rotary positions of halves (Su et al., arXiv:2104.09864): pair i of a head is
-/// turned by position * scale / period(i).
+/// Rotary positions of halves (Su et al., arXiv:2104.09864): pair i of a head
+/// is turned by position * scale / period(i).
 struct Rope {
   float theta = 10000;
   float scale = 1;

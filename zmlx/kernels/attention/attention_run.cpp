@@ -202,8 +202,7 @@ void run(const Call& call) {
   std::vector<Rotation> rotations;
   for (int t = 0; t < call.length; ++t) {
     rotations.emplace_back(
-        frequencies,
-        static_cast<float>(call.offset + t) * spec.rope.scale);
+        frequencies, static_cast<float>(call.offset + t) * spec.rope.scale);
   }
   std::optional<FewTokens> few;
   if (call.length < kFewTokens) {

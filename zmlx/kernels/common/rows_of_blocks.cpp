@@ -23,15 +23,15 @@ std::optional<std::array<mx::array, 2>> narrowed(
     const mx::array& scales,
     const mx::array& biases) {
   for (const auto dtype : {mx::bfloat16, mx::float16}) {
-    const mx::array s = mx::astype(scales, dtype), b = mx::astype(biases, dtype);
+    const mx::array s = mx::astype(scales, dtype),
+                    b = mx::astype(biases, dtype);
     // By bits, so that NaN and -0 count as what they are.
     const auto kept = [](const mx::array& narrow, const mx::array& wide) {
       return mx::array_equal(
           mx::view(mx::astype(narrow, mx::float32), mx::uint32),
           mx::view(wide, mx::uint32));
     };
-    const mx::array both =
-        mx::logical_and(kept(s, scales), kept(b, biases));
+    const mx::array both = mx::logical_and(kept(s, scales), kept(b, biases));
     if (mx::array(both).item<bool>()) {
       return std::array{s, b};
     }
@@ -91,8 +91,9 @@ void unpack_groups(
     for (int64_t r = 0; r < cpu::kBlockRows; ++r) {
       To* to = out + (b * cpu::kBlockRows + r) * w.groups_per_row();
       for (int64_t g = 0; g < w.groups_per_row(); ++g) {
-        to[g] = as(static_cast<uint16_t>(
-            block[g * w.block_group_words() + r] >> shift));
+        to[g] =
+            as(static_cast<uint16_t>(
+                block[g * w.block_group_words() + r] >> shift));
       }
     }
   });
@@ -120,9 +121,8 @@ class UnpackRows : public mx::Primitive {
   const char* name() const override {
     return "UnpackRows";
   }
-  void eval_cpu(
-      const std::vector<mx::array>&,
-      std::vector<mx::array>& outputs) override {
+  void eval_cpu(const std::vector<mx::array>&, std::vector<mx::array>& outputs)
+      override {
     outputs[0].set_data(output_buffer(outputs[0].nbytes()));
     rows_->unpack(part_, outputs[0]);
   }
@@ -178,7 +178,8 @@ mx::array RowsOfBlocks::rows(Part part) const {
   return mx::array(
       words ? word_shape_ : group_shape_,
       words ? mx::uint32 : group_dtype_,
-      std::make_shared<UnpackRows>(unpacking_stream(), shared_from_this(), part),
+      std::make_shared<UnpackRows>(
+          unpacking_stream(), shared_from_this(), part),
       {});
 }
 

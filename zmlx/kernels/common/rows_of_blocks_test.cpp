@@ -10,11 +10,8 @@ namespace {
 
 using Part = RowsOfBlocks::Part;
 
-QuantizedArrays quantized(
-    const mx::Shape& shape,
-    int bits,
-    int group_size,
-    mx::Dtype dtype) {
+QuantizedArrays
+quantized(const mx::Shape& shape, int bits, int group_size, mx::Dtype dtype) {
   const auto w = mx::astype(
       mx::random::normal(shape, mx::float32, mx::random::key(3)), dtype);
   auto parts = mx::quantize(w, group_size, bits);

@@ -50,8 +50,7 @@ struct Place {
     if (held) {
       return *held;
     }
-    return {
-        in[first], in[first + 1], in[first + 2], bits, group_size, scheme};
+    return {in[first], in[first + 1], in[first + 2], bits, group_size, scheme};
   }
   cpu::ExpertMatrix view(const Arrays& in) const {
     cpu::ExpertMatrix matrix;

@@ -38,9 +38,9 @@ mx::array quantized_matmul(
     inputs.push_back(*bias);
   }
   const auto arrays_of = [=](const std::vector<mx::array>& in) {
-    return w.blocks ? w
-                    : QuantizedArrays{
-                          in[1], in[2], in[3], w.bits, w.group_size, w.scheme};
+    return w.blocks
+        ? w
+        : QuantizedArrays{in[1], in[2], in[3], w.bits, w.group_size, w.scheme};
   };
   const auto run = [=](const std::vector<mx::array>& given) {
     mx::Shape out_shape = given[0].shape();

@@ -84,7 +84,8 @@ llama3_periods(const Config& rope, int head_dim, float theta) {
   const mx::array longest = number(context / low);
   const mx::array shortest = number(context / high);
   periods = mx::where(lengths > longest, periods * number(factor), periods);
-  const mx::array between = mx::logical_and(lengths > shortest, lengths < longest);
+  const mx::array between =
+      mx::logical_and(lengths > shortest, lengths < longest);
   const mx::array smooth =
       (number(context) / lengths - number(low)) / number(high - low);
   const mx::array mixed =

@@ -31,9 +31,9 @@ MixerSlot make_attention(
 Attention::Shape read_heads(const Config& config, int dim);
 
 /// Reads 'rope_theta', and 'rope_parameters' or 'rope_scaling' of the types
-/// default, linear (Chen et al., arXiv:2306.15595) and llama3, whose periods are
-/// computed as mlx_lm's Llama3RoPE does. theta: where the file gives none; 0: it
-/// must. Throws FileError for other types.
+/// default, linear (Chen et al., arXiv:2306.15595) and llama3, whose periods
+/// are computed as mlx_lm's Llama3RoPE does. theta: where the file gives none;
+/// 0: it must. Throws FileError for other types.
 attention::Rope read_rope(const Config& config, int head_dim, float theta = 0);
 
 } // namespace zmlx

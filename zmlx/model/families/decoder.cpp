@@ -24,7 +24,8 @@ DecoderShape read_decoder_shape(
       read_rope(config, model.attention.head_dim, defaults.rope_theta);
   if (config.flag("rope_traditional", false)) {
     bad_file(
-        config.path(), "'rope_traditional' must be false: pairs are not known.");
+        config.path(),
+        "'rope_traditional' must be false: pairs are not known.");
   }
   return model;
 }

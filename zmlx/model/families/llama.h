@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Llama, Mistral and Qwen2: attention over rotated queries and keys as they are,
-// then a gated feed-forward layer.
+// Llama, Mistral and Qwen2: attention over rotated queries and keys as they
+// are, then a gated feed-forward layer.
 #pragma once
 
 #include <memory>

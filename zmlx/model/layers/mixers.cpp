@@ -99,8 +99,7 @@ mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
   auto queries = parts.q_proj->forward(x);
   auto keys = parts.k_proj->forward(x);
   auto values = parts.v_proj->forward(x);
-  queries =
-      swap(normed(parts.q_layernorm, split_heads(queries, shape.heads)));
+  queries = swap(normed(parts.q_layernorm, split_heads(queries, shape.heads)));
   keys = swap(normed(parts.k_layernorm, split_heads(keys, shape.kv_heads)));
   values = swap(split_heads(values, shape.kv_heads));
   queries = rope(queries);

@@ -10,8 +10,8 @@
 namespace zmlx {
 
 /// Causal grouped-query attention with rotary positions (halves rotated, not
-/// pairs); queries and keys are normalised first, as LFM2's and Qwen3's, or not,
-/// as Llama's.
+/// pairs); queries and keys are normalised first, as LFM2's and Qwen3's, or
+/// not, as Llama's.
 class Attention : public Mixer {
  public:
   struct Shape {
