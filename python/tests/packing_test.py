@@ -41,6 +41,13 @@ def greedy(model, count=12, **options):
     return [token for token, _ in steps]
 
 
+def packed(model):
+    """Patched, and its weights where they will stay."""
+    patch(model)
+    model(mx.array([[1]]))
+    return model
+
+
 def weights_of(model):
     return decode.session_of(model).weights
 
@@ -67,7 +74,7 @@ def make(request):
 
 def test_arrays_keep_their_bits(make):
     before = bits(make())
-    model = patch(make())
+    model = packed(make())
     assert len(weights_of(model)) > 5
     assert_same_bits(bits(model), before)
     # They have been read; the next token drops what that unpacked.
@@ -91,7 +98,7 @@ def test_tokens_are_those_of_the_rows(make):
 
 def test_a_saved_model_has_the_same_bits(make, tmp_path):
     before = bits(make())
-    model = patch(make())
+    model = packed(make())
     path = str(tmp_path / "model.safetensors")
     model.save_weights(path)
     saved = {name: np.array(mx.view(a, mx.uint8)) for name, a in mx.load(path).items()}
@@ -119,7 +126,7 @@ def test_the_layers_go_on_over_packed_weights():
 
 
 def test_an_array_that_was_changed_is_noticed():
-    model = patch(lm_models.demo(None))
+    model = packed(lm_models.demo(None))
     layer = model.model.layers[0].conv.in_proj
     layer.scales[0] = layer.scales[0] * 2
     with pytest.warns(UserWarning, match="has changed since it was patched"):
@@ -135,7 +142,7 @@ def lora(model):
 
 @pytest.mark.filterwarnings("ignore:.decode_step. the model has changed")
 def test_a_wrapped_model_computes_the_same():
-    stock, model = lora(lm_models.demo()), lora(patch(lm_models.demo()))
+    stock, model = lora(lm_models.demo()), lora(packed(lm_models.demo()))
     assert greedy(model) == greedy(stock)
     loss = nn.losses.cross_entropy
 
@@ -155,7 +162,7 @@ def test_a_wrapped_model_computes_the_same():
 def test_threads_may_read_packed_weights_at_once():
     expected = greedy(lm_models.demo(), 4)
     model = patch(lm_models.demo(), exclude=["decode_step"])
-    packed = decode.packing.pack(model)
+    weights = decode.packing.pack(decode.packing.packable(model))
     for _, module in model.named_modules():
         if "_zmlx_fused" in vars(module):
             # As a module that cannot be bound: its stock call reads the rows.
@@ -172,11 +179,11 @@ def test_threads_may_read_packed_weights_at_once():
         for thread in threads:
             thread.join()
         assert got == [expected] * 4
-        assert packed.drop() > 0
+        assert weights.drop() > 0
 
 
 def test_a_copy_has_arrays_of_its_own():
-    model = patch(lm_models.demo())
+    model = packed(lm_models.demo())
     other = copy.deepcopy(model)
     assert_same_bits(bits(other), bits(lm_models.demo()))
     unpatch(model)
@@ -184,11 +191,20 @@ def test_a_copy_has_arrays_of_its_own():
     assert greedy(patch(other), 4) == greedy(lm_models.demo(), 4)
 
 
+def test_patching_alone_packs_nothing():
+    model = patch(lm_models.demo(None))
+    assert len(weights_of(model)) == 0
+    model(mx.array([[1]]))
+    assert len(weights_of(model)) > 5
+    assert patch(model) is model  # again, which finds it as it is
+    assert len(weights_of(model)) > 5
+
+
 def test_weights_that_do_not_fit_stay_rows():
     model = lm_models.tiny_lfm2_moe()  # not quantised
-    assert len(weights_of(patch(model))) == 0
+    assert len(weights_of(packed(model))) == 0
     model = lm_models.quantised(lm_models.tiny_lfm2_moe(), 3)
-    assert len(weights_of(patch(model))) == 0
+    assert len(weights_of(packed(model))) == 0
 
 
 def test_a_step_over_blocks_updates_caches_in_place():

@@ -12,29 +12,33 @@ from zmlx import _core
 from zmlx.patch import engine, fused
 
 
-def _packable(module, covered=False):
-    """(module, the fused one that reads it) of quantised modules that are read by
-    fused calls, which need no rows: itself or one that holds it."""
-    covered = module if fused.fused_of(module) is not None else covered
-    if covered and isinstance(module.get("scales"), mx.array):
-        yield module, covered
+def packable(model):
+    """(module, the fused one that reads it) of the quantised modules whose weights
+    fused calls alone read, their own or those of one that holds them: such calls
+    need no rows."""
+    return list(_read_by_fused(model, None))
+
+
+def _read_by_fused(module, reader):
+    reader = module if fused.fused_of(module) is not None else reader
+    if reader is not None and isinstance(module.get("scales"), mx.array):
+        yield module, reader
     for _, child in engine.children_of(module):
-        yield from _packable(child, covered)
+        yield from _read_by_fused(child, reader)
 
 
-def pack(model):
-    """Packs what can lie in blocks; returns these weights."""
-    weights = _core.PackedWeights()
-    reading = list(_packable(model))
-    for _, reader in reading:
+def pack(modules):
+    """Packs what packable() gave and blocks can hold; returns the weights."""
+    for _, reader in modules:
         # It holds the arrays, and binds the blocks at its next call.
         fused.fused_of(reader).state = None
+    weights = _core.PackedWeights()
     seen = set()
-    for module, reader in reading:
-        arrays = (module["weight"], module["scales"], module.get("biases"))
+    for module, reader in modules:
         if id(module) in seen or getattr(module, "mode", "affine") != "affine":
             continue
         seen.add(id(module))
+        arrays = (module["weight"], module["scales"], module.get("biases"))
         if weights.add(*arrays, module.bits, module.group_size):
             fused.fused_of(reader).packed = True
     weights.trim()

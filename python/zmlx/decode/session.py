@@ -3,7 +3,9 @@
 
 import functools
 import inspect
+import threading
 import warnings
+from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -18,16 +20,20 @@ class Session:
     """A model's network, and what shows whether the model is still the one that
     the network was made of."""
 
-    def __init__(self, network, witness, weights, error):
+    def __init__(self, model, network, proof):
         self.network = network
-        self.witness = witness
-        self.weights = weights  # those that are packed
-        self.error = error  # of the probe
+        self.error = proof.error
+        self.weights = _core.PackedWeights()  # those that lie in blocks
+        self._witness = parts.witness_of(model)
+        self._proof = proof  # until the weights are where they will stay
+        self._lock = threading.Lock()
 
     def run(self, model, tokens, cache):
         """Logits (batch, length, vocab), or None: the layers must do it."""
         if not self._is_current() or tokens.ndim != 2 or tokens.shape[1] == 0:
             return None
+        if self._proof is not None:
+            self._settle(model)
         self.weights.drop()
         if cache is None:
             # Only a model in training may be asked for gradients.
@@ -42,8 +48,28 @@ class Session:
     def holds(self):
         """Whether the model is what the network was made of."""
         return (
-            self.network is not None and self.witness.holds() and self.weights.holds()
+            self.network is not None and self._witness.holds() and self.weights.holds()
         )
+
+    def _settle(self, model):
+        """Moves the weights to where decoding reads them fastest: into blocks,
+        the rest into huge pages. Here and not in patch(), for it takes longer
+        than patching, and not every patched model decodes."""
+        with self._lock:
+            proof, self._proof = self._proof, None
+            if proof is None:
+                return  # another thread did
+            modules = packing.packable(model) if _core.wants_blocks() else []
+            if modules:
+                self.network = None  # or both forms would be in memory
+                self.weights = packing.pack(modules)
+                self.network = parts.network_of(model)
+                if not proof.error_of(self.network.forward, model) <= _SAME:
+                    self.network = None
+                    self.weights.restore()
+                    self.network = parts.network_of(model)
+                self._witness = parts.witness_of(model)
+            self.network.move_weights()
 
     def _is_current(self):
         if self.network is None:
@@ -51,7 +77,7 @@ class Session:
         if self.holds():
             return True
         # It would keep weights alive that the model has no more.
-        self.network = self.witness = None
+        self.network = self._witness = None
         warnings.warn(
             "[decode_step] the model has changed since it was patched, so it runs"
             " through its own layers. Try: patch(model) again.",
@@ -109,37 +135,15 @@ def install(model):
         network = parts.network_of(model)
     except (ValueError, RuntimeError, TypeError) as refusal:
         return None, str(refusal)
-    error = probe(model, network)
-    if not error <= _ALLOWED:
+    proof = probe(model, network)
+    if not proof.error <= _ALLOWED:
         return None, (
             f"the probe must differ from the model's layers by at most {_ALLOWED:g},"
-            f" got {error:g}"
+            f" got {proof.error:g}"
         )
-    weights = _core.PackedWeights()
-    if _core.wants_blocks():
-        tokens = _probe_tokens(model, seed=6)
-        expected = _on_prompt_and_steps(network.forward, model, tokens)
-        mx.eval(expected)
-        del network  # or both forms of the weights would be in memory
-        network, weights = _packed_network(model, tokens, expected)
-    network.move_weights()
-    witness = parts.witness_of(model)
-    setattr(model, _ATTRIBUTE, Session(network, witness, weights, error))
+    setattr(model, _ATTRIBUTE, Session(model, network, proof))
     model.__class__ = _fast_class(type(model))
-    return error, ""
-
-
-def _packed_network(model, tokens, expected):
-    """A network over weights in blocks, and these weights; over rows, and none,
-    where it does not give what is expected."""
-    weights = packing.pack(model)
-    network = parts.network_of(model)
-    got = _on_prompt_and_steps(network.forward, model, tokens)
-    if weights and not _apart(expected, got) <= _SAME:
-        del network
-        weights.restore()
-        network = parts.network_of(model)
-    return network, weights
+    return proof.error, ""
 
 
 def remove(model):
@@ -182,7 +186,7 @@ def _rows_of(embedding, tokens):
 
 def probe(model, network):
     """The network against the model's layers on a prompt of five tokens and two
-    steps after it: the largest difference over the largest logit.
+    steps after it.
 
     A near tie in a router may send a token to another expert on one side, rightly;
     so one of two prompts must agree. The layers compute in float32 too, whatever
@@ -200,22 +204,31 @@ def probe(model, network):
         h = _rows_of(embed, tokens)
         return stock.__call__(model, tokens, cache=cache, input_embeddings=h)
 
-    error = float("inf")
+    proof = None
     for seed in (4, 5):
-        tokens = _probe_tokens(model, seed)
+        vocab = model.args.vocab_size
+        tokens = mx.random.randint(0, vocab, (1, 7), key=mx.random.key(seed))
         expected = _on_prompt_and_steps(layers, model, tokens)
         got = _on_prompt_and_steps(network.forward, model, tokens)
-        apart = _apart(expected, got)
-        # min() of Python would hide NaN.
-        error = apart if not apart >= error else error
-        if error <= _ALLOWED:
+        error = _apart(expected, got)
+        if proof is None or error < proof.error or proof.error != proof.error:
+            proof = Proof(tokens, got, error)
+        if proof.error <= _ALLOWED:
             break
-    return error
+    return proof
 
 
-def _probe_tokens(model, seed):
-    vocab = model.args.vocab_size
-    return mx.random.randint(0, vocab, (1, 7), key=mx.random.key(seed))
+@dataclass(frozen=True)
+class Proof:
+    """What a network gave for tokens, and how far from the layers that was."""
+
+    tokens: mx.array
+    logits: mx.array
+    error: float
+
+    def error_of(self, forward, model):
+        """How far from that another network is."""
+        return _apart(self.logits, _on_prompt_and_steps(forward, model, self.tokens))
 
 
 def _on_prompt_and_steps(forward, model, tokens):

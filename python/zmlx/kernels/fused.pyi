@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-def add(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def add(
+    *, compute_dtype_key: str = "float32"
+) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of a, b: a + b.
 
     a: any shape, float
@@ -13,7 +15,9 @@ def add(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array],
     Differentiable in: a, b
     """
 
-def mul(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def mul(
+    *, compute_dtype_key: str = "float32"
+) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of a, b: a b.
 
     a: any shape, float
@@ -22,7 +26,9 @@ def mul(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array],
     Differentiable in: a, b
     """
 
-def silu_mul_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def silu_mul_grad(
+    *, compute_dtype_key: str = "float32"
+) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of a, b: silu(a) b.
 
     a: any shape, float
@@ -31,7 +37,9 @@ def silu_mul_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, 
     Differentiable in: a, b
     """
 
-def add_bias(*, c: float = 0, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def add_bias(
+    *, c: float = 0, compute_dtype_key: str = "float32"
+) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: x + bias along the last axis.
 
     x: (..., dim) float
@@ -41,7 +49,9 @@ def add_bias(*, c: float = 0, compute_dtype_key: str = 'float32') -> Callable[[m
     Differentiable in: x, bias
     """
 
-def bias_gelu_tanh(*, c: float = 0, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def bias_gelu_tanh(
+    *, c: float = 0, compute_dtype_key: str = "float32"
+) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: gelu_tanh(x + bias).
 
     x: (..., dim) float
@@ -51,7 +61,9 @@ def bias_gelu_tanh(*, c: float = 0, compute_dtype_key: str = 'float32') -> Calla
     Differentiable in: x, bias
     """
 
-def bias_silu(*, c: float = 0, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def bias_silu(
+    *, c: float = 0, compute_dtype_key: str = "float32"
+) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: silu(x + bias).
 
     x: (..., dim) float

@@ -2,7 +2,16 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def route(logits: mx.array, bias: mx.array, score: float, top_k: float, groups: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def route(
+    logits: mx.array,
+    bias: mx.array,
+    score: float,
+    top_k: float,
+    groups: float,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """A router's choice of experts and their weights.
 
     logits: (..., experts) float
@@ -14,7 +23,29 @@ def route(logits: mx.array, bias: mx.array, score: float, top_k: float, groups: 
     Differentiable in: logits
     """
 
-def moe_mlp(x: mx.array, router_words: mx.array, router_scales: mx.array, router_biases: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_biases: mx.array, up_words: mx.array, up_scales: mx.array, up_biases: mx.array, down_words: mx.array, down_scales: mx.array, down_biases: mx.array, expert_bias: mx.array, bits: float, group_size: float, top_k: float, sigmoid: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def moe_mlp(
+    x: mx.array,
+    router_words: mx.array,
+    router_scales: mx.array,
+    router_biases: mx.array,
+    gate_words: mx.array,
+    gate_scales: mx.array,
+    gate_biases: mx.array,
+    up_words: mx.array,
+    up_scales: mx.array,
+    up_biases: mx.array,
+    down_words: mx.array,
+    down_scales: mx.array,
+    down_biases: mx.array,
+    expert_bias: mx.array,
+    bits: float,
+    group_size: float,
+    top_k: float,
+    sigmoid: float,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Router, gated experts and their weighted sum.
 
     x: (..., dim) float
@@ -40,7 +71,24 @@ def moe_mlp(x: mx.array, router_words: mx.array, router_scales: mx.array, router
     Runs on the CPU only.
     """
 
-def gated_mlp(x: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_biases: mx.array, up_words: mx.array, up_scales: mx.array, up_biases: mx.array, down_words: mx.array, down_scales: mx.array, down_biases: mx.array, bits: float, group_size: float, activation: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def gated_mlp(
+    x: mx.array,
+    gate_words: mx.array,
+    gate_scales: mx.array,
+    gate_biases: mx.array,
+    up_words: mx.array,
+    up_scales: mx.array,
+    up_biases: mx.array,
+    down_words: mx.array,
+    down_scales: mx.array,
+    down_biases: mx.array,
+    bits: float,
+    group_size: float,
+    activation: float,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """down(activation(gate x, up x)) with packed weights.
 
     x: (..., dim) float
@@ -61,7 +109,13 @@ def gated_mlp(x: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_bia
     Runs on the CPU only.
     """
 
-def moe_dispatch(x: mx.array, indices: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def moe_dispatch(
+    x: mx.array,
+    indices: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Each token once for each of its experts, a view.
 
     x: (..., dim) float
@@ -70,7 +124,13 @@ def moe_dispatch(x: mx.array, indices: mx.array, *, threadgroup: int | str = 256
     Differentiable in: x
     """
 
-def moe_combine(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def moe_combine(
+    expert_outputs: mx.array,
+    weights: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Weighted sum of expert outputs, rounded once.
 
     expert_outputs: (..., k, dim) float
@@ -79,7 +139,13 @@ def moe_combine(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int
     Differentiable in: expert_outputs, weights
     """
 
-def moe_combine_exact(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def moe_combine_exact(
+    expert_outputs: mx.array,
+    weights: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Weighted sum of expert outputs, rounded at every step.
 
     expert_outputs: (..., k, dim) float
@@ -88,7 +154,13 @@ def moe_combine_exact(expert_outputs: mx.array, weights: mx.array, *, threadgrou
     Differentiable in: expert_outputs, weights
     """
 
-def moe_combine_fp32(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def moe_combine_fp32(
+    expert_outputs: mx.array,
+    weights: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Weighted sum of expert outputs in float32.
 
     expert_outputs: (..., k, dim) float
@@ -97,7 +169,15 @@ def moe_combine_fp32(expert_outputs: mx.array, weights: mx.array, *, threadgroup
     Differentiable in: expert_outputs, weights
     """
 
-def gather_qmm_combine(act: mx.array, weights: mx.array, gate: mx.array, indices: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def gather_qmm_combine(
+    act: mx.array,
+    weights: mx.array,
+    gate: mx.array,
+    indices: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Weighted sum of products with chosen matrices.
 
     act: (batch, k, in) float
@@ -108,7 +188,19 @@ def gather_qmm_combine(act: mx.array, weights: mx.array, gate: mx.array, indices
     Differentiable in: nothing
     """
 
-def gather_qmm_combine_quantized(act: mx.array, weights: mx.array, scales: mx.array, biases: mx.array, gate: mx.array, indices: mx.array, *, group_size: float = 64, bits: float = 4, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def gather_qmm_combine_quantized(
+    act: mx.array,
+    weights: mx.array,
+    scales: mx.array,
+    biases: mx.array,
+    gate: mx.array,
+    indices: mx.array,
+    *,
+    group_size: float = 64,
+    bits: float = 4,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Weighted sum of products with chosen packed matrices.
 
     act: (batch, k, in) float
@@ -123,7 +215,15 @@ def gather_qmm_combine_quantized(act: mx.array, weights: mx.array, scales: mx.ar
     Differentiable in: nothing
     """
 
-def topk_gating_softmax(x: mx.array, k: float = 2, *, expert_bias: mx.array | None = None, norm_topk_prob: float = 1, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
+def topk_gating_softmax(
+    x: mx.array,
+    k: float = 2,
+    *,
+    expert_bias: mx.array | None = None,
+    norm_topk_prob: float = 1,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> tuple[mx.array, mx.array]:
     """The k best experts of a softmax and their weights.
 
     x: (..., experts) float
@@ -134,7 +234,9 @@ def topk_gating_softmax(x: mx.array, k: float = 2, *, expert_bias: mx.array | No
     Differentiable in: x
     """
 
-def top2_gating_softmax(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
+def top2_gating_softmax(
+    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
+) -> tuple[mx.array, mx.array]:
     """The two best experts and a softmax over them.
 
     x: (..., experts) float

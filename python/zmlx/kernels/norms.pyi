@@ -2,7 +2,14 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def rmsnorm(x: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def rmsnorm(
+    x: mx.array,
+    weight: mx.array,
+    *,
+    eps: float = 1e-06,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """RMS normalisation over the last axis, scaled by weight.
 
     x: (..., dim) float
@@ -12,7 +19,15 @@ def rmsnorm(x: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: i
     Differentiable in: x, weight
     """
 
-def rmsnorm_grad(x: mx.array, weight: mx.array, cotan: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def rmsnorm_grad(
+    x: mx.array,
+    weight: mx.array,
+    cotan: mx.array,
+    *,
+    eps: float = 1e-06,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Gradient of rms_norm in x, from its cotangent g.
 
     x: (..., dim) float
@@ -23,7 +38,13 @@ def rmsnorm_grad(x: mx.array, weight: mx.array, cotan: mx.array, *, eps: float =
     Differentiable in: x, weight, cotan
     """
 
-def rms_norm_no_weight(x: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def rms_norm_no_weight(
+    x: mx.array,
+    *,
+    eps: float = 1e-06,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """RMS normalisation over the last axis.
 
     x: (..., dim) float
@@ -32,7 +53,15 @@ def rms_norm_no_weight(x: mx.array, *, eps: float = 1e-06, threadgroup: int | st
     Differentiable in: x
     """
 
-def layernorm(x: mx.array, gamma: mx.array, beta: mx.array, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def layernorm(
+    x: mx.array,
+    gamma: mx.array,
+    beta: mx.array,
+    *,
+    eps: float = 1e-05,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Layer normalisation over the last axis, scaled and shifted.
 
     x: (..., dim) float
@@ -43,7 +72,13 @@ def layernorm(x: mx.array, gamma: mx.array, beta: mx.array, *, eps: float = 1e-0
     Differentiable in: x, gamma, beta
     """
 
-def layer_norm_no_weight(x: mx.array, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def layer_norm_no_weight(
+    x: mx.array,
+    *,
+    eps: float = 1e-05,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Layer normalisation over the last axis.
 
     x: (..., dim) float
@@ -52,7 +87,17 @@ def layer_norm_no_weight(x: mx.array, *, eps: float = 1e-05, threadgroup: int | 
     Differentiable in: x
     """
 
-def layer_norm_dropout(x: mx.array, gamma: mx.array, beta: mx.array, p: float, seed: float = 0, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def layer_norm_dropout(
+    x: mx.array,
+    gamma: mx.array,
+    beta: mx.array,
+    p: float,
+    seed: float = 0,
+    *,
+    eps: float = 1e-05,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Layer normalisation, then dropout.
 
     x: (..., dim) float
@@ -65,7 +110,15 @@ def layer_norm_dropout(x: mx.array, gamma: mx.array, beta: mx.array, p: float, s
     Differentiable in: x, gamma, beta
     """
 
-def residual_rmsnorm(x: mx.array, residual: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def residual_rmsnorm(
+    x: mx.array,
+    residual: mx.array,
+    weight: mx.array,
+    *,
+    eps: float = 1e-06,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """RMS normalisation of x + residual.
 
     x: (..., dim) float
@@ -76,7 +129,15 @@ def residual_rmsnorm(x: mx.array, residual: mx.array, weight: mx.array, *, eps: 
     Differentiable in: x, residual, weight
     """
 
-def add_rms_norm(x: mx.array, residual: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
+def add_rms_norm(
+    x: mx.array,
+    residual: mx.array,
+    weight: mx.array,
+    *,
+    eps: float = 1e-06,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> tuple[mx.array, mx.array]:
     """RMS normalisation of x + residual, and that sum.
 
     x: (..., dim) float

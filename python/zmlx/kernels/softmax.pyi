@@ -2,7 +2,9 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def softmax_lastdim(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def softmax_lastdim(
+    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
+) -> mx.array:
     """Softmax over the last axis.
 
     x: (..., dim) float
@@ -10,7 +12,9 @@ def softmax_lastdim(x: mx.array, *, threadgroup: int | str = 256, compute_dtype:
     Differentiable in: x
     """
 
-def log_softmax_lastdim(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def log_softmax_lastdim(
+    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
+) -> mx.array:
     """Logarithm of softmax over the last axis.
 
     x: (..., dim) float
@@ -18,7 +22,13 @@ def log_softmax_lastdim(x: mx.array, *, threadgroup: int | str = 256, compute_dt
     Differentiable in: x
     """
 
-def softmax_grad(y: mx.array, cotan: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def softmax_grad(
+    y: mx.array,
+    cotan: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """y (g - sum of y g) over the last axis.
 
     y: (..., dim) float

@@ -2,7 +2,9 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def swiglu(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def swiglu(
+    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
+) -> mx.array:
     """silu(x1) x2 of the halves of the last axis.
 
     x: (..., 2 dim) float
@@ -10,7 +12,9 @@ def swiglu(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype
     Differentiable in: x
     """
 
-def geglu(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def geglu(
+    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
+) -> mx.array:
     """gelu_tanh(x1) x2 of the halves of the last axis.
 
     x: (..., 2 dim) float
@@ -18,7 +22,13 @@ def geglu(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype 
     Differentiable in: x
     """
 
-def swiglu2(gate: mx.array, up: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def swiglu2(
+    gate: mx.array,
+    up: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """silu(gate) up.
 
     gate: any shape, float
@@ -27,7 +37,13 @@ def swiglu2(gate: mx.array, up: mx.array, *, threadgroup: int | str = 256, compu
     Differentiable in: gate, up
     """
 
-def geglu2(gate: mx.array, up: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def geglu2(
+    gate: mx.array,
+    up: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """gelu_tanh(gate) up.
 
     gate: any shape, float
@@ -36,7 +52,13 @@ def geglu2(gate: mx.array, up: mx.array, *, threadgroup: int | str = 256, comput
     Differentiable in: gate, up
     """
 
-def bias_swiglu(x: mx.array, bias: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def bias_swiglu(
+    x: mx.array,
+    bias: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """swiglu of x + bias.
 
     x: (..., 2 dim) float
@@ -45,7 +67,13 @@ def bias_swiglu(x: mx.array, bias: mx.array, *, threadgroup: int | str = 256, co
     Differentiable in: x, bias
     """
 
-def bias_geglu(x: mx.array, bias: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def bias_geglu(
+    x: mx.array,
+    bias: mx.array,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """geglu of x + bias.
 
     x: (..., 2 dim) float
@@ -54,7 +82,14 @@ def bias_geglu(x: mx.array, bias: mx.array, *, threadgroup: int | str = 256, com
     Differentiable in: x, bias
     """
 
-def dropout(x: mx.array, p: float, seed: float = 0, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def dropout(
+    x: mx.array,
+    p: float,
+    seed: float = 0,
+    *,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Zeros with probability p, the rest divided by 1 - p.
 
     x: any shape, float
@@ -64,7 +99,16 @@ def dropout(x: mx.array, p: float, seed: float = 0, *, threadgroup: int | str = 
     Differentiable in: x
     """
 
-def rms_norm_dropout(x: mx.array, weight: mx.array, p: float, seed: float = 0, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def rms_norm_dropout(
+    x: mx.array,
+    weight: mx.array,
+    p: float,
+    seed: float = 0,
+    *,
+    eps: float = 1e-06,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """RMS normalisation, then dropout.
 
     x: (..., dim) float
@@ -76,7 +120,15 @@ def rms_norm_dropout(x: mx.array, weight: mx.array, p: float, seed: float = 0, *
     Differentiable in: x, weight
     """
 
-def rmsnorm_residual(x: mx.array, residual: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
+def rmsnorm_residual(
+    x: mx.array,
+    residual: mx.array,
+    weight: mx.array,
+    *,
+    eps: float = 1e-06,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> tuple[mx.array, mx.array]:
     """RMS normalisation of a sum, and that sum.
 
     x: (..., dim) float
@@ -87,7 +139,15 @@ def rmsnorm_residual(x: mx.array, residual: mx.array, weight: mx.array, *, eps: 
     Differentiable in: x, residual, weight
     """
 
-def fused_add_rmsnorm(x1: mx.array, x2: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def fused_add_rmsnorm(
+    x1: mx.array,
+    x2: mx.array,
+    weight: mx.array,
+    *,
+    eps: float = 1e-06,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """RMS normalisation of a sum.
 
     x1: (..., dim) float
@@ -98,7 +158,16 @@ def fused_add_rmsnorm(x1: mx.array, x2: mx.array, weight: mx.array, *, eps: floa
     Differentiable in: x1, x2, weight
     """
 
-def layernorm_residual(x: mx.array, residual: mx.array, gamma: mx.array, beta: mx.array, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
+def layernorm_residual(
+    x: mx.array,
+    residual: mx.array,
+    gamma: mx.array,
+    beta: mx.array,
+    *,
+    eps: float = 1e-05,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> tuple[mx.array, mx.array]:
     """Layer normalisation of a sum, and that sum.
 
     x: (..., dim) float
@@ -110,7 +179,16 @@ def layernorm_residual(x: mx.array, residual: mx.array, gamma: mx.array, beta: m
     Differentiable in: x, residual, gamma, beta
     """
 
-def fused_add_layernorm(x1: mx.array, x2: mx.array, gamma: mx.array, beta: mx.array, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def fused_add_layernorm(
+    x1: mx.array,
+    x2: mx.array,
+    gamma: mx.array,
+    beta: mx.array,
+    *,
+    eps: float = 1e-05,
+    threadgroup: int | str = 256,
+    compute_dtype: mx.Dtype | None = None,
+) -> mx.array:
     """Layer normalisation of a sum.
 
     x1: (..., dim) float
