@@ -52,6 +52,7 @@ def test_every_function_says_what_it_takes_and_gives(module, name):
             "compute_dtype",
             "compute_dtype_key",
             "streaming",
+            "kahan",
         )
 
 

@@ -19,6 +19,8 @@ _TYPED = {"linear", "moe", "quant"}
 _FACTORIES = {"activations", "fused"}
 # What callers of the ZMLX package may pass, to no effect here.
 _ACCEPTED = {
+    "mean_lastdim": [("kahan", "False")],
+    "sum_lastdim": [("kahan", "False")],
     "gather_qmm_combine": [("streaming", "None")],
     "gather_qmm_combine_quantized": [("streaming", "None")],
 }
