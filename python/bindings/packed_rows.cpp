@@ -24,7 +24,8 @@ mx::array& array_of(nb::handle object) {
 }
 
 /// The three array objects of a weight. Their owner may put other values into
-/// an object (w[0] = ...); then it is left alone.
+/// an object (w[0] = ...); then it is left alone. While somebody else holds an
+/// object, maybe for a view of its memory as NumPy's are, it keeps its memory.
 class PackedWeight {
  public:
   PackedWeight(
@@ -36,12 +37,20 @@ class PackedWeight {
     }
   }
 
+  /// From now on, who holds an object besides today's holders is somebody else.
+  void count_holders() {
+    for (size_t i = 0; i < objects_.size(); ++i) {
+      holders_[i] = Py_REFCNT(objects_[i].ptr());
+    }
+  }
+
   /// Drops what has been unpacked since; returns its bytes.
   size_t drop() {
     size_t dropped = 0;
     for (size_t i = 0; i < objects_.size(); ++i) {
       const mx::array& array = array_of(objects_[i]);
-      if (array.id() == ids_[i] && !zmlx::quant::is_unpacking(array)) {
+      if (array.id() == ids_[i] && !zmlx::quant::is_unpacking(array) &&
+          Py_REFCNT(objects_[i].ptr()) <= holders_[i]) {
         dropped += array.nbytes();
         forget(i);
       }
@@ -73,6 +82,7 @@ class PackedWeight {
 
   std::array<nb::object, 3> objects_;
   std::array<std::uintptr_t, 3> ids_ = {};
+  std::array<Py_ssize_t, 3> holders_ = {};
   std::shared_ptr<const RowsOfBlocks> rows_;
 };
 
@@ -103,6 +113,12 @@ class PackedWeights {
       weights_.emplace_back(std::move(objects), std::move(rows));
     }
     return rows != nullptr;
+  }
+
+  void count_holders() {
+    for (auto& weight : weights_) {
+      weight.count_holders();
+    }
   }
 
   size_t drop() {
@@ -166,6 +182,10 @@ void bind_packed_rows(nb::module_& m) {
           nb::arg("group_size"),
           "Keeps an affine weight in blocks, and makes its arrays unpack "
           "themselves when they are read; False where it cannot lie in blocks.")
+      .def(
+          "count_holders",
+          &PackedWeights::count_holders,
+          "Arrays with more holders than now keep what is unpacked.")
       .def("drop", &PackedWeights::drop, "Drops what has been unpacked since.")
       .def("restore", &PackedWeights::restore, "Unpacks all for good.")
       .def(

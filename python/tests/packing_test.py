@@ -96,6 +96,21 @@ def test_tokens_are_those_of_the_rows(make):
     assert greedy(patch(make())) == greedy(stock)
 
 
+def test_views_of_the_memory_stay_valid():
+    model = patch(lm_models.demo(None))
+    first, second = (layer.conv.in_proj for layer in model.layers[:2])
+    early = np.array(first.weight, copy=False)
+    values = early.copy()
+    greedy(model, 2)
+    assert np.array_equal(early, values)
+    late = np.array(second.weight, copy=False)
+    values = late.copy()
+    greedy(model, 2)
+    assert np.array_equal(late, values)
+    del late
+    assert weights_of(model).drop() > 0
+
+
 def test_a_saved_model_has_the_same_bits(make, tmp_path):
     before = bits(make())
     model = packed(make())

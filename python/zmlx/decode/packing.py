@@ -6,6 +6,8 @@ quantising, a stock call) unpacks it, to the bit, and the next token that the
 network decodes drops what was unpacked. So weights are in memory once.
 """
 
+import sys
+
 import mlx.core as mx
 
 from zmlx import _core
@@ -27,15 +29,28 @@ def _read_by_fused(module, reader):
         yield from _read_by_fused(child, reader)
 
 
+def _is_ours(module):
+    """Whether nobody but the module holds its arrays. A holder may look into their
+    memory, as a NumPy array does, and packing frees that."""
+    # One reference is the module's, one the argument's.
+    return all(
+        sys.getrefcount(module[name]) <= 2
+        for name in ("weight", "scales", "biases")
+        if name in module
+    )
+
+
 def pack(modules):
-    """Packs what packable() gave and blocks can hold; returns the weights."""
+    """Packs what packable() gave, blocks can hold and nobody else does; returns the
+    weights."""
     for _, reader in modules:
         # It holds the arrays, and binds the blocks at its next call.
         fused.fused_of(reader).state = None
     weights = _core.PackedWeights()
     seen = set()
     for module, reader in modules:
-        if id(module) in seen or getattr(module, "mode", "affine") != "affine":
+        affine = getattr(module, "mode", "affine") == "affine"
+        if id(module) in seen or not affine or not _is_ours(module):
             continue
         seen.add(id(module))
         arrays = (module["weight"], module["scales"], module.get("biases"))

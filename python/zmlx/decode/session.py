@@ -61,7 +61,8 @@ class Session:
                 return  # another thread did
             modules = packing.packable(model) if _core.wants_blocks() else []
             if modules:
-                self.network = None  # or both forms would be in memory
+                # Or both forms would be in memory.
+                self.network = self._witness = None
                 self.weights = packing.pack(modules)
                 self.network = parts.network_of(model)
                 if not proof.error_of(self.network.forward, model) <= _SAME:
@@ -69,6 +70,7 @@ class Session:
                     self.weights.restore()
                     self.network = parts.network_of(model)
                 self._witness = parts.witness_of(model)
+                self.weights.count_holders()
             self.network.move_weights()
 
     def _is_current(self):
