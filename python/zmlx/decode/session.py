@@ -187,7 +187,7 @@ def _rows_of(embedding, tokens):
 
 
 def probe(model, network):
-    """The network against the model's layers on a prompt of five tokens and two
+    """The network against the model's layers on a prompt of three tokens and two
     steps after it.
 
     A near tie in a router may send a token to another expert on one side, rightly;
@@ -209,7 +209,7 @@ def probe(model, network):
     proof = None
     for seed in (4, 5):
         vocab = model.args.vocab_size
-        tokens = mx.random.randint(0, vocab, (1, 7), key=mx.random.key(seed))
+        tokens = mx.random.randint(0, vocab, (1, 5), key=mx.random.key(seed))
         expected = _on_prompt_and_steps(layers, model, tokens)
         got = _on_prompt_and_steps(network.forward, model, tokens)
         error = _apart(expected, got)
@@ -234,11 +234,11 @@ class Proof:
 
 
 def _on_prompt_and_steps(forward, model, tokens):
-    """Logits of a prompt of five tokens and of two steps after it."""
+    """Logits of a prompt of three tokens and of two steps after it."""
     from mlx_lm.models.cache import make_prompt_cache
 
     cache = make_prompt_cache(model)
-    pieces = (tokens[:, :5], tokens[:, 5:6], tokens[:, 6:7])
+    pieces = (tokens[:, :3], tokens[:, 3:4], tokens[:, 4:5])
     logits = [forward(piece, cache) for piece in pieces]
     return mx.concatenate(logits, axis=1).astype(mx.float32)
 

@@ -10,6 +10,7 @@ stock call.
 import functools
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from zmlx import _core
@@ -186,6 +187,11 @@ class Fused:
         """What the probe calls with."""
         return (x,)
 
+    def with_outputs(self, module, step):
+        """A stock module of the same weights that gives every step-th output, or
+        None where that is no less work."""
+        return None
+
     def ready(self, module):
         """What bind() made, bound again where the module has changed; None: it
         cannot be."""
@@ -213,6 +219,28 @@ class Fused:
         return vars(self) | {"state": None}
 
 
+def _with_rows(module, step, path=""):
+    """A stock module like this one, of whose product at a dotted path only every
+    step-th row is left; None where there is none."""
+    stock = stock_class(module)
+    sample = stock.__new__(stock)
+    dict.update(sample, module)
+    vars(sample).update({k: v for k, v in vars(module).items() if k != _KEY})
+    if path:
+        name, _, rest = path.partition(".")
+        inner = module.get(name)
+        if not isinstance(inner, nn.Module):
+            return None
+        dict.__setitem__(sample, name, _with_rows(inner, step, rest))
+        return sample if sample[name] is not None else None
+    for name in ("weight", "scales", "biases"):
+        if name in module:
+            dict.__setitem__(sample, name, module[name][..., ::step, :])
+    if "bias" in module:
+        dict.__setitem__(sample, "bias", module["bias"][..., ::step])
+    return sample
+
+
 def _columns(linear):
     """Columns of a linear layer's weight."""
     columns = linear["weight"].shape[-1]
@@ -234,6 +262,9 @@ class FusedMlp(Fused):
             part(row.down, "down"),
             row.activation,
         )
+
+    def with_outputs(self, module, step):
+        return _with_rows(module, step, self.row.down)
 
     def run(self, module, made, stock_call, x):
         return _core.gated_mlp(x, made)
@@ -331,6 +362,14 @@ class FusedMoe(Fused):
             extra = mx.sigmoid(shared_gate(x)) * extra
         return y + extra
 
+    def with_outputs(self, module, step):
+        row = self.row
+        if row.shared or row.after or self.options.on_gpu:
+            return None
+        experts = Binding().child(module, row.experts)
+        last = "fc2" if "fc1" in experts else "down_proj"
+        return _with_rows(module, step, f"{row.experts}.{last}")
+
     @staticmethod
     def combined(outputs, weights):
         return (outputs * weights[..., None]).sum(-2)
@@ -374,6 +413,9 @@ class FusedLinear(Fused):
 
     def bind(self, binding, module):
         return binding.projection(module, "the layer")
+
+    def with_outputs(self, module, step):
+        return _with_rows(module, step)
 
     def run(self, module, made, stock_call, x):
         return _core.linear(x, made)
