@@ -58,7 +58,7 @@ class PackedWeight {
     return dropped;
   }
 
-  void restore() const {
+  void unpack() const {
     for (const auto& object : objects_) {
       array_of(object).eval();
     }
@@ -129,10 +129,14 @@ class PackedWeights {
     return dropped;
   }
 
-  void restore() {
+  void unpack() const {
     for (const auto& weight : weights_) {
-      weight.restore();
+      weight.unpack();
     }
+  }
+
+  void restore() {
+    unpack();
     weights_.clear();
   }
 
@@ -187,6 +191,7 @@ void bind_packed_rows(nb::module_& m) {
           &PackedWeights::count_holders,
           "Arrays with more holders than now keep what is unpacked.")
       .def("drop", &PackedWeights::drop, "Drops what has been unpacked since.")
+      .def("unpack", &PackedWeights::unpack, "Unpacks all, until drop().")
       .def("restore", &PackedWeights::restore, "Unpacks all for good.")
       .def(
           "holds",
