@@ -11,12 +11,15 @@ namespace {
 
 void refuse_windows(const Config& config) {
   const Json* types = config.find("layer_types");
-  for (size_t i = 0; types && i < types->size(); ++i) {
-    if ((*types)[i] != "full_attention") {
+  if (!types) {
+    return;
+  }
+  for (const auto& type : *types) {
+    if (!type.is_string() || type.get<std::string>() != "full_attention") {
       bad_file(
           config.path(),
           "'layer_types' must all be 'full_attention', got ",
-          (*types)[i].dump(),
+          type.dump(),
           ".");
     }
   }
