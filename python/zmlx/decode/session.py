@@ -133,6 +133,7 @@ def install(model):
     if session is not None and session.holds():
         return session.error, ""
     remove(model)
+    mx.eval(model.parameters())
     try:
         network = parts.network_of(model)
     except (ValueError, RuntimeError, TypeError) as refusal:

@@ -157,9 +157,11 @@ def source(made):
     lines = [f"def {made.name}({made.parameters()}):"]
     if made.factory:
         key, default = made.keyword[-1]
-        check = "check_key" if key == "compute_dtype_key" else "check_compute_dtype"
+        check, differs = "check_key", "!="
+        if key == "compute_dtype":
+            check, differs = "check_compute_dtype", "is not"
         lines += [
-            f"    if {key} != {default}: {check}({made.name!r}, {key})",
+            f"    if {key} {differs} {default}: {check}({made.name!r}, {key})",
             f"    def {made.name}({', '.join(made.arrays)}): return {result}",
             f"    return {made.name}",
         ]

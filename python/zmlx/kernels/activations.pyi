@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-def exp(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def exp(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: exp(x).
 
     x: any shape, float
@@ -12,7 +12,7 @@ def exp(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]
     Differentiable in: x
     """
 
-def exp_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def exp_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: exp(x).
 
     x: any shape, float
@@ -20,7 +20,7 @@ def exp_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.a
     Differentiable in: x
     """
 
-def log(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def log(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: Natural logarithm.
 
     x: any shape, float
@@ -28,7 +28,7 @@ def log(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]
     Differentiable in: x
     """
 
-def log_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def log_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: Natural logarithm.
 
     x: any shape, float
@@ -36,7 +36,7 @@ def log_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.a
     Differentiable in: x
     """
 
-def tanh(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def tanh(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: tanh(x).
 
     x: any shape, float
@@ -44,7 +44,7 @@ def tanh(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array
     Differentiable in: x
     """
 
-def tanh_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def tanh_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: tanh(x).
 
     x: any shape, float
@@ -52,7 +52,7 @@ def tanh_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.
     Differentiable in: x
     """
 
-def sigmoid(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def sigmoid(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: 1 / (1 + exp(-x)).
 
     x: any shape, float
@@ -60,9 +60,7 @@ def sigmoid(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.ar
     Differentiable in: x
     """
 
-def sigmoid_grad(
-    *, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array], mx.array]:
+def sigmoid_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: 1 / (1 + exp(-x)).
 
     x: any shape, float
@@ -70,7 +68,7 @@ def sigmoid_grad(
     Differentiable in: x
     """
 
-def relu(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def relu(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: max(x, 0).
 
     x: any shape, float
@@ -78,7 +76,7 @@ def relu(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array
     Differentiable in: x
     """
 
-def relu_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def relu_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: max(x, 0).
 
     x: any shape, float
@@ -86,7 +84,7 @@ def relu_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.
     Differentiable in: x
     """
 
-def relu2(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def relu2(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: max(x, 0)^2.
 
     x: any shape, float
@@ -94,7 +92,7 @@ def relu2(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.arra
     Differentiable in: x
     """
 
-def relu2_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def relu2_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: max(x, 0)^2.
 
     x: any shape, float
@@ -102,7 +100,7 @@ def relu2_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx
     Differentiable in: x
     """
 
-def silu(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def silu(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x sigmoid(x).
 
     x: any shape, float
@@ -110,7 +108,7 @@ def silu(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array
     Differentiable in: x
     """
 
-def silu_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def silu_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x sigmoid(x).
 
     x: any shape, float
@@ -118,7 +116,7 @@ def silu_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.
     Differentiable in: x
     """
 
-def gelu(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def gelu(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x Phi(x), exact.
 
     x: any shape, float
@@ -126,7 +124,7 @@ def gelu(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array
     Differentiable in: x
     """
 
-def gelu_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def gelu_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x Phi(x), exact.
 
     x: any shape, float
@@ -134,7 +132,7 @@ def gelu_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.
     Differentiable in: x
     """
 
-def gelu_tanh(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def gelu_tanh(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x Phi(x) by its tanh approximation.
 
     x: any shape, float
@@ -142,9 +140,7 @@ def gelu_tanh(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.
     Differentiable in: x
     """
 
-def gelu_tanh_grad(
-    *, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array], mx.array]:
+def gelu_tanh_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x Phi(x) by its tanh approximation.
 
     x: any shape, float
@@ -152,7 +148,7 @@ def gelu_tanh_grad(
     Differentiable in: x
     """
 
-def softplus(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def softplus(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: log(1 + exp(x)) without overflow.
 
     x: any shape, float
@@ -160,9 +156,7 @@ def softplus(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.a
     Differentiable in: x
     """
 
-def softplus_grad(
-    *, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array], mx.array]:
+def softplus_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: log(1 + exp(x)) without overflow.
 
     x: any shape, float
@@ -170,7 +164,7 @@ def softplus_grad(
     Differentiable in: x
     """
 
-def mish(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def mish(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x tanh(softplus(x)).
 
     x: any shape, float
@@ -178,7 +172,7 @@ def mish(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array
     Differentiable in: x
     """
 
-def mish_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.array]:
+def mish_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x tanh(softplus(x)).
 
     x: any shape, float
@@ -186,9 +180,7 @@ def mish_grad(*, compute_dtype_key: str = "float32") -> Callable[[mx.array], mx.
     Differentiable in: x
     """
 
-def elu(
-    alpha: float = 1.0, *, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array], mx.array]:
+def elu(alpha: float = 1.0, *, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x where x > 0, else alpha (exp(x) - 1).
 
     x: any shape, float
@@ -197,9 +189,7 @@ def elu(
     Differentiable in: x
     """
 
-def elu_grad(
-    alpha: float = 1.0, *, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array], mx.array]:
+def elu_grad(alpha: float = 1.0, *, compute_dtype_key: str = 'float32') -> Callable[[mx.array], mx.array]:
     """A function of x: x where x > 0, else alpha (exp(x) - 1).
 
     x: any shape, float

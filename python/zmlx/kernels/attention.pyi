@@ -2,9 +2,7 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def logsumexp_lastdim(
-    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
-) -> mx.array:
+def logsumexp_lastdim(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """log(sum of exp(x)) over the last axis.
 
     x: (..., dim) float
@@ -12,13 +10,7 @@ def logsumexp_lastdim(
     Differentiable in: x
     """
 
-def masked_softmax(
-    x: mx.array,
-    mask: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def masked_softmax(x: mx.array, mask: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Softmax over the places of a mask, 0 elsewhere.
 
     x: (..., dim) float
@@ -27,14 +19,7 @@ def masked_softmax(
     Differentiable in: x
     """
 
-def scale_mask_softmax(
-    x: mx.array,
-    mask: mx.array,
-    scale: float,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def scale_mask_softmax(x: mx.array, mask: mx.array, scale: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Softmax of scale x over the places of a mask.
 
     x: (..., dim) float
@@ -44,22 +29,7 @@ def scale_mask_softmax(
     Differentiable in: x
     """
 
-def attention(
-    queries: mx.array,
-    keys: mx.array,
-    values: mx.array,
-    query_norm: mx.array,
-    key_norm: mx.array,
-    cached_keys: mx.array,
-    cached_values: mx.array,
-    heads: float,
-    kv_heads: float,
-    head_dim: float,
-    offset: float,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> tuple[mx.array, mx.array, mx.array]:
+def attention(queries: mx.array, keys: mx.array, values: mx.array, query_norm: mx.array, key_norm: mx.array, cached_keys: mx.array, cached_values: mx.array, heads: float, kv_heads: float, head_dim: float, offset: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array, mx.array]:
     """Norm, rotary embedding, cache update and causal grouped-query attention.
 
     queries: (batch, length, heads * head_dim) float32

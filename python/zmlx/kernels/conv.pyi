@@ -2,15 +2,7 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def gated_short_conv(
-    projected: mx.array,
-    before: mx.array,
-    weight: mx.array,
-    bias: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> tuple[mx.array, mx.array]:
+def gated_short_conv(projected: mx.array, before: mx.array, weight: mx.array, bias: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
     """LFM2's gated causal depthwise convolution, with its state.
 
     projected: (batch, length, 3 dim) float32: B, C, x

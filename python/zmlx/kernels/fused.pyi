@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-def add(
-    *, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array, mx.array], mx.array]:
+def add(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
     """A function of a, b: a + b.
 
     a: any shape, float
@@ -15,9 +13,7 @@ def add(
     Differentiable in: a, b
     """
 
-def mul(
-    *, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array, mx.array], mx.array]:
+def mul(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
     """A function of a, b: a b.
 
     a: any shape, float
@@ -26,9 +22,7 @@ def mul(
     Differentiable in: a, b
     """
 
-def silu_mul_grad(
-    *, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array, mx.array], mx.array]:
+def silu_mul_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
     """A function of a, b: silu(a) b.
 
     a: any shape, float
@@ -37,9 +31,7 @@ def silu_mul_grad(
     Differentiable in: a, b
     """
 
-def add_bias(
-    *, c: float = 0, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array, mx.array], mx.array]:
+def add_bias(*, c: float = 0, compute_dtype: mx.Dtype | None = None) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: x + bias along the last axis.
 
     x: (..., dim) float
@@ -49,9 +41,7 @@ def add_bias(
     Differentiable in: x, bias
     """
 
-def bias_gelu_tanh(
-    *, c: float = 0, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array, mx.array], mx.array]:
+def bias_gelu_tanh(*, c: float = 0, compute_dtype: mx.Dtype | None = None) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: gelu_tanh(x + bias).
 
     x: (..., dim) float
@@ -61,9 +51,7 @@ def bias_gelu_tanh(
     Differentiable in: x, bias
     """
 
-def bias_silu(
-    *, c: float = 0, compute_dtype_key: str = "float32"
-) -> Callable[[mx.array, mx.array], mx.array]:
+def bias_silu(*, c: float = 0, compute_dtype: mx.Dtype | None = None) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: silu(x + bias).
 
     x: (..., dim) float

@@ -2,14 +2,7 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def softmax_cross_entropy(
-    logits: mx.array,
-    targets: mx.array,
-    *,
-    ignore_index: float = -100,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def softmax_cross_entropy(logits: mx.array, targets: mx.array, *, ignore_index: float = -100, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Cross entropy of each row of logits and its class.
 
     logits: (..., classes) float
@@ -19,15 +12,7 @@ def softmax_cross_entropy(
     Differentiable in: logits
     """
 
-def softmax_cross_entropy_grad(
-    logits: mx.array,
-    targets: mx.array,
-    cotan: mx.array,
-    *,
-    ignore_index: float = -100,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def softmax_cross_entropy_grad(logits: mx.array, targets: mx.array, cotan: mx.array, *, ignore_index: float = -100, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """(softmax - onehot) g of each row of logits.
 
     logits: (..., classes) float

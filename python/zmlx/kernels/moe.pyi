@@ -2,16 +2,7 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def route(
-    logits: mx.array,
-    bias: mx.array,
-    score: float,
-    top_k: float,
-    groups: float,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def route(logits: mx.array, bias: mx.array, score: float, top_k: float, groups: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """A router's choice of experts and their weights.
 
     logits: (..., experts) float
@@ -23,29 +14,7 @@ def route(
     Differentiable in: logits
     """
 
-def moe_mlp(
-    x: mx.array,
-    router_words: mx.array,
-    router_scales: mx.array,
-    router_biases: mx.array,
-    gate_words: mx.array,
-    gate_scales: mx.array,
-    gate_biases: mx.array,
-    up_words: mx.array,
-    up_scales: mx.array,
-    up_biases: mx.array,
-    down_words: mx.array,
-    down_scales: mx.array,
-    down_biases: mx.array,
-    expert_bias: mx.array,
-    bits: float,
-    group_size: float,
-    top_k: float,
-    sigmoid: float,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def moe_mlp(x: mx.array, router_words: mx.array, router_scales: mx.array, router_biases: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_biases: mx.array, up_words: mx.array, up_scales: mx.array, up_biases: mx.array, down_words: mx.array, down_scales: mx.array, down_biases: mx.array, expert_bias: mx.array, bits: float, group_size: float, top_k: float, sigmoid: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Router, gated experts and their weighted sum.
 
     x: (..., dim) float
@@ -71,24 +40,7 @@ def moe_mlp(
     Runs on the CPU only.
     """
 
-def gated_mlp(
-    x: mx.array,
-    gate_words: mx.array,
-    gate_scales: mx.array,
-    gate_biases: mx.array,
-    up_words: mx.array,
-    up_scales: mx.array,
-    up_biases: mx.array,
-    down_words: mx.array,
-    down_scales: mx.array,
-    down_biases: mx.array,
-    bits: float,
-    group_size: float,
-    activation: float,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def gated_mlp(x: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_biases: mx.array, up_words: mx.array, up_scales: mx.array, up_biases: mx.array, down_words: mx.array, down_scales: mx.array, down_biases: mx.array, bits: float, group_size: float, activation: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """down(activation(gate x, up x)) with packed weights.
 
     x: (..., dim) float
@@ -109,13 +61,7 @@ def gated_mlp(
     Runs on the CPU only.
     """
 
-def moe_dispatch(
-    x: mx.array,
-    indices: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def moe_dispatch(x: mx.array, indices: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Each token once for each of its experts, a view.
 
     x: (..., dim) float
@@ -124,13 +70,7 @@ def moe_dispatch(
     Differentiable in: x
     """
 
-def moe_combine(
-    expert_outputs: mx.array,
-    weights: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def moe_combine(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Weighted sum of expert outputs, rounded once.
 
     expert_outputs: (..., k, dim) float
@@ -139,13 +79,7 @@ def moe_combine(
     Differentiable in: expert_outputs, weights
     """
 
-def moe_combine_exact(
-    expert_outputs: mx.array,
-    weights: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def moe_combine_exact(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Weighted sum of expert outputs, rounded at every step.
 
     expert_outputs: (..., k, dim) float
@@ -154,13 +88,7 @@ def moe_combine_exact(
     Differentiable in: expert_outputs, weights
     """
 
-def moe_combine_fp32(
-    expert_outputs: mx.array,
-    weights: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def moe_combine_fp32(expert_outputs: mx.array, weights: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Weighted sum of expert outputs in float32.
 
     expert_outputs: (..., k, dim) float
@@ -169,15 +97,7 @@ def moe_combine_fp32(
     Differentiable in: expert_outputs, weights
     """
 
-def gather_qmm_combine(
-    act: mx.array,
-    weights: mx.array,
-    gate: mx.array,
-    indices: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def gather_qmm_combine(act: mx.array, weights: mx.array, gate: mx.array, indices: mx.array, *, streaming: bool | None = None, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Weighted sum of products with chosen matrices.
 
     act: (batch, k, in) float
@@ -188,19 +108,7 @@ def gather_qmm_combine(
     Differentiable in: nothing
     """
 
-def gather_qmm_combine_quantized(
-    act: mx.array,
-    weights: mx.array,
-    scales: mx.array,
-    biases: mx.array,
-    gate: mx.array,
-    indices: mx.array,
-    *,
-    group_size: float = 64,
-    bits: float = 4,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def gather_qmm_combine_quantized(act: mx.array, weights: mx.array, scales: mx.array, biases: mx.array, gate: mx.array, indices: mx.array, *, group_size: float = 64, bits: float = 4, streaming: bool | None = None, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Weighted sum of products with chosen packed matrices.
 
     act: (batch, k, in) float
@@ -215,15 +123,7 @@ def gather_qmm_combine_quantized(
     Differentiable in: nothing
     """
 
-def topk_gating_softmax(
-    x: mx.array,
-    k: float = 2,
-    *,
-    expert_bias: mx.array | None = None,
-    norm_topk_prob: float = 1,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> tuple[mx.array, mx.array]:
+def topk_gating_softmax(x: mx.array, k: float = 2, *, expert_bias: mx.array | None = None, norm_topk_prob: float = 1, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
     """The k best experts of a softmax and their weights.
 
     x: (..., experts) float
@@ -234,9 +134,7 @@ def topk_gating_softmax(
     Differentiable in: x
     """
 
-def top2_gating_softmax(
-    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
-) -> tuple[mx.array, mx.array]:
+def top2_gating_softmax(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
     """The two best experts and a softmax over them.
 
     x: (..., experts) float

@@ -2,14 +2,7 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def rmsnorm(
-    x: mx.array,
-    weight: mx.array,
-    *,
-    eps: float = 1e-06,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def rmsnorm(x: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """RMS normalisation over the last axis, scaled by weight.
 
     x: (..., dim) float
@@ -19,15 +12,7 @@ def rmsnorm(
     Differentiable in: x, weight
     """
 
-def rmsnorm_grad(
-    x: mx.array,
-    weight: mx.array,
-    cotan: mx.array,
-    *,
-    eps: float = 1e-06,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def rmsnorm_grad(x: mx.array, weight: mx.array, cotan: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Gradient of rms_norm in x, from its cotangent g.
 
     x: (..., dim) float
@@ -38,13 +23,7 @@ def rmsnorm_grad(
     Differentiable in: x, weight, cotan
     """
 
-def rms_norm_no_weight(
-    x: mx.array,
-    *,
-    eps: float = 1e-06,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def rms_norm_no_weight(x: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """RMS normalisation over the last axis.
 
     x: (..., dim) float
@@ -53,15 +32,7 @@ def rms_norm_no_weight(
     Differentiable in: x
     """
 
-def layernorm(
-    x: mx.array,
-    gamma: mx.array,
-    beta: mx.array,
-    *,
-    eps: float = 1e-05,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def layernorm(x: mx.array, gamma: mx.array, beta: mx.array, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Layer normalisation over the last axis, scaled and shifted.
 
     x: (..., dim) float
@@ -72,13 +43,7 @@ def layernorm(
     Differentiable in: x, gamma, beta
     """
 
-def layer_norm_no_weight(
-    x: mx.array,
-    *,
-    eps: float = 1e-05,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def layer_norm_no_weight(x: mx.array, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Layer normalisation over the last axis.
 
     x: (..., dim) float
@@ -87,17 +52,7 @@ def layer_norm_no_weight(
     Differentiable in: x
     """
 
-def layer_norm_dropout(
-    x: mx.array,
-    gamma: mx.array,
-    beta: mx.array,
-    p: float,
-    seed: float = 0,
-    *,
-    eps: float = 1e-05,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def layer_norm_dropout(x: mx.array, gamma: mx.array, beta: mx.array, p: float, seed: float = 0, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Layer normalisation, then dropout.
 
     x: (..., dim) float
@@ -110,15 +65,7 @@ def layer_norm_dropout(
     Differentiable in: x, gamma, beta
     """
 
-def residual_rmsnorm(
-    x: mx.array,
-    residual: mx.array,
-    weight: mx.array,
-    *,
-    eps: float = 1e-06,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def residual_rmsnorm(x: mx.array, residual: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """RMS normalisation of x + residual.
 
     x: (..., dim) float
@@ -129,15 +76,7 @@ def residual_rmsnorm(
     Differentiable in: x, residual, weight
     """
 
-def add_rms_norm(
-    x: mx.array,
-    residual: mx.array,
-    weight: mx.array,
-    *,
-    eps: float = 1e-06,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> tuple[mx.array, mx.array]:
+def add_rms_norm(x: mx.array, residual: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
     """RMS normalisation of x + residual, and that sum.
 
     x: (..., dim) float

@@ -2,17 +2,7 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def quantized_matmul(
-    x: mx.array,
-    words: mx.array,
-    scales: mx.array,
-    biases: mx.array,
-    bits: float,
-    group_size: float,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def quantized_matmul(x: mx.array, words: mx.array, scales: mx.array, biases: mx.array, bits: float, group_size: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """x times the transpose of a matrix in MLX's affine packing.
 
     x: (..., cols) float

@@ -2,9 +2,7 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def softmax_lastdim(
-    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
-) -> mx.array:
+def softmax_lastdim(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Softmax over the last axis.
 
     x: (..., dim) float
@@ -12,9 +10,7 @@ def softmax_lastdim(
     Differentiable in: x
     """
 
-def log_softmax_lastdim(
-    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
-) -> mx.array:
+def log_softmax_lastdim(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Logarithm of softmax over the last axis.
 
     x: (..., dim) float
@@ -22,13 +18,7 @@ def log_softmax_lastdim(
     Differentiable in: x
     """
 
-def softmax_grad(
-    y: mx.array,
-    cotan: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def softmax_grad(y: mx.array, cotan: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """y (g - sum of y g) over the last axis.
 
     y: (..., dim) float

@@ -2,9 +2,7 @@
 # Written by tools/make_stubs.py.
 import mlx.core as mx
 
-def swiglu(
-    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
-) -> mx.array:
+def swiglu(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """silu(x1) x2 of the halves of the last axis.
 
     x: (..., 2 dim) float
@@ -12,9 +10,7 @@ def swiglu(
     Differentiable in: x
     """
 
-def geglu(
-    x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None
-) -> mx.array:
+def geglu(x: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """gelu_tanh(x1) x2 of the halves of the last axis.
 
     x: (..., 2 dim) float
@@ -22,13 +18,7 @@ def geglu(
     Differentiable in: x
     """
 
-def swiglu2(
-    gate: mx.array,
-    up: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def swiglu2(gate: mx.array, up: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """silu(gate) up.
 
     gate: any shape, float
@@ -37,13 +27,7 @@ def swiglu2(
     Differentiable in: gate, up
     """
 
-def geglu2(
-    gate: mx.array,
-    up: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def geglu2(gate: mx.array, up: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """gelu_tanh(gate) up.
 
     gate: any shape, float
@@ -52,13 +36,7 @@ def geglu2(
     Differentiable in: gate, up
     """
 
-def bias_swiglu(
-    x: mx.array,
-    bias: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def bias_swiglu(x: mx.array, bias: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """swiglu of x + bias.
 
     x: (..., 2 dim) float
@@ -67,13 +45,7 @@ def bias_swiglu(
     Differentiable in: x, bias
     """
 
-def bias_geglu(
-    x: mx.array,
-    bias: mx.array,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def bias_geglu(x: mx.array, bias: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """geglu of x + bias.
 
     x: (..., 2 dim) float
@@ -82,14 +54,7 @@ def bias_geglu(
     Differentiable in: x, bias
     """
 
-def dropout(
-    x: mx.array,
-    p: float,
-    seed: float = 0,
-    *,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def dropout(x: mx.array, p: float, seed: float = 0, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Zeros with probability p, the rest divided by 1 - p.
 
     x: any shape, float
@@ -99,16 +64,7 @@ def dropout(
     Differentiable in: x
     """
 
-def rms_norm_dropout(
-    x: mx.array,
-    weight: mx.array,
-    p: float,
-    seed: float = 0,
-    *,
-    eps: float = 1e-06,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def rms_norm_dropout(x: mx.array, weight: mx.array, p: float, seed: float = 0, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """RMS normalisation, then dropout.
 
     x: (..., dim) float
@@ -120,15 +76,7 @@ def rms_norm_dropout(
     Differentiable in: x, weight
     """
 
-def rmsnorm_residual(
-    x: mx.array,
-    residual: mx.array,
-    weight: mx.array,
-    *,
-    eps: float = 1e-06,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> tuple[mx.array, mx.array]:
+def rmsnorm_residual(x: mx.array, residual: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
     """RMS normalisation of a sum, and that sum.
 
     x: (..., dim) float
@@ -139,15 +87,7 @@ def rmsnorm_residual(
     Differentiable in: x, residual, weight
     """
 
-def fused_add_rmsnorm(
-    x1: mx.array,
-    x2: mx.array,
-    weight: mx.array,
-    *,
-    eps: float = 1e-06,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def fused_add_rmsnorm(x1: mx.array, x2: mx.array, weight: mx.array, *, eps: float = 1e-06, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """RMS normalisation of a sum.
 
     x1: (..., dim) float
@@ -158,16 +98,7 @@ def fused_add_rmsnorm(
     Differentiable in: x1, x2, weight
     """
 
-def layernorm_residual(
-    x: mx.array,
-    residual: mx.array,
-    gamma: mx.array,
-    beta: mx.array,
-    *,
-    eps: float = 1e-05,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> tuple[mx.array, mx.array]:
+def layernorm_residual(x: mx.array, residual: mx.array, gamma: mx.array, beta: mx.array, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> tuple[mx.array, mx.array]:
     """Layer normalisation of a sum, and that sum.
 
     x: (..., dim) float
@@ -179,16 +110,7 @@ def layernorm_residual(
     Differentiable in: x, residual, gamma, beta
     """
 
-def fused_add_layernorm(
-    x1: mx.array,
-    x2: mx.array,
-    gamma: mx.array,
-    beta: mx.array,
-    *,
-    eps: float = 1e-05,
-    threadgroup: int | str = 256,
-    compute_dtype: mx.Dtype | None = None,
-) -> mx.array:
+def fused_add_layernorm(x1: mx.array, x2: mx.array, gamma: mx.array, beta: mx.array, *, eps: float = 1e-05, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Layer normalisation of a sum.
 
     x1: (..., dim) float

@@ -50,9 +50,15 @@ mx::array mean(const mx::array& x) {
 }
 
 mx::array max(const mx::array& x) {
-  static const RowOperation operation =
-      reduce({.init = "-INFINITY", .update = "max(acc, v)", .name = "max"});
-  return operation(x);
+  // max() of the languages passes over NaN.
+  static const RowOperation operation = row_operation(
+      {.name = "max",
+       .inputs = {"v"},
+       .totals =
+           {{"m", "-INFINITY", "max(acc, v)"},
+            {"n", "0.0f", "acc + (isnan(v) ? v : 0.0f)"}},
+       .finish = {"m + n"}});
+  return mx::squeeze(operation(x), -1);
 }
 
 mx::array var(const mx::array& x) {
