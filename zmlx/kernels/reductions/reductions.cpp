@@ -73,7 +73,8 @@ mx::array standard_deviation(const mx::array& x, float eps) {
 mx::array argmax(const mx::array& x) {
   constexpr int kMost = 1 << 24; // places that float32 holds
   if (x.ndim() == 0 || x.shape(-1) < 1 || x.shape(-1) > kMost) {
-    invalid("argmax", "rows must have 1 to 2^24 elements, got ", x.shape(), '.');
+    invalid(
+        "argmax", "rows must have 1 to 2^24 elements, got ", x.shape(), '.');
   }
   static const RowOperation largest = reduce(
       {.init = "-INFINITY",
@@ -119,12 +120,11 @@ KernelSpec spec_of(
       .python = python,
       .inputs = {{"x", "(..., dim) float"}},
       .outputs = {{"out", "x's shape less its last axis, x's type"}},
-      .run = [run](const Arrays& in, const Params&) {
-        return Arrays{run(in[0])};
-      },
-      .reference = [reference](const Arrays& in, const Params&) {
-        return Arrays{reference(in[0])};
-      },
+      .run =
+          [run](const Arrays& in, const Params&) { return Arrays{run(in[0])}; },
+      .reference = [reference](
+                       const Arrays& in,
+                       const Params&) { return Arrays{reference(in[0])}; },
       .gradient = {0},
       .cases = cases_of({{{3, 193}}, {{2, 3, 256}}, {{5, 1}}, {{1, 4097}}}),
       .bench =
@@ -171,8 +171,7 @@ KernelSpec argmax_spec() {
       "reductions.argmax_lastdim",
       [](const mx::array& x) { return reductions::argmax(x); },
       [](const mx::array& x) {
-        return mx::squeeze(
-            mx::astype(reference::best(x, 1), mx::uint32), -1);
+        return mx::squeeze(mx::astype(reference::best(x, 1), mx::uint32), -1);
       });
   spec.outputs = {{"out", "x's shape less its last axis, uint32"}};
   spec.gradient = {};

@@ -28,10 +28,10 @@ mx::array silu_mul_residual(
     const mx::array& gate,
     const mx::array& up,
     const mx::array& residual) {
-  static const Elementwise operation = map(
-      "silu_mul_residual",
-      "silu(gate) * up + residual",
-      {"gate", "up", "residual"});
+  static const Elementwise operation =
+      map("silu_mul_residual",
+          "silu(gate) * up + residual",
+          {"gate", "up", "residual"});
   return operation(gate, up, residual);
 }
 
@@ -71,10 +71,8 @@ mx::array grpo_advantage_norm(const mx::array& rewards, float eps) {
   return made.get(eps, [&] {
     return map_reduce(
         {.pass1 = {"0.0f", "acc1 + x", "a + b"},
-         .pass2 =
-             {"0.0f", "acc2 + (x - s1 / D) * (x - s1 / D)", "a + b"},
-         .write =
-             fmt::format("(x - s1 / D) * rsqrt(s2 / D + {:.9e}f)", eps),
+         .pass2 = {"0.0f", "acc2 + (x - s1 / D) * (x - s1 / D)", "a + b"},
+         .write = fmt::format("(x - s1 / D) * rsqrt(s2 / D + {:.9e}f)", eps),
          .name = "grpo_advantage_norm"});
   })(rewards);
 }
@@ -158,8 +156,7 @@ KernelSpec recurrent_step_spec() {
       .family = "vlsp",
       .name = "fused_recurrent_step",
       .summary = "h + alpha silu(rms_norm(h) w_norm) gate",
-      .call =
-          "zmlx::vlsp::fused_recurrent_step(h, w_norm, gate, alpha, eps)",
+      .call = "zmlx::vlsp::fused_recurrent_step(h, w_norm, gate, alpha, eps)",
       .inputs =
           {{"h", "(..., dim) float"},
            {"w_norm", "(dim) float"},
