@@ -18,8 +18,8 @@ std::string join(
     std::string_view separator);
 
 /// The candidate nearest to word by edit distance (neighbours that changed
-/// places count once), or "" when none is near: more than a third of the letters
-/// and one differ, or two of three.
+/// places count once), or "" when none is near: more than a third of the
+/// letters and one differ, or two of three.
 std::string nearest(
     std::string_view word,
     const std::vector<std::string>& candidates);
