@@ -14,8 +14,8 @@ namespace {
 
 namespace cuda = zmlx_decode;
 
-// More let a stage's loads delay the one before, and leave the first-level cache
-// less.
+// More let a stage's loads delay the one before, and leave the first-level
+// cache less.
 constexpr int kSlots = 4;
 constexpr int kRingBytes = 108 * 1024;
 constexpr int kBlockBytes = 227 * 1024;
@@ -197,10 +197,17 @@ class Check {
             std::has_single_bit(static_cast<unsigned>(experts)),
         "experts must be a power of two from 4 to 128, got ",
         experts);
+    const auto& spec = stage.router->spec;
     need(
-        stage.router->spec.top_k <= cuda::kMaxTopK,
+        spec.top_k <= cuda::kMaxTopK,
         "at most 16 experts may be chosen, got ",
-        stage.router->spec.top_k);
+        spec.top_k);
+    using Score = moe::RouterSpec::Score;
+    need(
+        (spec.score == Score::Softmax || spec.score == Score::Sigmoid) &&
+            !spec.select_on_logits && spec.groups == 1 &&
+            !spec.epsilon_is_floor && !spec.weight_on_input,
+        "routers must choose by softmax or sigmoid, without groups");
     scales(stage.router->weight);
     bits_of_rows(stage.router->weight);
   }
@@ -458,8 +465,8 @@ class Layout {
   // What attend() keeps in shared memory, where vectors are otherwise.
   static int bytes_attended(const cuda::Stage& s) {
     const int group = s.heads / s.kv_heads;
-    return (group * (s.head_dim + 4) + 2 * s.head_dim + group * s.chunk_rows + group * 4 +
-            2 * s.chunk_rows * (s.head_dim + 4)) *
+    return (group * (s.head_dim + 4) + 2 * s.head_dim + group * s.chunk_rows +
+            group * 4 + 2 * s.chunk_rows * (s.head_dim + 4)) *
         4;
   }
   void finish() {
@@ -467,8 +474,7 @@ class Layout {
     const int most = round_up(max_x_, 8 * cuda::kConsumers);
     const int digits = most * 4, scales = most / 128 * 4, sums = most / 64 * 4;
     const int red = 2 * cuda::kRedLen * 4;
-    const int fixed =
-        std::max(digits + scales + sums + red, attended_);
+    const int fixed = std::max(digits + scales + sums + red, attended_);
     head_.num_stages = static_cast<int>(stages_.size());
     head_.dim = program_.dim;
     head_.vocab = program_.vocab;

@@ -15,6 +15,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mlx/mlx.h"
@@ -83,7 +84,8 @@ struct HostBlock {
 struct HostGrid {
   std::vector<std::unique_ptr<HostBlock>> blocks;
   std::deque<Fiber*> ready;
-  Meeting arrivals, words; // fibers that wait for either
+  Meeting others; // fibers that wait for words or counts of other blocks
+  bool stored = false; // either, since these were last woken
   Fiber* now = nullptr;
   ucontext_t main;
   std::function<void()> body;
@@ -161,7 +163,13 @@ inline void run_grid(int blocks, std::function<void()> body) {
     }
   }
   size_t left = grid.ready.size();
-  while (!grid.ready.empty()) {
+  while (true) {
+    if (grid.ready.empty() && std::exchange(grid.stored, false)) {
+      wake(grid.others);
+    }
+    if (grid.ready.empty()) {
+      break;
+    }
     grid.now = grid.ready.front();
     grid.ready.pop_front();
     swapcontext(&grid.main, &grid.now->context);
@@ -285,14 +293,14 @@ inline u32 shared_address(const void* p) {
 }
 inline void arrive_at(u32* count) {
   ++*count;
-  wake(grid_now()->arrivals);
+  grid_now()->stored = true;
 }
 inline u32 arrivals_at(const u32* count) {
   return *count;
 }
 inline void store_word(float* at, float v) {
   std::memcpy(at, &v, sizeof(v)); // the bits, also of what is no number
-  wake(grid_now()->words);
+  grid_now()->stored = true;
 }
 inline float load_word(const float* at) {
   return *at;
@@ -301,10 +309,10 @@ inline float4 load_words(const float* at) {
   return *reinterpret_cast<const float4*>(at);
 }
 inline void await_arrival() {
-  sleep_in(grid_now()->arrivals);
+  sleep_in(grid_now()->others);
 }
 inline void await_word() {
-  sleep_in(grid_now()->words);
+  sleep_in(grid_now()->others);
 }
 
 inline HostBarrier& barrier_at(const u64* b) {
