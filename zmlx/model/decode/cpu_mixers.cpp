@@ -235,8 +235,8 @@ class Attend : public CpuStage {
   uint64_t cache_nbytes(const Step& step) const override {
     const auto& rows = step.layers[layer_].keys;
     const int64_t each = rows.floats
-        ? 4 * spec_.head_dim
-        : spec_.head_dim + 8 * (spec_.head_dim / rows.group_size);
+        ? int64_t{4} * spec_.head_dim
+        : rows.row_bytes() + 8 * (spec_.head_dim / rows.group_size);
     return static_cast<uint64_t>(
         2 * each * (int64_t{step.position} + 1) * step.batch * spec_.kv_heads);
   }
