@@ -25,6 +25,17 @@ namespace zmlx::cpu::HWY_NAMESPACE {
 constexpr int kTwiceE2m1[16] =
     {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
+/// The same as bytes for integer products: kE2m1Offset more, so none is below
+/// zero.
+constexpr int kE2m1Offset = 12;
+constexpr std::array<uint8_t, 16> kE2m1Bytes = [] {
+  std::array<uint8_t, 16> bytes{};
+  for (size_t i = 0; i < 16; ++i) {
+    bytes[i] = static_cast<uint8_t>(kTwiceE2m1[i] + kE2m1Offset);
+  }
+  return bytes;
+}();
+
 /// Sign, four bits of exponent and three of fraction; all ones are NaN.
 constexpr float e4m3(uint8_t bits) {
   if ((bits & 0x7f) == 0x7f) {
@@ -40,6 +51,17 @@ constexpr float e4m3(uint8_t bits) {
     value *= 2;
   }
   return (bits & 0x80) != 0 ? -value : value;
+}
+
+/// The same without tables or branches, for loops that fill vectors.
+HWY_INLINE float e4m3_in_lanes(uint8_t field) {
+  const int32_t code = field & 0x7f, exponent = code >> 3;
+  const int32_t eighths = (code & 7) | (exponent > 0 ? 8 : 0);
+  const int32_t power = std::max(exponent, 1) + (127 - 7 - 3);
+  const float value =
+      static_cast<float>(eighths) * std::bit_cast<float>(power << 23);
+  const int32_t bits = std::bit_cast<int32_t>(value) | (field & 0x80) << 24;
+  return std::bit_cast<float>(code == 0x7f ? 0x7fc00000 : bits);
 }
 
 /// 2^(bits - 127); the last code, NaN by the standard, is infinity in MLX.
@@ -73,7 +95,7 @@ inline void read_float_fields(
     const int64_t end = std::min(count, g + w.group_size);
     if (w.bits == 8) {
       for (int64_t k = g; k < end; ++k) {
-        out[k] = scale * kE4m3[fields[first + k]];
+        out[k] = scale * e4m3_in_lanes(fields[first + k]);
       }
     } else {
       const float half = 0.5f * scale;

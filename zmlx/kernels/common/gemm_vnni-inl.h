@@ -58,6 +58,7 @@ class Panel {
   void fill(const PackedMatrix& w, int64_t row, int64_t rows) {
     steps_ = w.cols / 4;
     groups_ = w.groups_per_row();
+    floats_of_four_bits_ = w.scheme != Scheme::Affine;
     bytes_.resize(static_cast<size_t>(kPanelVectors * steps_ * 64));
     scales_.resize(static_cast<size_t>(2 * kPanelVectors * groups_ * kLanes));
     for (int v = 0; v < kPanelVectors; ++v) {
@@ -100,7 +101,6 @@ class Panel {
       stride = steps_;
     }
     const int steps_a_word = as_stored && w.bits == 4 ? 2 : 1;
-    const __m512i mask = _mm512_set1_epi8(15);
     for (int64_t first = 0; first < stride; first += 16) {
       const int64_t count = std::min<int64_t>(16, stride - first);
       __m512i v[16];
@@ -109,15 +109,25 @@ class Panel {
       __m512i* to = reinterpret_cast<__m512i*>(out) + first * steps_a_word;
       for (int64_t j = 0; j < count; ++j) {
         if (steps_a_word == 2) {
-          _mm512_store_si512(to + 2 * j, _mm512_and_si512(v[j], mask));
+          _mm512_store_si512(to + 2 * j, nibbles(v[j]));
           _mm512_store_si512(
-              to + 2 * j + 1,
-              _mm512_and_si512(_mm512_srli_epi16(v[j], 4), mask));
+              to + 2 * j + 1, nibbles(_mm512_srli_epi16(v[j], 4)));
         } else {
           _mm512_store_si512(to + j, v[j]);
         }
       }
     }
+  }
+
+  // The lower halves of bytes, as integer products take them.
+  HWY_INLINE __m512i nibbles(__m512i bytes) const {
+    const __m512i low = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+    if (!floats_of_four_bits_) {
+      return low;
+    }
+    const auto* table = reinterpret_cast<const __m128i*>(kE2m1Bytes.data());
+    return _mm512_shuffle_epi8(
+        _mm512_broadcast_i32x4(_mm_loadu_si128(table)), low);
   }
 
   // The bytes of some rows, row by row; nibbles in the order of the digits.
@@ -196,6 +206,7 @@ class Panel {
   }
 
   int64_t steps_ = 0, groups_ = 0;
+  bool floats_of_four_bits_ = false;
   AlignedVector<uint8_t> bytes_;
   AlignedVector<float> scales_, floats_;
   AlignedVector<uint32_t> unpacked_;

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <vector>
 
 #include <immintrin.h>
 
@@ -43,6 +44,7 @@ class LinesAhead {
     _mm_prefetch(at_ + 64, _MM_HINT_T0);
     at_ += 128;
   }
+  /// Called before each group.
   HWY_INLINE void turn() {
     if (end_ && at_ >= end_) {
       at_ = next_ + (at_ - end_);
@@ -53,6 +55,35 @@ class LinesAhead {
  private:
   static constexpr int64_t kBytes = 8192; // 4 kB to 12 kB did as well
   const char *at_, *end_, *next_;
+};
+
+/// The same where several passes go over a block: by turns, each asks for its
+/// share of the groups of the block that comes next, so that memory works during
+/// all of them.
+class LinesInTurns {
+ public:
+  LinesInTurns(const void* next, int64_t pass, int64_t passes, int64_t bytes)
+      : next_(static_cast<const char*>(next)),
+        bytes_(bytes),
+        wait_(pass),
+        passes_(passes) {}
+
+  HWY_INLINE void ask() {
+    _mm_prefetch(at_, _MM_HINT_T1);
+    _mm_prefetch(at_ + 64, _MM_HINT_T1);
+    at_ += step_;
+  }
+  HWY_INLINE void turn() {
+    at_ = next_;
+    next_ += bytes_;
+    step_ = wait_ == 0 ? 128 : 0; // else the same two lines again and again
+    wait_ = wait_ == 0 ? passes_ - 1 : wait_ - 1;
+  }
+
+ private:
+  const char *next_, *at_ = nullptr;
+  int64_t bytes_; // of a group
+  int64_t step_ = 0, wait_, passes_;
 };
 
 /// The vectors of one pass.
@@ -71,17 +102,17 @@ struct BlockVectors {
 };
 
 /// y[t][row] for the rows of the block at `words`.
-template <int kCount, int kBits>
+template <int kCount, int kBits, class Ahead>
 HWY_NOINLINE void multiply_block(
     const PackedMatrix& w,
     const uint32_t* words,
     const BlockVectors<kCount>& x,
-    LinesAhead& ahead_of,
+    Ahead& ahead_of,
     float (*y)[kBlockRows]) {
   const __m512i mask = _mm512_set1_epi8(15);
   const int64_t fields = w.words_per_group(), steps = w.group_size / 4;
   const FloatType type = w.float_type;
-  LinesAhead ahead = ahead_of; // in registers
+  Ahead ahead = ahead_of; // in registers
   __m512 total[2 * kCount];
   unrolled<2 * kCount>(
       [&](auto i) ZMLX_INLINE_LAMBDA { total[i] = _mm512_setzero_ps(); });
@@ -146,18 +177,17 @@ HWY_NOINLINE void multiply_block(
 }
 
 /// Rows [begin, end) times kCount vectors.
-template <int kCount, int kBits>
+template <int kCount, int kBits, class Ahead>
 void multiply_blocks(
     const PackedMatrix& w,
     const PreparedVector* const* x,
     int64_t begin,
     int64_t end,
     float* const* y,
-    const void* next) {
+    Ahead& ahead) {
   const BlockVectors<kCount> vectors(x);
   const int64_t words = w.groups_per_row() * w.block_group_words();
   const uint32_t* block = w.block(begin);
-  LinesAhead ahead(block, w.block(end + kBlockRows - 1), next);
   alignas(64) float out[kCount][kBlockRows];
   for (int64_t first = begin / kBlockRows * kBlockRows; first < end;
        first += kBlockRows, block += words) {
@@ -173,19 +203,23 @@ void multiply_blocks(
   }
 }
 
-template <int kCount>
+/// `count` vectors, up to kBlockVectors.
+template <class Ahead>
 void multiply_blocks(
     const PackedMatrix& w,
     const PreparedVector* const* x,
+    int64_t count,
     int64_t begin,
     int64_t end,
     float* const* y,
-    const void* next) {
-  if (w.bits == 4) {
-    multiply_blocks<kCount, 4>(w, x, begin, end, y, next);
-  } else {
-    multiply_blocks<kCount, 8>(w, x, begin, end, y, next);
-  }
+    Ahead& ahead) {
+  with_constant<kBlockVectors>(count, [&](auto size) {
+    if (w.bits == 4) {
+      multiply_blocks<size, 4>(w, x, begin, end, y, ahead);
+    } else {
+      multiply_blocks<size, 8>(w, x, begin, end, y, ahead);
+    }
+  });
 }
 
 /// Vectors whose integers are sound.
@@ -197,14 +231,28 @@ void blocks_matvec(
     int64_t end,
     float* const* y,
     const void* next) {
-  // A block's row range stays in L1 and L2 while further vectors pass over it.
-  for (int64_t i = 0; i < count; i += kBlockVectors) {
-    const int64_t left = count - i;
-    const void* then = left > kBlockVectors ? nullptr : next;
-    const auto pass = [&](auto size) {
-      multiply_blocks<size>(w, x + i, begin, end, y + i, then);
-    };
-    with_constant<kBlockVectors>(std::min<int64_t>(left, kBlockVectors), pass);
+  if (count <= kBlockVectors) {
+    LinesAhead ahead(w.block(begin), w.block(end + kBlockRows - 1), next);
+    multiply_blocks(w, x, count, begin, end, y, ahead);
+    return;
+  }
+  const int64_t passes = (count + kBlockVectors - 1) / kBlockVectors;
+  const int64_t bytes = 4 * w.block_group_words();
+  std::vector<float*> out(static_cast<size_t>(count));
+  for (int64_t row = begin; row < end;) {
+    const int64_t stop = std::min(end, (row / kBlockRows + 1) * kBlockRows);
+    const void* then = stop < end ? w.block(stop) : next ? next : w.block(row);
+    for (int64_t i = 0; i < count; ++i) {
+      out[i] = y[i] + (row - begin);
+    }
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      // As equal as can be: nine are three times three.
+      const int64_t i = count * pass / passes;
+      const int64_t here = count * (pass + 1) / passes - i;
+      LinesInTurns ahead(then, pass, passes, bytes);
+      multiply_blocks(w, x + i, here, row, stop, out.data() + i, ahead);
+    }
+    row = stop;
   }
 }
 

@@ -93,15 +93,11 @@ class FourBitRows {
         chunks_((w.cols + 127) / 128),
         last_groups_(
             w.groups_per_row() - (chunks_ - 1) * ByteScales<kScheme>::kGroups) {
-    alignas(16) uint8_t bytes[16];
-    for (int i = 0; i < 16; ++i) {
-      bytes[i] = static_cast<uint8_t>(12 + kTwiceE2m1[i]);
-    }
     table_ = _mm512_broadcast_i32x4(
-        _mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(kE2m1Bytes.data())));
     static thread_local AlignedVector<int32_t> sums;
     sums.resize(static_cast<size_t>(16 * chunks_));
-    const __m512i twelve = _mm512_set1_epi8(12);
+    const __m512i twelve = _mm512_set1_epi8(kE2m1Offset);
     for (int64_t c = 0; c < chunks_; ++c) {
       _mm512_store_si512(
           sums.data() + 16 * c, small_chunk(twelve, twelve, digits_ + 6 * c));

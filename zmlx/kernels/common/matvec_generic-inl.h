@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "zmlx/kernels/common/float_fields-inl.h"
 #include "zmlx/kernels/common/packed_matrix.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -91,12 +92,17 @@ inline void unpack_row(
   }
 }
 
-/// The scale and the bias of a group of a row.
+/// The scale and the bias of a group of a row. Fields of four bits that are
+/// floats count as the bytes that kE2m1Bytes makes of them.
 struct ScaleAndBias {
   float scale, bias;
 
   ScaleAndBias(const PackedMatrix& w, int64_t row, int64_t group) {
-    if (w.in_blocks) {
+    if (w.scheme != Scheme::Affine) {
+      const auto code = static_cast<const uint8_t*>(w.row_scales(row))[group];
+      scale = 0.5f * (w.scheme == Scheme::NVFP4 ? kE4m3 : kE8m0)[code];
+      bias = -kE2m1Offset * scale;
+    } else if (w.in_blocks) {
       const uint32_t* both =
           w.block(row) + group * w.block_group_words() + row % kBlockRows;
       scale = load_float(both, w.float_type, 0);
