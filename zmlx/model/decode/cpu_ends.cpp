@@ -18,6 +18,9 @@ class Embed : public CpuStage {
   uint64_t nbytes() const override {
     return table_.nbytes() / static_cast<uint64_t>(table_.rows());
   }
+  uint64_t read_nbytes(const Lane& lane) const override {
+    return nbytes() * static_cast<uint64_t>(lane.batch());
+  }
 
   void run(Lane& lane) const override {
     const auto mine = lane.share_of(lane.batch(), 1);

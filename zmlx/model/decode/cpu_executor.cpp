@@ -134,6 +134,7 @@ class CpuExecutor::Impl {
         if (timing && thread == 0) {
           const auto now = Clock::now();
           seconds_[i] += std::chrono::duration<double>(now - last).count();
+          bytes_[i] += stages_[i]->read_nbytes(lane);
           last = now;
         }
       }
@@ -144,6 +145,7 @@ class CpuExecutor::Impl {
   void start_timing() {
     std::lock_guard lock(mutex_);
     seconds_.assign(stages_.size(), 0);
+    bytes_.assign(stages_.size(), 0);
     steps_ = 0;
     timing_ = true;
   }
@@ -161,7 +163,8 @@ class CpuExecutor::Impl {
       }
       ++row->count;
       row->seconds += seconds_[i];
-      row->bytes += stages_[i]->nbytes() + stages_[i]->cache_nbytes(work_.step);
+      row->bytes += stages_[i]->cache_nbytes(work_.step) +
+          bytes_[i] / static_cast<uint64_t>(std::max<int64_t>(1, steps_));
       row->steps = steps_;
     }
     return rows;
@@ -202,6 +205,7 @@ class CpuExecutor::Impl {
   bool timing_ = false;
   int64_t steps_ = 0;
   std::vector<double> seconds_; // a stage
+  std::vector<uint64_t> bytes_; // likewise, of weights
 };
 
 CpuExecutor::CpuExecutor(std::shared_ptr<const Program> program)

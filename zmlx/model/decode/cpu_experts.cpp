@@ -106,9 +106,10 @@ class Experts : public CpuStage {
     }
   }
   uint64_t nbytes() const override {
-    return static_cast<uint64_t>(top_k_) *
-        (gate_.view.nbytes() + up_.view.nbytes()) +
-        (router_ ? router_->matrix.view.nbytes() : 0);
+    return nbytes_of(static_cast<uint64_t>(top_k_));
+  }
+  uint64_t read_nbytes(const Lane& lane) const override {
+    return nbytes_of(lane.routing.groups.size());
   }
 
   void run(Lane& lane) const override {
@@ -149,6 +150,11 @@ class Experts : public CpuStage {
   }
 
  private:
+  uint64_t nbytes_of(uint64_t experts) const {
+    return experts * (gate_.view.nbytes() + up_.view.nbytes()) +
+        (router_ ? router_->matrix.view.nbytes() : 0);
+  }
+
   /// Some rows of gate or up of an expert, for its sequences.
   struct Part {
     const Routing::Group& group;
@@ -194,6 +200,9 @@ class Combine : public CpuStage {
   }
   uint64_t nbytes() const override {
     return static_cast<uint64_t>(top_k_) * down_.view.nbytes();
+  }
+  uint64_t read_nbytes(const Lane& lane) const override {
+    return lane.routing.groups.size() * down_.view.nbytes();
   }
 
   void run(Lane& lane) const override {

@@ -246,6 +246,10 @@ class CpuStage {
   virtual void reserve(Workspace& work, int batch) const = 0;
   /// Bytes of weights that one sequence's step reads.
   virtual uint64_t nbytes() const = 0;
+  /// Bytes of weights that the lane's last run read.
+  virtual uint64_t read_nbytes(const Lane&) const {
+    return nbytes();
+  }
   /// Bytes of caches that a step reads.
   virtual uint64_t cache_nbytes(const Step&) const {
     return 0;

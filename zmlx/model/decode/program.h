@@ -124,8 +124,8 @@ struct StageTime {
   int count = 0; // stages of a step
   double seconds = 0; // all of them, over `steps`
   int64_t steps = 0;
-  /// Of weights that a step of batch 1 reads in them, and of caches that the
-  /// last one read.
+  /// Of weights that a step read in them, on average, each of an expert's once
+  /// however many sequences went there; and of caches that the last one read.
   uint64_t bytes = 0;
 };
 
