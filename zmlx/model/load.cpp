@@ -159,8 +159,8 @@ std::unique_ptr<Model> load(
   model->info.eos_ids = checkpoint->eos_ids();
   auto source = TensorSource::of(*checkpoint);
   if (in_blocks) {
-    source.advise = [checkpoint](const mx::array& array, bool needed) {
-      return checkpoint->advise(array.data<char>(), array.nbytes(), needed);
+    source.place_of = [checkpoint](const mx::array& array) {
+      return checkpoint->place_of(array.data<char>(), array.nbytes());
     };
   }
   Weights weights(std::move(source), model->dtype);

@@ -16,6 +16,12 @@
 
 namespace zmlx {
 
+/// Bytes of a mapped file.
+struct FilePlace {
+  std::shared_ptr<const MappedFile> file;
+  size_t offset;
+};
+
 /// A folder whose files have been checked. Weights are mapped, not read: a
 /// tensor costs its memory when its values are first used. Const use from many
 /// threads is safe.
@@ -61,9 +67,9 @@ class Checkpoint {
   /// with the maps. Throws FileError when reading fails.
   void read_into_memory();
 
-  /// Whether these bytes lie in a mapped file; if so they are needed soon, or
-  /// no longer, and the system is told so.
-  bool advise(const void* bytes, size_t count, bool needed) const;
+  /// The mapped file in which these bytes lie, and where; none when they are in
+  /// memory of their own.
+  std::optional<FilePlace> place_of(const void* bytes, size_t count) const;
 
   /// What holds for layers that the configuration does not name.
   const std::optional<Quantization>& quantization() const {

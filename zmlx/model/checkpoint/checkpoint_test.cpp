@@ -74,6 +74,29 @@ TEST_F(Checkpoints, ReadsOneFile) {
   EXPECT_TRUE(checkpoint.eos_ids().empty());
 }
 
+TEST_F(Checkpoints, TellsWhereATensorLiesInItsFile) {
+  two_files();
+  const Checkpoint checkpoint = open();
+  for (const std::string name : {"a", "b"}) {
+    const auto tensor = checkpoint.tensor(name);
+    const auto place =
+        checkpoint.place_of(tensor.data<char>(), tensor.nbytes());
+    ASSERT_TRUE(place.has_value());
+    std::vector<float> values(tensor.size());
+    place->file->read(
+        place->offset,
+        tensor.nbytes(),
+        reinterpret_cast<char*>(values.data()));
+    EXPECT_EQ(values, std::vector<float>(tensor.size(), name == "a" ? 1 : 2));
+    // Not what reaches over the file's end.
+    EXPECT_FALSE(checkpoint.place_of(tensor.data<char>(), 100000).has_value());
+  }
+  const auto other = mx::full({2}, 1.0f);
+  mx::eval(other);
+  EXPECT_FALSE(
+      checkpoint.place_of(other.data<char>(), other.nbytes()).has_value());
+}
+
 TEST_F(Checkpoints, ATensorOutlivesTheCheckpoint) {
   config("{}");
   weights("model.safetensors", {{"a", mx::full({1000}, 7)}});
