@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
 #include <limits>
 
 #include "hwy/highway.h"
@@ -87,22 +88,25 @@ inline void read_float_fields(
     int64_t first,
     int64_t count,
     float* out) {
-  const auto* fields = reinterpret_cast<const uint8_t*>(w.row_words(row));
-  const auto* scales = static_cast<const uint8_t*>(w.row_scales(row));
   const auto& scale_of = w.scheme == Scheme::NVFP4 ? kE4m3 : kE8m0;
-  for (int64_t g = 0; g < count; g += w.group_size) {
-    const float scale = scale_of[scales[(first + g) / w.group_size]];
-    const int64_t end = std::min(count, g + w.group_size);
+  const int64_t stride = w.word_stride(), words = w.words_per_group();
+  for (int64_t k = 0; k < count; k += w.group_size, out += w.group_size) {
+    const int64_t group = (first + k) / w.group_size;
+    const uint32_t* from = w.group_words(row, group);
+    uint8_t fields[32]; // of the most columns and bits
+    for (int64_t i = 0; i < words; ++i) {
+      std::memcpy(fields + 4 * i, from + i * stride, 4);
+    }
+    const float scale = scale_of[w.byte_scale(row, group)];
     if (w.bits == 8) {
-      for (int64_t k = g; k < end; ++k) {
-        out[k] = scale * e4m3_in_lanes(fields[first + k]);
+      for (int64_t i = 0; i < 32; ++i) {
+        out[i] = scale * e4m3_in_lanes(fields[i]);
       }
     } else {
       const float half = 0.5f * scale;
-      for (int64_t k = g; k < end; k += 2) {
-        const uint8_t two = fields[(first + k) / 2];
-        out[k] = half * static_cast<float>(kTwiceE2m1[two & 15]);
-        out[k + 1] = half * static_cast<float>(kTwiceE2m1[two >> 4]);
+      for (int64_t i = 0; i < 4 * words; ++i) {
+        out[2 * i] = half * static_cast<float>(kTwiceE2m1[fields[i] & 15]);
+        out[2 * i + 1] = half * static_cast<float>(kTwiceE2m1[fields[i] >> 4]);
       }
     }
   }

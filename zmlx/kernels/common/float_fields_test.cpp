@@ -9,6 +9,7 @@
 #include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec.h"
+#include "zmlx/kernels/common/row_blocks.h"
 #include "zmlx/kernels/common/test_matrices.h"
 
 namespace zmlx::cpu {
@@ -227,6 +228,36 @@ TEST_P(FloatFieldsOnEveryTarget, TakeEveryFieldAmongManyVectors) {
             mode.bits == 8 ? 1e-6 * std::abs(want) : 2e-4 * scale;
         EXPECT_NEAR(y[4][r], want, unit) << mode.name << ' ' << r;
       }
+    }
+  }
+}
+
+TEST_P(FloatFieldsOnEveryTarget, AreTheSameInBlocks) {
+  for (const auto& mode : {kModes[0], kModes[1]}) {
+    for (int cols : {128, 640, 1792}) {
+      const auto w = random(mode, {64, cols}, cols);
+      const RowBlocks blocks(quant::view(w), 1);
+      const auto values = dequantized(mode, w);
+      std::vector<std::vector<float>> x, y(9, std::vector<float>(64));
+      std::vector<float> row(static_cast<size_t>(cols));
+      dequantize_row(blocks.matrix(), 37, row.data());
+      for (int c = 0; c < cols; ++c) {
+        ASSERT_EQ(row[c], values.data<float>()[37 * cols + c]);
+      }
+      for (int i = 0; i < 9; ++i) {
+        x.push_back(normal(cols, i));
+      }
+      multiply_all(blocks.matrix(), x, y);
+      EXPECT_LT(worst_error(values, x, y), 3e-7) << mode.name << cols;
+      auto rows = y;
+      multiply_all(quant::view(w), x, rows);
+      EXPECT_EQ(y, rows) << mode.name;
+      for (int i = 0; i < 9; ++i) {
+        y[i] = product(blocks.matrix(), x[i]);
+      }
+      EXPECT_LT(worst_error(values, x, y), 3e-7) << mode.name << cols;
+      x[3][40] = std::numeric_limits<float>::infinity();
+      EXPECT_FALSE(std::isfinite(product(blocks.matrix(), x[3])[5]));
     }
   }
 }

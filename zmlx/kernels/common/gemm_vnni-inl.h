@@ -11,6 +11,8 @@
 #define ZMLX_COMMON_GEMM_VNNI_INL_H
 #endif
 
+#include <utility>
+
 #include <immintrin.h>
 
 #include "zmlx/kernels/common/float_tile-inl.h"
@@ -119,15 +121,9 @@ class Panel {
     }
   }
 
-  // The lower halves of bytes, as integer products take them.
   HWY_INLINE __m512i nibbles(__m512i bytes) const {
-    const __m512i low = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
-    if (!floats_of_four_bits_) {
-      return low;
-    }
-    const auto* table = reinterpret_cast<const __m128i*>(kE2m1Bytes.data());
-    return _mm512_shuffle_epi8(
-        _mm512_broadcast_i32x4(_mm_loadu_si128(table)), low);
+    return floats_of_four_bits_ ? low_nibbles<true>(bytes)
+                                : low_nibbles<false>(bytes);
   }
 
   // The bytes of some rows, row by row; nibbles in the order of the digits.
@@ -136,6 +132,11 @@ class Panel {
     for (int64_t r = 0; r < rows; ++r) {
       auto* bytes = reinterpret_cast<uint8_t*>(unpacked_.data() + r * steps_);
       unpack_row(w, row + r, 0, w.cols, bytes);
+      if (floats_of_four_bits_) {
+        for (int64_t k = 0; k < w.cols; ++k) {
+          bytes[k] = kE2m1Bytes[bytes[k]];
+        }
+      }
       for (int64_t k = 0; w.bits == 4 && k < w.cols; k += 8) {
         const uint8_t* b = bytes + k;
         const uint8_t ordered[] = {
@@ -147,20 +148,25 @@ class Panel {
 
   // Vector v from half a block, which has rows in lanes already.
   void fill_from_block(const PackedMatrix& w, int64_t row, int v) {
-    const __m512i mask = _mm512_set1_epi8(15);
     auto* to = reinterpret_cast<__m512i*>(bytes_.data() + v * steps_ * 64);
     const uint32_t* from = w.block(row) + row % kBlockRows;
-    for (int64_t g = 0; g < groups_; ++g) {
-      const Halves halves(w.float_type, _mm512_loadu_si512(from));
-      _mm512_store_ps(scales(v) + g * kLanes, halves.scale);
-      _mm512_store_ps(biases(v) + g * kLanes, halves.bias);
+    float *scales = this->scales(v), *biases = this->biases(v);
+    for (int64_t u = 0; u < w.units_per_row(); ++u) {
+      __m512i floats = _mm512_loadu_si512(from);
+      for (int64_t g = 0; g < w.groups_per_unit(); ++g) {
+        const Halves halves = w.scheme == Scheme::Affine
+            ? Halves(w.float_type, floats)
+            : Halves(w.scheme, floats);
+        _mm512_store_ps(std::exchange(scales, scales + kLanes), halves.scale);
+        _mm512_store_ps(std::exchange(biases, biases + kLanes), halves.bias);
+        floats = _mm512_srli_epi32(floats, 8);
+      }
       from += kBlockRows;
-      for (int64_t k = 0; k < w.words_per_group(); ++k, from += kBlockRows) {
+      for (int64_t k = 0; k < w.words_per_unit(); ++k, from += kBlockRows) {
         const __m512i fields = _mm512_loadu_si512(from);
         if (w.bits == 4) {
-          _mm512_store_si512(to++, _mm512_and_si512(fields, mask));
-          _mm512_store_si512(
-              to++, _mm512_and_si512(_mm512_srli_epi16(fields, 4), mask));
+          _mm512_store_si512(to++, nibbles(fields));
+          _mm512_store_si512(to++, nibbles(_mm512_srli_epi16(fields, 4)));
         } else {
           _mm512_store_si512(to++, fields);
         }

@@ -44,7 +44,7 @@ class LinesAhead {
     _mm_prefetch(at_ + 64, _MM_HINT_T0);
     at_ += 128;
   }
-  /// Called before each group.
+  /// Called before each unit.
   HWY_INLINE void turn() {
     if (end_ && at_ >= end_) {
       at_ = next_ + (at_ - end_);
@@ -58,7 +58,7 @@ class LinesAhead {
 };
 
 /// The same where several passes go over a block: by turns, each asks for its
-/// share of the groups of the block that comes next, so that memory works during
+/// share of the units of the block that comes next, so that memory works during
 /// all of them.
 class LinesInTurns {
  public:
@@ -82,7 +82,7 @@ class LinesInTurns {
 
  private:
   const char *next_, *at_ = nullptr;
-  int64_t bytes_; // of a group
+  int64_t bytes_; // of a unit
   int64_t step_ = 0, wait_, passes_;
 };
 
@@ -101,15 +101,50 @@ struct BlockVectors {
   }
 };
 
+/// A group's dot products of integers to floats, for 16 rows: the sums of the
+/// middle, low and high digits.
+HWY_INLINE __m512 join_digits(__m512i middle, __m512i low, __m512i high) {
+  // The high digit goes its own way: shifted it would not fit.
+  const __m512i rest = _mm512_add_epi32(_mm512_slli_epi32(middle, 8), low);
+  return _mm512_fmadd_ps(
+      _mm512_cvtepi32_ps(high),
+      _mm512_set1_ps(65536),
+      _mm512_cvtepi32_ps(rest));
+}
+
+/// Adds a group's products of 16 rows to `total`. floats: the word of scales of
+/// each row, those of this group at its low end; x_sum: of the vector's values.
+template <Scheme kScheme>
+HWY_INLINE __m512 add_group(
+    FloatType type,
+    __m512i floats,
+    __m512 dot,
+    float x_scale,
+    float x_sum,
+    __m512 total) {
+  const __m512 scaled = _mm512_mul_ps(dot, _mm512_set1_ps(x_scale));
+  const __m512 sum = _mm512_set1_ps(x_sum);
+  if constexpr (kScheme == Scheme::Affine) {
+    const Halves of_rows(type, floats);
+    return _mm512_fmadd_ps(
+        of_rows.bias, sum, _mm512_fmadd_ps(scaled, of_rows.scale, total));
+  } else {
+    const __m512 values =
+        _mm512_fnmadd_ps(sum, _mm512_set1_ps(kE2m1Offset), scaled);
+    return _mm512_fmadd_ps(values, half_scales<kScheme>(floats), total);
+  }
+}
+
 /// y[t][row] for the rows of the block at `words`.
-template <int kCount, int kBits, class Ahead>
+template <int kCount, int kBits, Scheme kScheme, class Ahead>
 HWY_NOINLINE void multiply_block(
     const PackedMatrix& w,
     const uint32_t* words,
     const BlockVectors<kCount>& x,
     Ahead& ahead_of,
     float (*y)[kBlockRows]) {
-  const __m512i mask = _mm512_set1_epi8(15);
+  constexpr bool kAffine = kScheme == Scheme::Affine;
+  constexpr int kSteps = kBits == 4 ? 2 : 1; // of four columns, a word
   const int64_t fields = w.words_per_group(), steps = w.group_size / 4;
   const FloatType type = w.float_type;
   Ahead ahead = ahead_of; // in registers
@@ -117,12 +152,15 @@ HWY_NOINLINE void multiply_block(
   unrolled<2 * kCount>(
       [&](auto i) ZMLX_INLINE_LAMBDA { total[i] = _mm512_setzero_ps(); });
   const int64_t groups = w.groups_per_row();
+  __m512i floats[2];
   for (int64_t g = 0; g < groups; ++g) {
-    const __m512i floats[2] = {
-        _mm512_loadu_si512(words), _mm512_loadu_si512(words + 16)};
-    ahead.turn();
-    ahead.ask();
-    words += kBlockRows;
+    if (kAffine || g % 4 == 0) {
+      floats[0] = _mm512_loadu_si512(words);
+      floats[1] = _mm512_loadu_si512(words + 16);
+      ahead.turn();
+      ahead.ask();
+      words += kBlockRows;
+    }
     __m512i sums[6 * kCount]; // (vector, digit, half of the block)
     unrolled<6 * kCount>(
         [&](auto i) ZMLX_INLINE_LAMBDA { sums[i] = _mm512_setzero_si512(); });
@@ -130,13 +168,12 @@ HWY_NOINLINE void multiply_block(
       ahead.ask();
       const __m512i v[2] = {
           _mm512_loadu_si512(words), _mm512_loadu_si512(words + 16)};
-      constexpr int kSteps = kBits == 4 ? 2 : 1;
       unrolled<kSteps>([&](auto step) ZMLX_INLINE_LAMBDA {
         __m512i bytes[2] = {v[0], v[1]};
         if constexpr (kBits == 4) {
           unrolled<2>([&](auto h) ZMLX_INLINE_LAMBDA {
-            bytes[h] = _mm512_and_si512(
-                step == 0 ? v[h] : _mm512_srli_epi16(v[h], 4), mask);
+            bytes[h] = low_nibbles<!kAffine>(
+                step == 0 ? v[h] : _mm512_srli_epi16(v[h], 4));
           });
         }
         unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
@@ -151,22 +188,19 @@ HWY_NOINLINE void multiply_block(
       });
     }
     unrolled<2>([&](auto h) ZMLX_INLINE_LAMBDA {
-      const Halves of_rows(type, floats[h]);
       unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
-        // The high digit goes its own way: shifted it would not fit.
-        const __m512 low = _mm512_cvtepi32_ps(_mm512_add_epi32(
-            _mm512_slli_epi32(sums[6 * t + h], 8), sums[6 * t + 2 + h]));
-        const __m512 dot = _mm512_fmadd_ps(
-            _mm512_cvtepi32_ps(sums[6 * t + 4 + h]),
-            _mm512_set1_ps(65536),
-            low);
-        const __m512 scaled = _mm512_fmadd_ps(
-            _mm512_mul_ps(dot, _mm512_set1_ps(x.scales[t][g])),
-            of_rows.scale,
+        total[2 * t + h] = add_group<kScheme>(
+            type,
+            floats[h],
+            join_digits(
+                sums[6 * t + h], sums[6 * t + 2 + h], sums[6 * t + 4 + h]),
+            x.scales[t][g],
+            x.sums[t][g],
             total[2 * t + h]);
-        total[2 * t + h] =
-            _mm512_fmadd_ps(of_rows.bias, _mm512_set1_ps(x.sums[t][g]), scaled);
       });
+      if constexpr (!kAffine) {
+        floats[h] = _mm512_srli_epi32(floats[h], 8);
+      }
     });
   }
   ahead_of = ahead;
@@ -177,7 +211,7 @@ HWY_NOINLINE void multiply_block(
 }
 
 /// Rows [begin, end) times kCount vectors.
-template <int kCount, int kBits, class Ahead>
+template <int kCount, int kBits, Scheme kScheme, class Ahead>
 void multiply_blocks(
     const PackedMatrix& w,
     const PreparedVector* const* x,
@@ -186,12 +220,12 @@ void multiply_blocks(
     float* const* y,
     Ahead& ahead) {
   const BlockVectors<kCount> vectors(x);
-  const int64_t words = w.groups_per_row() * w.block_group_words();
+  const int64_t words = w.block_words();
   const uint32_t* block = w.block(begin);
   alignas(64) float out[kCount][kBlockRows];
   for (int64_t first = begin / kBlockRows * kBlockRows; first < end;
        first += kBlockRows, block += words) {
-    multiply_block<kCount, kBits>(w, block, vectors, ahead, out);
+    multiply_block<kCount, kBits, kScheme>(w, block, vectors, ahead, out);
     const int64_t from = std::max(begin, first);
     const int64_t to = std::min(end, first + kBlockRows);
     for (int t = 0; t < kCount; ++t) {
@@ -214,10 +248,14 @@ void multiply_blocks(
     float* const* y,
     Ahead& ahead) {
   with_constant<kBlockVectors>(count, [&](auto size) {
-    if (w.bits == 4) {
-      multiply_blocks<size, 4>(w, x, begin, end, y, ahead);
+    if (w.scheme == Scheme::MXFP4) {
+      multiply_blocks<size, 4, Scheme::MXFP4>(w, x, begin, end, y, ahead);
+    } else if (w.scheme == Scheme::NVFP4) {
+      multiply_blocks<size, 4, Scheme::NVFP4>(w, x, begin, end, y, ahead);
+    } else if (w.bits == 4) {
+      multiply_blocks<size, 4, Scheme::Affine>(w, x, begin, end, y, ahead);
     } else {
-      multiply_blocks<size, 8>(w, x, begin, end, y, ahead);
+      multiply_blocks<size, 8, Scheme::Affine>(w, x, begin, end, y, ahead);
     }
   });
 }
@@ -237,7 +275,7 @@ void blocks_matvec(
     return;
   }
   const int64_t passes = (count + kBlockVectors - 1) / kBlockVectors;
-  const int64_t bytes = 4 * w.block_group_words();
+  const int64_t bytes = 4 * w.block_unit_words();
   std::vector<float*> out(static_cast<size_t>(count));
   for (int64_t row = begin; row < end;) {
     const int64_t stop = std::min(end, (row / kBlockRows + 1) * kBlockRows);

@@ -33,15 +33,15 @@ void store(Quad quad, uint32_t* words) {
 // Rows [row, row + 4) of words, each to its place in every line of the block:
 // squares of four by four are turned.
 void pack_words(const PackedMatrix& w, int64_t row, uint32_t* out) {
-  const int64_t fields = w.words_per_group();
+  const int64_t fields = w.words_per_unit();
   const uint32_t* from[4];
   for (int64_t i = 0; i < 4; ++i) {
     from[i] = w.row_words(row + i);
   }
-  for (int64_t g = 0; g < w.groups_per_row(); ++g) {
-    uint32_t* line = out + g * w.block_group_words() + kBlockRows;
+  for (int64_t u = 0; u < w.units_per_row(); ++u) {
+    uint32_t* line = out + u * w.block_unit_words() + kBlockRows;
     for (int64_t k = 0; k < fields; k += 4, line += 4 * kBlockRows) {
-      const int64_t at = g * fields + k;
+      const int64_t at = u * fields + k;
       const Quad a = load(from[0] + at), b = load(from[1] + at);
       const Quad c = load(from[2] + at), d = load(from[3] + at);
       const Quad ac0 = __builtin_shufflevector(a, c, 0, 4, 1, 5);
@@ -58,12 +58,19 @@ void pack_words(const PackedMatrix& w, int64_t row, uint32_t* out) {
   }
 }
 
-// Scale and bias of each group of a row in a word.
-void pack_floats(const PackedMatrix& w, int64_t row, uint32_t* out) {
+// The word of scales of each unit of a row.
+void pack_scales(const PackedMatrix& w, int64_t row, uint32_t* out) {
+  if (w.scheme != Scheme::Affine) {
+    const auto* bytes = static_cast<const char*>(w.row_scales(row));
+    for (int64_t u = 0; u < w.units_per_row(); ++u) {
+      std::memcpy(out + u * w.block_unit_words(), bytes + 4 * u, 4);
+    }
+    return;
+  }
   const auto* scales = static_cast<const uint16_t*>(w.row_scales(row));
   const auto* biases = static_cast<const uint16_t*>(w.row_biases(row));
   for (int64_t g = 0; g < w.groups_per_row(); ++g) {
-    out[g * w.block_group_words()] =
+    out[g * w.block_unit_words()] =
         scales[g] | static_cast<uint32_t>(biases[g]) << 16;
   }
 }
@@ -74,7 +81,7 @@ void pack_block(const PackedMatrix& w, int64_t row, uint32_t* out) {
     pack_words(w, row + r, out + r);
   }
   for (int64_t r = 0; r < kBlockRows; ++r) {
-    pack_floats(w, row + r, out + r);
+    pack_scales(w, row + r, out + r);
   }
 }
 
@@ -109,9 +116,10 @@ class Failure {
 } // namespace
 
 bool RowBlocks::fit(const PackedMatrix& w) {
-  return w.scheme == Scheme::Affine && !w.in_blocks &&
-      (w.bits == 4 || w.bits == 8) && size_of(w.float_type) == 2 &&
-      w.rows > 0 && w.rows % kBlockRows == 0;
+  const bool fits = w.scheme == Scheme::Affine
+      ? (w.bits == 4 || w.bits == 8) && size_of(w.float_type) == 2
+      : w.bits == 4 && w.groups_per_row() % w.groups_per_unit() == 0;
+  return fits && !w.in_blocks && w.rows > 0 && w.rows % kBlockRows == 0;
 }
 
 RowBlocks::RowBlocks(const PackedMatrix& w, int64_t count)
@@ -130,7 +138,7 @@ RowBlocks::RowBlocks(
   matrix_.words = out;
   matrix_.scales = matrix_.biases = nullptr;
   const int64_t blocks = count * w.rows / kBlockRows;
-  const int64_t block_words = w.groups_per_row() * w.block_group_words();
+  const int64_t block_words = w.block_words();
   const int64_t a_task = std::max<int64_t>(1, kBytesATask / (block_words * 4));
   std::atomic<int64_t> next{0};
   Failure failure;

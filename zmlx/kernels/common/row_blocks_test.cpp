@@ -8,20 +8,27 @@
 
 #include <gtest/gtest.h>
 
+#include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/kernels/common/matvec.h"
 #include "zmlx/kernels/common/test_matrices.h"
 
 namespace zmlx::cpu {
 namespace {
 
-// The word at a place of a block, as PackedMatrix tells it.
+// The word at a place of a unit of a block, as PackedMatrix tells it.
 uint32_t expected(
     const PackedMatrix& w,
     int64_t row,
     int64_t group,
     int64_t word) {
   if (word > 0) {
-    return w.row_words(row)[group * w.words_per_group() + word - 1];
+    return w.row_words(row)[group * w.words_per_unit() + word - 1];
+  }
+  if (w.scheme != Scheme::Affine) {
+    uint32_t scales;
+    const auto* bytes = static_cast<const char*>(w.row_scales(row));
+    std::memcpy(&scales, bytes + 4 * group, 4);
+    return scales;
   }
   uint16_t scale, bias;
   std::memcpy(&scale, static_cast<const char*>(w.row_scales(row)) + 2 * group, 2);
@@ -32,10 +39,10 @@ uint32_t expected(
 void expect_blocks_of(const PackedMatrix& w, const PackedMatrix& blocks) {
   for (int64_t row = 0; row < w.rows; ++row) {
     const uint32_t* block = blocks.block(row);
-    for (int64_t g = 0; g < w.groups_per_row(); ++g) {
-      for (int64_t k = 0; k <= w.words_per_group(); ++k) {
+    for (int64_t g = 0; g < w.units_per_row(); ++g) {
+      for (int64_t k = 0; k <= w.words_per_unit(); ++k) {
         ASSERT_EQ(
-            block[g * w.block_group_words() + k * kBlockRows + row % kBlockRows],
+            block[g * w.block_unit_words() + k * kBlockRows + row % kBlockRows],
             expected(w, row, g, k))
             << row << ' ' << g << ' ' << k;
       }
@@ -48,6 +55,12 @@ TEST(RowBlocks, HoldEachWordWhereThePackingSays) {
     const Weights weights(c);
     const RowBlocks blocks(weights.matrix(), 1);
     expect_blocks_of(weights.matrix(), blocks.matrix());
+  }
+  for (const auto& mode : {kModes[0], kModes[1]}) {
+    const auto w = random(mode, {64, 640}, 3);
+    const RowBlocks blocks(quant::view(w), 1);
+    EXPECT_EQ(blocks.matrix().nbytes(), quant::view(w).nbytes());
+    expect_blocks_of(quant::view(w), blocks.matrix());
   }
 }
 
@@ -110,6 +123,12 @@ TEST(RowBlocks, AreForWholeBlocksOfNibblesOrBytesWithScalesOfTwoBytes) {
   EXPECT_FALSE(RowBlocks::fit(Weights(Case{32, 64, 6, 32}).matrix()));
   EXPECT_FALSE(
       RowBlocks::fit(Weights(Case{32, 64, 4, 32, mx::float32}).matrix()));
+  const auto& [mxfp4, nvfp4, mxfp8] = kModes;
+  EXPECT_TRUE(RowBlocks::fit(quant::view(random(mxfp4, {32, 128}, 1))));
+  EXPECT_FALSE(RowBlocks::fit(quant::view(random(mxfp4, {32, 64}, 1))));
+  EXPECT_TRUE(RowBlocks::fit(quant::view(random(nvfp4, {32, 64}, 1))));
+  EXPECT_FALSE(RowBlocks::fit(quant::view(random(nvfp4, {32, 32}, 1))));
+  EXPECT_FALSE(RowBlocks::fit(quant::view(random(mxfp8, {32, 128}, 1))));
 }
 
 } // namespace

@@ -39,7 +39,7 @@ cpu::PackedMatrix read_rows(
   cpu::PackedMatrix part = w;
   part.words = reinterpret_cast<const uint32_t*>(starts[0]);
   part.scales = starts[1];
-  part.biases = starts[2];
+  part.biases = starts.back(); // the scales again where there are none
   return part;
 }
 
@@ -52,7 +52,11 @@ std::shared_ptr<const cpu::RowBlocks> KeptBlocks::get(
   }
   const auto count = rows.words.size() / rows.words.shape(-1);
   std::vector<FileRows> arrays;
-  for (const auto& array : {rows.words, rows.scales, rows.biases}) {
+  std::vector<mx::array> stored = {rows.words, rows.scales};
+  if (rows.scheme == cpu::Scheme::Affine) {
+    stored.push_back(rows.biases);
+  }
+  for (const auto& array : stored) {
     const auto place = array.is_available() ? place_of_(array) : std::nullopt;
     if (!place) {
       return nullptr;
