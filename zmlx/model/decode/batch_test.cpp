@@ -45,8 +45,7 @@ TEST(Batch, EqualsStockAtEverySize) {
     const auto want = logits_of_three_steps(*stock->network, batch);
     const auto got = logits_of_three_steps(*fused->network, batch);
     EXPECT_LT(mx::max(mx::abs(got - want)).item<float>(), 1e-4) << batch;
-    const auto same =
-        mx::array_equal(mx::argmax(got, -1), mx::argmax(want, -1));
+    auto same = mx::array_equal(mx::argmax(got, -1), mx::argmax(want, -1));
     EXPECT_TRUE(same.item<bool>()) << batch;
   }
 }
