@@ -293,6 +293,15 @@ void Checkpoint::read_into_memory() {
   }
 }
 
+bool Checkpoint::is_aligned() const {
+  return std::all_of(files_.begin(), files_.end(), [](const auto& file) {
+    const auto& tensors = file.header.tensors;
+    return std::all_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
+      return tensor.begin % tensor.dtype.size() == 0;
+    });
+  });
+}
+
 std::optional<FilePlace> Checkpoint::place_of(
     const void* bytes,
     size_t count) const {

@@ -67,6 +67,10 @@ class Checkpoint {
   /// with the maps. Throws FileError when reading fails.
   void read_into_memory();
 
+  /// Whether every tensor can be looked at where it lies in a file's map, as
+  /// far as alignment goes.
+  bool is_aligned() const;
+
   /// The mapped file in which these bytes lie, and where; none when they are in
   /// memory of their own.
   std::optional<FilePlace> place_of(const void* bytes, size_t count) const;
