@@ -55,6 +55,11 @@ DENSE = {
     "block_ffn_dim_multiplier": 1.0,
     "block_auto_adjust_ff_dim": True,
 }
+SMALL_FLOATS = [
+    {"group_size": 32, "bits": 4, "mode": "mxfp4"},
+    {"group_size": 16, "bits": 4, "mode": "nvfp4"},
+    {"group_size": 32, "bits": 8, "mode": "mxfp8"},
+]
 FAMILIES = {"lfm2": lfm2, "lfm2_moe": lfm2_moe}
 
 
@@ -119,7 +124,7 @@ def expected(model):
     return np.array(whole), np.array(mx.stack(steps))
 
 
-def ours(folder, *flags):
+def ours(folder, *flags, tokens=TOKENS):
     out = folder / "logits.safetensors"
     subprocess.run(
         [
@@ -127,7 +132,7 @@ def ours(folder, *flags):
             "logits",
             str(folder),
             "--tokens",
-            ",".join(map(str, TOKENS)),
+            ",".join(map(str, tokens)),
             "--output",
             str(out),
             *flags,
@@ -144,6 +149,29 @@ def check(model, folder):
     for flags in ((), ("--no-patch",)):
         np.testing.assert_allclose(ours(folder, *flags), whole, atol=1e-4)
         np.testing.assert_allclose(ours(folder, "--step", *flags), steps, atol=1e-4)
+
+
+def check_greedy(model, folder, count):
+    """Given mlx_lm's own choices as a text, ours would choose the same."""
+    cache = make_prompt_cache(model)
+    tokens, next_ones = list(TOKENS), TOKENS
+    for _ in range(count):
+        logits = model(mx.array([next_ones]), cache=cache)[0, -1]
+        next_ones = [mx.argmax(logits).item()]
+        tokens += next_ones
+    for flags in ((), ("--no-patch",)):
+        logits = ours(folder, "--step", *flags, tokens=tokens)
+        chosen = logits.argmax(-1)[len(TOKENS) - 1 : -1]
+        assert chosen.tolist() == tokens[len(TOKENS) :]
+
+
+@pytest.mark.parametrize("base", [MOE, DENSE], ids=["moe", "dense"])
+@pytest.mark.parametrize("quantization", SMALL_FLOATS, ids=lambda q: q["mode"])
+def test_small_floats_equal_mlx_lm(tmp_path, base, quantization):
+    model, config = build(base, 6, quantization)
+    save(model, config, tmp_path)
+    check(model, tmp_path)
+    check_greedy(model, tmp_path, 48)
 
 
 @pytest.mark.parametrize("base", [MOE, DENSE], ids=["moe", "dense"])

@@ -3,7 +3,7 @@
 
 import lfm2_parity
 import pytest
-from lfm2_parity import build, check, check_error, save
+from lfm2_parity import SMALL_FLOATS, build, check, check_error, check_greedy, save
 from mlx_lm.models import qwen3, qwen3_moe
 
 DENSE = {
@@ -53,6 +53,15 @@ def test_logits_equal_mlx_lm(tmp_path, base, quantization):
     model, config = build(base, 0, quantization)
     save(model, config, tmp_path)
     check(model, tmp_path)
+
+
+@pytest.mark.parametrize("base", [MOE, DENSE], ids=["moe", "dense"])
+@pytest.mark.parametrize("quantization", SMALL_FLOATS, ids=lambda q: q["mode"])
+def test_small_floats_equal_mlx_lm(tmp_path, base, quantization):
+    model, config = build(base, 6, quantization)
+    save(model, config, tmp_path)
+    check(model, tmp_path)
+    check_greedy(model, tmp_path, 48)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 import json
 import math
+import operator
 import os
 import random
 import struct
@@ -178,16 +179,20 @@ def test_takes_and_refuses_files_as_safetensors_does(tmp_path):
     [("affine", b) for b in (2, 3, 4, 5, 6, 8)]
     + [("mxfp4", 4), ("nvfp4", 4), ("mxfp8", 8)],
 )
-def test_mlx_lm_loads_and_runs_a_synthetic_model(tmp_path, mode, bits):
+@pytest.mark.parametrize(
+    "shape, gate",
+    [("lfm2-moe-tiny", "feed_forward.gate"), ("qwen3-moe-tiny", "mlp.gate")],
+)
+def test_mlx_lm_loads_and_runs_a_synthetic_model(tmp_path, mode, bits, shape, gate):
     out = tmp_path / "m"
-    call("synth", "lfm2-moe-tiny", out, mode, bits, NO_SPLIT)
+    call("synth", shape, out, mode, bits, NO_SPLIT)
     model, config = load_model(out)
     assert config["quantization"]["bits"] == bits
     logits = model(mx.array([[1, 5, 9, 400]])).astype(mx.float32)
     assert logits.shape == (1, 4, 512)
     # Sane activations: neither dead nor exploding.
     assert 0.05 < mx.std(logits).item() < 20
-    gate = model.layers[1].feed_forward.gate
+    gate = operator.attrgetter(gate)(model.layers[1])
     assert (gate.bits, gate.group_size, gate.mode) == (8, 64, "affine")
 
 
@@ -197,6 +202,8 @@ def test_mlx_lm_loads_and_runs_a_synthetic_model(tmp_path, mode, bits):
         ("lfm2-1.2b", 1170340608),
         ("lfm2-8b-a1b", 8339930560),
         ("lfm2-moe-tiny", None),
+        ("qwen3-30b-a3b", 30532122624),
+        ("qwen3-moe-tiny", None),
     ],
 )
 def test_shapes_are_those_of_mlx_lms_model(name, parameters):

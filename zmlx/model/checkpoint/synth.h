@@ -33,7 +33,8 @@ void check_disk_space(
     uint64_t needed,
     const std::string& out);
 
-/// Names of the shapes, sorted: "lfm2-1.2b", "lfm2-8b-a1b", "lfm2-moe-tiny".
+/// Names of the shapes, sorted: "lfm2-1.2b", "lfm2-8b-a1b", "lfm2-moe-tiny",
+/// "qwen3-30b-a3b", "qwen3-moe-tiny".
 std::vector<std::string> synth_shapes();
 
 /// Writes config.json and model*.safetensors (with an index if there are

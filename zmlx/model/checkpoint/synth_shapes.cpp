@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
+// The shapes of LFM2 and LFM2-MoE, and the table of all.
 #include "zmlx/model/checkpoint/synth_shapes.h"
 
 #include <algorithm>
 
 #include "zmlx/base/error.h"
+#include "zmlx/model/checkpoint/synth_list.h"
 
 namespace zmlx {
 namespace {
@@ -18,9 +20,6 @@ struct Lfm2Size {
   // Of LFM2-MoE; LFM2 has no experts.
   int expert_inner = 0, experts = 0, experts_per_token = 0, dense_layers = 0;
 };
-
-// Router gates keep 8 bits in every LFM2-MoE checkpoint that mlx_lm makes.
-const Quantization kGatePacking{8, 64, "affine"};
 
 bool is_attention(const Lfm2Size& size, int layer) {
   const auto& list = size.attention_layers;
@@ -70,30 +69,8 @@ Json lfm2_config(const Lfm2Size& size, int layers) {
   return config;
 }
 
-// Collects the weights of one model.
-struct Weights {
-  const Quantization& packing;
-  std::vector<SynthWeight> list;
-
-  SynthWeight& linear(const std::string& name, mx::Shape shape) {
-    SynthWeight& weight = list.emplace_back();
-    weight.name = name;
-    weight.shape = std::move(shape);
-    weight.packing = packing;
-    return weight;
-  }
-  SynthWeight& plain(const std::string& name, mx::Shape shape, float mean) {
-    SynthWeight& weight = list.emplace_back();
-    weight.name = name;
-    weight.shape = std::move(shape);
-    weight.linear = false;
-    weight.mean = mean;
-    return weight;
-  }
-};
-
 void add_mixer(
-    Weights& weights,
+    SynthList& weights,
     const Lfm2Size& size,
     const std::string& layer,
     bool attention) {
@@ -114,7 +91,7 @@ void add_mixer(
 }
 
 void add_feed_forward(
-    Weights& weights,
+    SynthList& weights,
     const Lfm2Size& size,
     const std::string& layer,
     bool dense) {
@@ -132,19 +109,13 @@ void add_feed_forward(
     weights.linear(path + "down_proj", {dim, size.dense_inner});
     return;
   }
-  SynthWeight& gate = weights.linear(path + "gate", {size.experts, dim});
-  gate.packing = kGatePacking;
-  gate.named = true;
+  weights.gate(path + "gate", {size.experts, dim});
   weights.plain(path + "expert_bias", {size.experts}, 0).dtype = mx::float32;
-  const std::string experts = path + "switch_mlp.";
-  const int n = size.experts, inner = size.expert_inner;
-  weights.linear(experts + "gate_proj", {n, inner, dim});
-  weights.linear(experts + "up_proj", {n, inner, dim});
-  weights.linear(experts + "down_proj", {n, dim, inner});
+  weights.experts(path + "switch_mlp.", size.experts, size.expert_inner, dim);
 }
 
 SynthModel lfm2(const Lfm2Size& size, int layers, const Quantization& packing) {
-  Weights weights{packing, {}};
+  SynthList weights{packing, {}};
   weights.linear("model.embed_tokens", {size.vocab, size.hidden});
   weights.plain("model.embedding_norm.weight", {size.hidden}, 1);
   for (int i = 0; i < layers; ++i) {
@@ -208,6 +179,8 @@ const std::vector<SynthShape>& synth_shape_table() {
       {"lfm2-1.2b", 16, 3, lfm2_1_2b},
       {"lfm2-8b-a1b", 24, 3, lfm2_8b_a1b},
       {"lfm2-moe-tiny", 4, 3, lfm2_moe_tiny},
+      {"qwen3-30b-a3b", 48, 1, qwen3_30b_a3b},
+      {"qwen3-moe-tiny", 4, 1, qwen3_moe_tiny},
   };
   return table;
 }

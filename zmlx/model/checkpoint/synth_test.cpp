@@ -170,6 +170,12 @@ TEST(Synth, CanLeaveOutTheLastLayers) {
   EXPECT_EQ(model.config().at("num_hidden_layers"), 3);
   EXPECT_EQ(model.config().at("layer_types").size(), 3u);
   EXPECT_FALSE(model.has("model.layers.3.ffn_norm.weight"));
+  options.layers = 1;
+  synth("qwen3-moe-tiny", folder.file("q"), options);
+  const Checkpoint qwen = Checkpoint::open(folder.file("q"));
+  EXPECT_EQ(qwen.config().at("num_hidden_layers"), 1);
+  EXPECT_TRUE(qwen.has("lm_head.scales"));
+  EXPECT_FALSE(qwen.has("model.layers.1.mlp.gate.weight"));
 }
 
 uint64_t parameters_of(const SynthModel& model) {
@@ -191,6 +197,9 @@ TEST(Synth, TheLargeShapesHaveTheRealModelsSizes) {
   const SynthModel experts = table[1].make(24, {4, 64, "affine"});
   EXPECT_EQ(parameters_of(experts), 8339930560u);
   EXPECT_EQ(experts.config.at("layer_types").at(21), "full_attention");
+  const SynthModel qwen = table[3].make(48, {4, 64, "affine"});
+  EXPECT_EQ(parameters_of(qwen), 30532122624u);
+  EXPECT_EQ(qwen.config.at("tie_word_embeddings"), false);
 }
 
 TEST(Synth, RefusesBadOptions) {
@@ -199,7 +208,7 @@ TEST(Synth, RefusesBadOptions) {
   EXPECT_EQ(
       message_of("lfm2-moe-tyni", out),
       "[synth] shape must be one of lfm2-1.2b, lfm2-8b-a1b, "
-      "lfm2-moe-tiny, got "
+      "lfm2-moe-tiny, qwen3-30b-a3b, qwen3-moe-tiny, got "
       "'lfm2-moe-tyni'. Did you mean 'lfm2-moe-tiny'?");
   EXPECT_EQ(
       message_of(kTiny, out, packed("affine", 7, 64)),
