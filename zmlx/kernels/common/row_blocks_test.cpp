@@ -15,17 +15,16 @@ namespace zmlx::cpu {
 namespace {
 
 // The word at a place of a block, as PackedMatrix tells it.
-uint32_t expected(
-    const PackedMatrix& w,
-    int64_t row,
-    int64_t group,
-    int64_t word) {
+uint32_t
+expected(const PackedMatrix& w, int64_t row, int64_t group, int64_t word) {
   if (word > 0) {
     return w.row_words(row)[group * w.words_per_group() + word - 1];
   }
   uint16_t scale, bias;
-  std::memcpy(&scale, static_cast<const char*>(w.row_scales(row)) + 2 * group, 2);
-  std::memcpy(&bias, static_cast<const char*>(w.row_biases(row)) + 2 * group, 2);
+  std::memcpy(
+      &scale, static_cast<const char*>(w.row_scales(row)) + 2 * group, 2);
+  std::memcpy(
+      &bias, static_cast<const char*>(w.row_biases(row)) + 2 * group, 2);
   return scale + bias * 65536u;
 }
 
@@ -35,7 +34,8 @@ void expect_blocks_of(const PackedMatrix& w, const PackedMatrix& blocks) {
     for (int64_t g = 0; g < w.groups_per_row(); ++g) {
       for (int64_t k = 0; k <= w.words_per_group(); ++k) {
         ASSERT_EQ(
-            block[g * w.block_group_words() + k * kBlockRows + row % kBlockRows],
+            block
+                [g * w.block_group_words() + k * kBlockRows + row % kBlockRows],
             expected(w, row, g, k))
             << row << ' ' << g << ' ' << k;
       }

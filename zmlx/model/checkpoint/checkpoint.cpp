@@ -302,9 +302,8 @@ bool Checkpoint::is_aligned() const {
   });
 }
 
-std::optional<FilePlace> Checkpoint::place_of(
-    const void* bytes,
-    size_t count) const {
+std::optional<FilePlace> Checkpoint::place_of(const void* bytes, size_t count)
+    const {
   const auto* begin = static_cast<const char*>(bytes);
   for (const auto& file : files_) {
     const char* data = file.map->data();

@@ -16,12 +16,6 @@
 
 namespace zmlx {
 
-/// Bytes of a mapped file.
-struct FilePlace {
-  std::shared_ptr<const MappedFile> file;
-  size_t offset;
-};
-
 /// A folder whose files have been checked. Weights are mapped, not read: a
 /// tensor costs its memory when its values are first used. Const use from many
 /// threads is safe.

@@ -84,9 +84,7 @@ TEST_F(Checkpoints, TellsWhereATensorLiesInItsFile) {
     ASSERT_TRUE(place.has_value());
     std::vector<float> values(tensor.size());
     place->file->read(
-        place->offset,
-        tensor.nbytes(),
-        reinterpret_cast<char*>(values.data()));
+        place->offset, tensor.nbytes(), reinterpret_cast<char*>(values.data()));
     EXPECT_EQ(values, std::vector<float>(tensor.size(), name == "a" ? 1 : 2));
     // Not what reaches over the file's end.
     EXPECT_FALSE(checkpoint.place_of(tensor.data<char>(), 100000).has_value());

@@ -185,8 +185,8 @@ class Qkv : public CpuStage {
       const auto& view = part.matrix.view;
       if (mine.begin < before + view.rows()) {
         return view.ahead(
-            Range{mine.begin - before,
-                  std::min(view.rows(), mine.end - before)});
+            Range{
+                mine.begin - before, std::min(view.rows(), mine.end - before)});
       }
       before += view.rows();
     }

@@ -261,8 +261,8 @@ inline Range own_rows(const Lane& lane, int64_t rows) {
   return {blocks[mine.begin].begin, blocks[mine.end].begin};
 }
 
-/// lane.outputs[i][row - begin] = (W x)[row] for the vectors x = vectors[indices
-/// ? indices[i] : i].
+/// lane.outputs[i][row - begin] = (W x)[row] for the vectors x =
+/// vectors[indices ? indices[i] : i].
 void multiply(
     Lane& lane,
     const MatrixView& w,

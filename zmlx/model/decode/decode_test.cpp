@@ -233,8 +233,7 @@ TEST(DecodeStep, IsBitwiseTheSameForAnyNumberOfThreadsWithWeightsInBlocks) {
   const auto& table = std::get<EmbedStage>(lowered.program->stages[0]).table;
   EXPECT_NE(std::get<quant::QuantizedArrays>(table).blocks, nullptr);
   const auto fused = run_by_threads(*model->network);
-  EXPECT_LT(
-      largest_difference(run_by_threads(*stock->network), fused), 1e-4);
+  EXPECT_LT(largest_difference(run_by_threads(*stock->network), fused), 1e-4);
 }
 
 TEST(DecodeStep, LeavesArraysThatOthersHoldAsTheyWere) {
