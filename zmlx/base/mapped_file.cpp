@@ -200,8 +200,7 @@ void MappedFile::read(size_t offset, size_t length, char* to) const {
         size_,
         " in all.");
   }
-  if (const int error =
-          read_range(file_.number, offset, offset + length, to)) {
+  if (const int error = read_range(file_.number, offset, offset + length, to)) {
     bad_file(path_, "cannot be read: ", std::strerror(error), ".");
   }
 }

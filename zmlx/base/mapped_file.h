@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -80,6 +81,12 @@ class MappedFile {
   // What to unmap when it is not [data_, data_ + size_).
   char* region_ = nullptr;
   size_t region_size_ = 0;
+};
+
+/// Bytes of a mapped file, from an offset on.
+struct FilePlace {
+  std::shared_ptr<const MappedFile> file;
+  size_t offset;
 };
 
 } // namespace zmlx

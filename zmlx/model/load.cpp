@@ -148,8 +148,9 @@ std::unique_ptr<Model> load(
   check_memory(*checkpoint);
   const bool huge_pages = options.huge_pages &&
       env("ZMLX_HUGE_PAGES").value_or("1") != "0" && buffer_header_bytes();
+  // What is not aligned is copied to where it is; see mapped_array().
   const bool in_blocks = huge_pages && cpu::prefers_blocks() &&
-      takes_blocks(checkpoint->quantization());
+      takes_blocks(checkpoint->quantization()) && checkpoint->is_aligned();
   if (huge_pages && !in_blocks) {
     checkpoint->read_into_memory();
   }

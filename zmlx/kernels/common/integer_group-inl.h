@@ -26,8 +26,9 @@ HWY_INLINE void dot_bytes(__m512i& sum, __m512i bytes, __m512i digits) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(digits));
 }
 
-/// A 256th of the e4m3 values in the upper bytes of 16 integers. As halves, whose
-/// exponents differ by 8: small numbers are no floats that cores are slow with.
+/// A 256th of the e4m3 values in the upper bytes of 16 integers. As halves,
+/// whose exponents differ by 8: small numbers are no floats that cores are slow
+/// with.
 HWY_INLINE __m512 e4m3_halves(__m256i codes) {
   // The sign comes along to the exponent's first bit, and is cleared there.
   const __m256i halves = _mm256_and_si256(

@@ -59,8 +59,7 @@ struct ByteScales {
     } else {
       int32_t four;
       std::memcpy(&four, first, 4);
-      const __m512i top =
-          _mm512_shuffle_epi8(_mm512_set1_epi32(four), to_top_);
+      const __m512i top = _mm512_shuffle_epi8(_mm512_set1_epi32(four), to_top_);
       // 2^-127 is not a normal number.
       return _mm512_castsi512_ps(_mm512_max_epu32(
           _mm512_srli_epi32(top, 1), _mm512_set1_epi32(0x00400000)));

@@ -99,8 +99,7 @@ struct ScaleAndBias {
   ScaleAndBias(const PackedMatrix& w, int64_t row, int64_t group) {
     if (w.scheme != Scheme::Affine) {
       scale = 0.5f *
-          (w.scheme == Scheme::NVFP4 ? kE4m3
-                                     : kE8m0)[w.byte_scale(row, group)];
+          (w.scheme == Scheme::NVFP4 ? kE4m3 : kE8m0)[w.byte_scale(row, group)];
       bias = -kE2m1Offset * scale;
     } else if (w.in_blocks) {
       const uint32_t* both = w.unit(row, group);

@@ -26,11 +26,11 @@ constexpr int64_t kBlockRows = 32;
 /// each group of group_size columns. Rows are contiguous, or lie in blocks.
 ///
 /// In blocks, of kBlockRows rows each, all of a block is one stream: for each
-/// unit a word a row that holds its scales, then for each of the unit's words of
-/// fields that word of every row. In the affine scheme, of 4 or 8 bits, a unit
-/// is a group, with the scale in the low half of the word and the bias in the
-/// high one; in MXFP4 and NVFP4 it is four groups, with a byte for the scale of
-/// each. Nothing else lies in blocks.
+/// unit a word a row that holds its scales, then for each of the unit's words
+/// of fields that word of every row. In the affine scheme, of 4 or 8 bits, a
+/// unit is a group, with the scale in the low half of the word and the bias in
+/// the high one; in MXFP4 and NVFP4 it is four groups, with a byte for the
+/// scale of each. Nothing else lies in blocks.
 struct PackedMatrix {
   const uint32_t* words = nullptr; // (rows, cols * bits / 32), or blocks
   const void* scales = nullptr; // (rows, cols / group_size); not in blocks

@@ -127,10 +127,7 @@ RowBlocks::RowBlocks(const PackedMatrix& w, int64_t count)
         return w.from(first);
       }) {}
 
-RowBlocks::RowBlocks(
-    const PackedMatrix& w,
-    int64_t count,
-    const ReadRows& read)
+RowBlocks::RowBlocks(const PackedMatrix& w, int64_t count, const ReadRows& read)
     : matrix_(w) {
   memory_ = huge_memory(w.nbytes() * static_cast<uint64_t>(count));
   auto* const out = reinterpret_cast<uint32_t*>(memory_.get());

@@ -16,11 +16,8 @@ namespace zmlx::cpu {
 namespace {
 
 // The word at a place of a unit of a block, as PackedMatrix tells it.
-uint32_t expected(
-    const PackedMatrix& w,
-    int64_t row,
-    int64_t group,
-    int64_t word) {
+uint32_t
+expected(const PackedMatrix& w, int64_t row, int64_t group, int64_t word) {
   if (word > 0) {
     return w.row_words(row)[group * w.words_per_unit() + word - 1];
   }
@@ -31,8 +28,10 @@ uint32_t expected(
     return scales;
   }
   uint16_t scale, bias;
-  std::memcpy(&scale, static_cast<const char*>(w.row_scales(row)) + 2 * group, 2);
-  std::memcpy(&bias, static_cast<const char*>(w.row_biases(row)) + 2 * group, 2);
+  std::memcpy(
+      &scale, static_cast<const char*>(w.row_scales(row)) + 2 * group, 2);
+  std::memcpy(
+      &bias, static_cast<const char*>(w.row_biases(row)) + 2 * group, 2);
   return scale + bias * 65536u;
 }
 

@@ -293,9 +293,17 @@ void Checkpoint::read_into_memory() {
   }
 }
 
-std::optional<FilePlace> Checkpoint::place_of(
-    const void* bytes,
-    size_t count) const {
+bool Checkpoint::is_aligned() const {
+  return std::all_of(files_.begin(), files_.end(), [](const auto& file) {
+    const auto& tensors = file.header.tensors;
+    return std::all_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
+      return tensor.begin % tensor.dtype.size() == 0;
+    });
+  });
+}
+
+std::optional<FilePlace> Checkpoint::place_of(const void* bytes, size_t count)
+    const {
   const auto* begin = static_cast<const char*>(bytes);
   for (const auto& file : files_) {
     const char* data = file.map->data();

@@ -16,12 +16,6 @@
 
 namespace zmlx {
 
-/// Bytes of a mapped file.
-struct FilePlace {
-  std::shared_ptr<const MappedFile> file;
-  size_t offset;
-};
-
 /// A folder whose files have been checked. Weights are mapped, not read: a
 /// tensor costs its memory when its values are first used. Const use from many
 /// threads is safe.
@@ -66,6 +60,10 @@ class Checkpoint {
   /// has them, instead of looking into their maps; arrays taken before stay
   /// with the maps. Throws FileError when reading fails.
   void read_into_memory();
+
+  /// Whether every tensor can be looked at where it lies in a file's map, as
+  /// far as alignment goes.
+  bool is_aligned() const;
 
   /// The mapped file in which these bytes lie, and where; none when they are in
   /// memory of their own.

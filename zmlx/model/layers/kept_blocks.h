@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
+#include "zmlx/base/mapped_file.h"
 #include "zmlx/kernels/common/quantized_arrays.h"
-#include "zmlx/model/checkpoint/checkpoint.h"
 
 namespace zmlx {
 

@@ -10,6 +10,7 @@
 #include "tests/checkpoint/temporary_folder.h"
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/matvec.h"
+#include "zmlx/model/checkpoint/checkpoint.h"
 #include "zmlx/model/checkpoint/mapped_array.h"
 #include "zmlx/model/checkpoint/safetensors.h"
 
@@ -122,7 +123,8 @@ TEST_F(KeptBlocksOfAFile, PagesStayWhileThereAreNoBlocks) {
 
 TEST_F(KeptBlocksOfAFile, AreNotMadeOfArraysInMemory) {
   auto rows = arrays();
-  rows.scales = mx::array(rows.scales.data<mx::bfloat16_t>(), rows.scales.shape());
+  rows.scales =
+      mx::array(rows.scales.data<mx::bfloat16_t>(), rows.scales.shape());
   EXPECT_EQ(kept().get(rows), nullptr);
   rows = arrays();
   rows.biases = mx::negative(rows.biases); // not evaluated
