@@ -5,11 +5,13 @@
 
 Each round times the program (`zmlx bench`), then Python: prefill and decode through
 mlx_lm.generate.generate_step, sampling included. Prints medians and their ratio.
+--append adds rounds to those of the file, as of an earlier run.
 """
 
 import argparse
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import time
@@ -53,13 +55,29 @@ def program_rates(program, model, prompt, count):
     return rates.get(False), rates[True], rows[-1]["read_bandwidth_gb_s"]
 
 
+def resident():
+    """GB of memory of this process now, and the most so far."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"now": pages * resource.getpagesize() / 1e9, "most": most / 1e9}
+
+
 def patched(path):
-    """(model, seconds that patch() took)."""
+    """(model, what loading, patch() and the first call took)."""
     model, _ = load_model(Path(path))
     mx.eval(model.parameters())
-    start = time.perf_counter()
+    start, loaded = time.perf_counter(), resident()
     patch(model)
-    return model, time.perf_counter() - start
+    patch_seconds = time.perf_counter() - start
+    # Which moves the weights to where they are read fastest.
+    start = time.perf_counter()
+    mx.eval(model(mx.array([[1]])))
+    took = {
+        "patch_seconds": patch_seconds,
+        "first_call_seconds": time.perf_counter() - start,
+        "resident_gb": {"loaded": loaded, "after the first call": resident()},
+    }
+    return model, took
 
 
 def run_round(args, model):
@@ -69,7 +87,7 @@ def run_round(args, model):
     }
 
 
-def summary(args, model, patch_seconds, rounds):
+def summary(args, model, took, rounds):
     result = model._zmlx_patch_result
     median = {
         (side, i): statistics.median(one[side][i] for one in rounds)
@@ -84,7 +102,7 @@ def summary(args, model, patch_seconds, rounds):
         "zmlx_version": zmlx.__version__,
         "prompt": args.prompt,
         "count": args.count,
-        "patch_seconds": patch_seconds,
+        **took,
         "patterns": result.pattern_counts,
         "rounds": rounds,
         "median_prefill": {s: median[s, 0] for s in ("program", "python")},
@@ -106,13 +124,16 @@ def main():
     parser.add_argument("--count", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", required=True)
+    parser.add_argument("--append", action="store_true")
     args = parser.parse_args()
-    model, seconds = patched(args.model)
-    rounds = [run_round(args, model) for _ in range(args.rounds)]
-    found = summary(args, model, seconds, rounds)
-    Path(args.output).write_text(json.dumps(found, indent=2) + "\n")
+    output = Path(args.output)
+    rounds = json.loads(output.read_text())["rounds"] if args.append else []
+    model, took = patched(args.model)
+    rounds += [run_round(args, model) for _ in range(args.rounds)]
+    found = summary(args, model, took, rounds)
+    output.write_text(json.dumps(found, indent=2) + "\n")
     print(
-        f"patch() {seconds:.2f} s; Python over the program:"
+        f"patch() {took['patch_seconds']:.2f} s; Python over the program:"
         f" decode {found['decode_ratio']:.3f}, prefill {found['prefill_ratio']:.3f}"
     )
 

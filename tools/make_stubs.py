@@ -32,6 +32,8 @@ def parameter_types(made):
         "threadgroup": "int | str",
         "compute_dtype": "mx.Dtype | None",
         "compute_dtype_key": "str",
+        "kahan": "bool",
+        "streaming": "bool | None",
     }
 
     def annotate(name):

@@ -19,6 +19,7 @@
 #include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/huge_pages.h"
+#include "zmlx/kernels/common/rows_of_blocks.h"
 #include "zmlx/model/assemble.h"
 #include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/decode/lower.h"
@@ -68,6 +69,9 @@ class DecodeModel {
       std::map<std::string, mx::array> tensors,
       const std::map<std::string, Packing>& packing,
       std::string origin) {
+    for (auto& [name, array] : tensors) {
+      array = zmlx::quant::unevaluated(array);
+    }
     tensors_ = tensors;
     zmlx::ModelParts parts;
     parts.config = std::move(config);

@@ -11,6 +11,7 @@
 
 #include "python/bindings/bind.h"
 #include "zmlx/base/error.h"
+#include "zmlx/kernels/common/rows_of_blocks.h"
 #include "zmlx/kernels/dense/dense.h"
 #include "zmlx/kernels/moe/moe.h"
 #include "zmlx/kernels/norms/norms.h"
@@ -107,11 +108,20 @@ Projection projection(
         mode,
         '.');
   }
+  // Not the module's own arrays where these unpack themselves: what somebody
+  // reads must be free to go again.
+  using zmlx::quant::unevaluated;
   zmlx::quant::QuantizedArrays packed{
-      weight, *scales, biases ? *biases : *scales, bits, group_size, *scheme};
+      unevaluated(weight),
+      unevaluated(*scales),
+      unevaluated(biases ? *biases : *scales),
+      bits,
+      group_size,
+      *scheme};
   if (const auto why = zmlx::quant::why_unsupported(packed); !why.empty()) {
     zmlx::invalid("projection", why, '.');
   }
+  packed.blocks = zmlx::quant::blocks_behind(weight);
   return {std::move(packed), bias};
 }
 

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: MIT
 #include "python/bindings/witness.h"
 
+#include "zmlx/kernels/common/rows_of_blocks.h"
+
 #include <algorithm>
 
 namespace {
 
+// 0: any contents will do. So it is with arrays that unpack themselves, which
+// change with each reading; PackedWeights looks after them.
 std::uintptr_t id_of(nb::handle value) {
   mx::array* array = nullptr;
-  return nb::try_cast(value, array) && array ? array->id() : 0;
+  const bool watched =
+      nb::try_cast(value, array) && array && !zmlx::quant::is_unpacking(*array);
+  return watched ? array->id() : 0;
 }
 
 } // namespace

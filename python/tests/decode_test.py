@@ -23,10 +23,22 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from zmlx import decode
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 MODELS = {
     "demo": lm_models.demo,
     "lfm2": lm_models.tiny_lfm2,
     "lfm2_moe": lm_models.tiny_lfm2_moe,
+    "llama": lm_models.tiny_llama,
+    "llama, scaled positions": lambda: lm_models.tiny_llama(rope_scaling=LLAMA3),
+    "mistral, biases": lambda: lm_models.tiny_llama(
+        model_type="mistral", attention_bias=True, head_dim=32
+    ),
+    "qwen2": lm_models.tiny_qwen2,
+    "qwen2, 4 bit": lambda: lm_models.quantised(lm_models.tiny_qwen2()),
     "qwen3": lm_models.tiny_qwen3,
     "qwen3_moe": lm_models.tiny_qwen3_moe,
     "qwen3_moe, 4 bit": lambda: lm_models.quantised(lm_models.tiny_qwen3_moe()),
@@ -56,6 +68,7 @@ def fast():
 def spied(fast, monkeypatch):
     """Lengths of the calls that the network served."""
     calls = []
+    fast(mx.array([[1]]))  # which moves weights
     session = decode.session_of(fast)
     forward = session.network.forward
 

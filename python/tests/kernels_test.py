@@ -51,6 +51,8 @@ def test_every_function_says_what_it_takes_and_gives(module, name):
             "threadgroup",
             "compute_dtype",
             "compute_dtype_key",
+            "streaming",
+            "kahan",
         )
 
 
@@ -177,6 +179,16 @@ def test_gating_takes_a_bias_or_none():
     )
     assert (experts == 7).all()
     close(weights[:, 0], mx.softmax(x, axis=-1)[:, 7] + 1)
+
+
+def test_what_the_reference_takes_to_no_effect_is_taken():
+    x = normal(2, 3, 8)
+    gate, chosen = mx.ones((2, 3)), mx.zeros((2, 3), mx.uint32)
+    combine = kernels.moe.gather_qmm_combine
+    one = combine(x, normal(4, 8, 5), gate, chosen, streaming=True)
+    close(one, combine(x, normal(4, 8, 5), gate, chosen))
+    with pytest.warns(DeprecationWarning, match="compute_dtype has no effect"):
+        kernels.fused.add_bias(c=9, compute_dtype=mx.float16)
 
 
 def test_fused_functions_are_factories_of_two_arrays():

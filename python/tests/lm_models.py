@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
-from mlx_lm.models import lfm2, lfm2_moe, qwen3, qwen3_moe
+from mlx_lm.models import lfm2, lfm2_moe, llama, qwen2, qwen3, qwen3_moe
 from mlx_lm.utils import load_model
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
@@ -83,6 +83,37 @@ def tiny_lfm2_moe(**changes):
         layer_types=LAYERS,
     )
     return randomised(lfm2_moe.Model(lfm2_moe.ModelArgs(**(args | changes))))
+
+
+def tiny_llama(**changes):
+    args = dict(
+        model_type="llama",
+        vocab_size=120,
+        hidden_size=64,
+        num_hidden_layers=3,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+    )
+    return randomised(llama.Model(llama.ModelArgs(**(args | changes))))
+
+
+def tiny_qwen2(**changes):
+    args = dict(
+        model_type="qwen2",
+        vocab_size=120,
+        hidden_size=64,
+        num_hidden_layers=3,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+    )
+    return randomised(qwen2.Model(qwen2.ModelArgs(**(args | changes))))
 
 
 def tiny_qwen3(**changes):

@@ -127,6 +127,41 @@ def softmax(x: mlx.core.array) -> mlx.core.array: ...
 def route(logits: mlx.core.array, spec: RouterSpec, bias: mlx.core.array | None = None) -> tuple[mlx.core.array, mlx.core.array]:
     """Weights and experts of each token."""
 
+class PackedWeights:
+    """Weights kept in blocks."""
+
+    def __init__(self) -> None: ...
+
+    def add(self, words: object, scales: object, biases: object | None, bits: int, group_size: int) -> bool:
+        """
+        Keeps an affine weight in blocks, and makes its arrays unpack themselves when they are read; False where it cannot lie in blocks.
+        """
+
+    def count_holders(self) -> None:
+        """Arrays with more holders than now keep what is unpacked."""
+
+    def drop(self) -> int:
+        """Drops what has been unpacked since."""
+
+    def unpack(self) -> None:
+        """Unpacks all, until drop()."""
+
+    def restore(self) -> None:
+        """Unpacks all for good."""
+
+    def holds(self) -> bool:
+        """Whether all arrays have their values still."""
+
+    @staticmethod
+    def trim() -> None: ...
+
+    def __len__(self) -> int: ...
+
+def wants_blocks() -> bool: ...
+
+def unpack(array: mlx.core.array) -> None:
+    """Evaluates an array that unpacks itself, in one thread at a time."""
+
 class CatalogKernel:
     @property
     def name(self) -> str: ...

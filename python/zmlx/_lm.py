@@ -120,9 +120,11 @@ def quantisation_text(config):
 
 class Sides:
     """One model, stock or patched by turns: patched modules differ in their class
-    alone, so changing sides costs nothing and probes nothing again."""
+    alone, so changing sides probes nothing again. Stock finds its weights in rows,
+    which are dropped again for the patched side."""
 
     def __init__(self, model, args):
+        self._model = model
         stock = {id(m): (m, type(m)) for _, m in model.named_modules()}
         self.result = patch_model(model, args)
         self._sides = (stock, {k: (m, type(m)) for k, (m, _) in stock.items()})
@@ -131,8 +133,15 @@ class Sides:
             raise ValueError("[validate] patching must keep the model's modules.")
 
     def to(self, patched):
+        from zmlx.decode import session_of
+
         for module, kind in self._sides[bool(patched)].values():
             module.__class__ = kind
+        session = session_of(self._model)
+        if session is not None and patched:
+            session.weights.drop()
+        elif session is not None:
+            session.weights.unpack()
 
 
 @contextlib.contextmanager

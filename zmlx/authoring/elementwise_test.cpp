@@ -284,11 +284,30 @@ TEST(Elementwise, PrintsItselfAndItsGradient) {
       "[elementwise] input must be 0..0, got 1.");
 }
 
+// As it is written, 1 + exp(x) loses the small exp(x).
+TEST(Elementwise, KeepsSmallValuesOfTanhOfSoftplus) {
+  const std::vector<float> x = {
+      -80, -20, -9, -1, 0, 0.5f, 3, 10, 12, 40, 200, INFINITY, -INFINITY, NAN};
+  const mx::array in(x.begin(), {static_cast<int>(x.size())});
+  for (const char* text : {"tanh(log(1 + exp(x)))", "tanh(log1p(exp(x)))"}) {
+    const auto got = elementwise(text)(in);
+    mx::eval(got);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double want = std::tanh(std::log1p(std::exp(double{x[i]})));
+      EXPECT_TRUE(
+          std::isnan(want)
+              ? std::isnan(got.data<float>()[i])
+              : std::abs(got.data<float>()[i] - want) <= 4e-7 * std::abs(want))
+          << text << " of " << x[i] << ": " << got.data<float>()[i];
+    }
+  }
+}
+
 TEST(Elementwise, RejectsBadInput) {
   EXPECT_EQ(
       error([] { elementwise("x * tahn(x)", {.name = "mine"}); }),
       "[mine] functions must be Metal's, kk_ helpers or defined in header, "
-      "got 'tahn' at column 5. Did you mean 'tan'?\n"
+      "got 'tahn' at column 5. Did you mean 'tanh'?\n"
       "  x * tahn(x)\n"
       "      ^~~~");
   const auto f = binary("f", "a + b");

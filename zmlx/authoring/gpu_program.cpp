@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "mlx/primitives.h"
 
@@ -95,6 +96,62 @@ bool is_aligned(const mx::array& array, int wide) {
   return static_cast<size_t>(array.offset()) % bytes == 0;
 }
 
+// The same elements with other axes, sharing the memory.
+mx::array view(const mx::array& x, mx::Shape shape, mx::Strides strides) {
+  mx::array made(std::move(shape), x.dtype(), nullptr, {});
+  made.copy_shared_buffer(x, std::move(strides), x.flags(), x.data_size());
+  return made;
+}
+
+// Inputs that are flat or of one element, with one axis; so a thread need not
+// multiply the lengths of many.
+std::vector<mx::array> as_vectors(
+    const std::vector<mx::array>& inputs,
+    const std::vector<Layout>& layouts) {
+  const auto size = static_cast<mx::ShapeElem>(inputs[0].size());
+  std::vector<mx::array> made;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    made.push_back(
+        view(inputs[i], {size}, {layouts[i] == Layout::Flat ? 1 : 0}));
+  }
+  return made;
+}
+
+// Rows along the last axis as one axis, where their distance is one.
+std::optional<mx::array> as_matrix(const mx::array& x) {
+  int64_t pitch = 0, rows = 1;
+  for (int i = static_cast<int>(x.ndim()) - 2; i >= 0; --i) {
+    if (x.shape(i) == 1) {
+      continue;
+    }
+    if (rows > 1 && x.strides(i) != pitch * rows) {
+      return std::nullopt;
+    }
+    pitch = rows > 1 ? pitch : x.strides(i);
+    rows *= x.shape(i);
+  }
+  if (rows > std::numeric_limits<int32_t>::max()) {
+    return std::nullopt;
+  }
+  return view(
+      x,
+      {static_cast<mx::ShapeElem>(rows), x.shape(-1)},
+      {pitch, x.strides(-1)});
+}
+
+// The inputs as (rows, length) where that is possible for all of them.
+std::vector<mx::array> as_matrices(const std::vector<mx::array>& inputs) {
+  std::vector<mx::array> made;
+  for (const auto& x : inputs) {
+    const auto matrix = as_matrix(x);
+    if (!matrix) {
+      return inputs;
+    }
+    made.push_back(*matrix);
+  }
+  return made;
+}
+
 } // namespace
 
 void GpuKernels::launch(
@@ -150,11 +207,17 @@ void GpuKernels::run(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs,
     const mx::Stream& stream) {
-  constexpr int kThreads = 256;
+  constexpr int kThreads = 128;
   std::vector<Layout> layouts;
   Launch made;
   made.wide = elements_at_once(inputs, outputs);
   const bool scalar = outputs[0].ndim() == 0;
+  if (outputs[0].size() > std::numeric_limits<int32_t>::max()) {
+    throw BackendError(concat(
+        "[expression] a GPU takes at most 2^31 - 1 elements, got ",
+        outputs[0].size(),
+        "."));
+  }
   bool wide = !scalar;
   for (const auto& input : inputs) {
     layouts.push_back(layout_of(input));
@@ -166,21 +229,29 @@ void GpuKernels::run(
   made.key += scalar ? "0" : "";
   made.threads = kThreads;
   const size_t per_group =
-      kThreads * std::max(dialect::kElementsPerThread, made.wide);
+      kThreads * static_cast<size_t>(dialect::elements_per_thread(made.wide));
   made.groups = (outputs[0].size() + per_group - 1) / per_group;
   made.body = [&](const dialect::Elements& elements) {
     return dialect::elementwise_kernel(expression, layouts, elements, scalar);
   };
-  launch(made, inputs, outputs, stream);
+  const bool strided = std::ranges::count(layouts, Layout::Strided) > 0;
+  launch(
+      made,
+      scalar || strided ? inputs : as_vectors(inputs, layouts),
+      outputs,
+      stream);
 }
 
 void GpuKernels::run(
     const dialect::RowProgram& program,
     int axis,
-    const std::vector<mx::array>& inputs,
+    const std::vector<mx::array>& given,
     std::vector<mx::array>& outputs,
     const mx::Stream& stream) {
+  const int from_end = static_cast<int>(given[0].ndim()) - axis;
+  const auto inputs = from_end == 1 ? as_matrices(given) : given;
   const auto& shape = inputs[0].shape();
+  axis = static_cast<int>(shape.size()) - from_end;
   const int num_axes = static_cast<int>(shape.size());
   const std::vector<mx::array> elements(
       inputs.begin(), inputs.begin() + program.num_elements);
@@ -206,7 +277,6 @@ void GpuKernels::run(
          made.threads * dialect::kElementsHeld < shape[axis]) {
     made.threads *= 2;
   }
-  const int from_end = num_axes - axis;
   made.key = concat("axis", from_end);
   made.body = [&](const dialect::Elements& types) {
     return dialect::rows_kernel(program, types, from_end);

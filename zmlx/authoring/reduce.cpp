@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/authoring/reduce.h"
 
+#include <algorithm>
+
 #include "zmlx/authoring/program.h"
 #include "zmlx/authoring/rows.h"
 #include "zmlx/base/error.h"
@@ -143,6 +145,21 @@ class Builder {
   std::vector<Binding> row_names_, elements_;
 };
 
+// Whether anything reads D, row value 0.
+bool reads_length(const dialect::RowProgram& program) {
+  const auto reads = [](const dialect::FlatExpression& expression, int input) {
+    return std::ranges::any_of(expression.code, [&](const auto& step) {
+      return step.op == dialect::Op::Input &&
+          static_cast<int>(step.bits) == input;
+    });
+  };
+  return reads(program.write, program.num_elements) ||
+      reads(program.finish, 0) ||
+      std::ranges::any_of(program.passes, [&](const dialect::RowPass& pass) {
+           return reads(pass.values, program.num_elements);
+         });
+}
+
 } // namespace
 
 mx::array RowOperation::operator()(
@@ -175,10 +192,12 @@ std::vector<mx::array> RowOperation::results(
   }
   const auto stream = mx::to_stream(s);
   auto all = mx::broadcast_arrays(elements, stream);
-  // D follows the shape when a compiled graph is run with another one.
-  const auto length =
-      mx::number_of_elements(all[0], {axis}, false, mx::float32, stream);
-  all.push_back(mx::reshape(length, mx::Shape(shape.size(), 1), stream));
+  // D follows the shape when a compiled graph is run with another one. Where
+  // nothing reads it, it need not be made: on a GPU that is a launch.
+  all.push_back(
+      reads_length(rows_->program())
+          ? mx::number_of_elements(all[0], {axis}, false, mx::float32, stream)
+          : mx::array(0.0f));
   all.insert(all.end(), inputs.begin() + num_elements, inputs.end());
   return run_rows(rows_, shape, axis, all, dtypes, stream);
 }

@@ -72,6 +72,8 @@ TEST(Json, ReadsAsManyKeysAsALargeVocabulary) {
 TEST(Text, SuggestsTheNearestNameOnlyWhenNear) {
   EXPECT_EQ(nearest("rmsnrom", {"moe_mlp", "rmsnorm"}), "rmsnorm");
   EXPECT_EQ(nearest("xyz", {"moe_mlp", "rmsnorm"}), "");
+  EXPECT_EQ(nearest("tahn", {"tan", "tanh"}), "tanh"); // letters swapped
+  EXPECT_EQ(nearest("foo", {"cos", "pow"}), "");
   EXPECT_EQ(split("a,,b", ',').size(), 3u);
   EXPECT_EQ(human_bytes(4720000000), "4.72 GB");
 }

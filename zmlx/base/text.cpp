@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <numeric>
+#include <utility>
 
 namespace zmlx {
 
@@ -36,18 +36,26 @@ std::string join(
 
 namespace {
 
+// Letters put in, left out or replaced, and neighbours that changed places.
 size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+  std::vector<std::vector<size_t>> d(
+      a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) {
+    for (size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        d[i][j] = i + j;
+        continue;
+      }
+      d[i][j] = std::min(
+          {d[i - 1][j - 1] + (a[i - 1] != b[j - 1]),
+           d[i - 1][j] + 1,
+           d[i][j - 1] + 1});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      }
     }
   }
-  return row.back();
+  return d[a.size()][b.size()];
 }
 
 } // namespace
@@ -55,13 +63,15 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 std::string nearest(
     std::string_view word,
     const std::vector<std::string>& candidates) {
+  // Of three letters with two others, hardly anything is left.
+  const size_t limit = word.size() < 4 ? 1 : word.size() / 3 + 1;
   std::string best;
-  size_t best_distance = word.size() / 3 + 1;
+  std::pair<size_t, bool> least{limit, true};
   for (const auto& candidate : candidates) {
-    const size_t distance = edit_distance(word, candidate);
-    if (distance < best_distance ||
-        (distance == best_distance && best.empty())) {
-      best_distance = distance;
+    const std::pair distance(
+        edit_distance(word, candidate), candidate.size() != word.size());
+    if (distance < least || (distance == least && best.empty())) {
+      least = distance;
       best = candidate;
     }
   }

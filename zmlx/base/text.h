@@ -17,8 +17,9 @@ std::string join(
     const std::vector<std::string>& parts,
     std::string_view separator);
 
-/// The candidate nearest to word by edit distance, or "" when none is near
-/// (more than a third of the letters differ).
+/// The candidate nearest to word by edit distance (neighbours that changed
+/// places count once), or "" when none is near: more than a third of the
+/// letters and one differ, or two of three.
 std::string nearest(
     std::string_view word,
     const std::vector<std::string>& candidates);

@@ -48,22 +48,21 @@ class ElementwiseText {
   std::string wide_steps(const std::vector<std::string>& at) const {
     std::string reads, calls, stores;
     for (size_t k = 0; k < at.size(); ++k) {
-      std::string args;
+      std::string widens, args, rounds;
       for (size_t i = 0; i < used_.size(); ++i) {
         const std::string name = concat("a", i, "_", k);
-        const bool flat = layouts_[i] == Layout::Flat;
-        if (used_[i] && flat) {
-          const auto& type = elements_.inputs[i];
+        const bool flat = used_[i] && layouts_[i] == Layout::Flat;
+        if (flat) {
+          const auto pack = pack_of(elements_.inputs[i], elements_.wide);
           reads += concat(
-              "const kk_pack<",
-              type,
-              ", ",
-              elements_.wide,
-              "> ",
+              "const ",
+              pack,
+              " p",
               name,
               " = ",
-              pack_at(type, elements_.wide, concat("x", i), at[k], "const "),
+              pack_at(pack, concat("x", i), at[k], "const "),
               ";\n");
+          widens += widened(name, concat("p", name), elements_.wide);
         } else {
           reads += concat(
               "const float ",
@@ -72,35 +71,25 @@ class ElementwiseText {
               used_[i] ? read(i, at[k], false) : "0.0f",
               ";\n");
         }
-        args += concat(
-            args.empty() ? "" : ", ",
-            used_[i] && flat ? concat("float(", name, ".at[v])") : name);
+        args += concat(args.empty() ? "" : ", ", name, flat ? "[v]" : "");
       }
-      std::string results, puts;
       for (size_t i = 0; i < types_.size(); ++i) {
+        const auto pack = pack_of(types_[i], elements_.wide);
         const std::string name = concat("r", i, "_", k);
-        reads += concat(
-            "kk_pack<", types_[i], ", ", elements_.wide, "> ", name, ";\n");
-        results += concat("float r", i, ";\n");
-        args += concat(", r", i);
-        puts +=
-            concat(name, ".at[v] = static_cast<", types_[i], ">(r", i, ");\n");
+        widens += concat("float ", name, "[", elements_.wide, "];\n");
+        args += concat(", ", name, "[v]");
+        rounds += rounded(concat("p", name), pack, name);
         stores += concat(
-            pack_at(types_[i], elements_.wide, concat("y", i), at[k], ""),
-            " = ",
-            name,
-            ";\n");
+            pack_at(pack, concat("y", i), at[k], ""), " = p", name, ";\n");
       }
       calls += concat(
+          widens,
           "#pragma unroll\nfor (int v = 0; v < ",
           elements_.wide,
-          "; ++v) {\n",
-          results,
-          "zmlx_expression(",
+          "; ++v) {\nzmlx_expression(",
           args,
-          ");\n",
-          puts,
-          "}\n");
+          ");\n}\n",
+          rounds);
     }
     return reads + calls + stores;
   }
@@ -189,32 +178,42 @@ KernelBody elementwise_kernel(
     return made;
   }
   const int wide = elements.wide;
-  const auto at = numbered(
-      "at", static_cast<size_t>(std::max(1, kElementsPerThread / wide)));
+  const int count = elements_per_thread(wide) / wide;
+  const auto at = numbered("at", static_cast<size_t>(count));
   std::string places;
   for (size_t k = 1; k < at.size(); ++k) {
     places += concat("const uint ", at[k], " = ", at[k - 1], " + step;\n");
   }
+  const bool strided = std::ranges::count(inputs, Layout::Strided) > 0;
   made.body = concat(
-      "uint size = 1;\n"
-      "for (int i = 0; i < x0_ndim; ++i) {\n  size *= uint(x0_shape[i]);\n}\n"
-      "const uint step = threads_per_grid.x * ",
+      strided ? "uint size = 1;\n"
+                "for (int i = 0; i < x0_ndim; ++i) {\n"
+                "  size *= uint(x0_shape[i]);\n}\n"
+              : "const uint size = uint(x0_shape[0]);\n",
+      "const uint step = threads_per_threadgroup.x * ",
       wide,
-      ";\nconst uint at0 = thread_position_in_grid.x * ",
+      ";\nconst uint at0 = threadgroup_position_in_grid.x * step * ",
+      count,
+      " + thread_position_in_threadgroup.x * ",
       wide,
       ";\n",
       places,
-      "if (size >= ",
-      wide,
-      " && ",
+      "if (",
       at.back(),
-      " <= size - ",
+      " + ",
       wide,
-      " && ",
-      at.back(),
-      " >= at0) {\n",
+      " <= size) {\n",
       wide > 1 ? text.wide_steps(at) : text.steps(at, false),
-      "} else {\nfor (uint first = at0; first < size; first += step) {\n",
+      "} else {\nfor (uint k = 0; k < ",
+      count,
+      "; ++k) {\nconst uint first = at0 + k * step;\n",
+      wide > 1 ? concat(
+                     "if (first + ",
+                     wide,
+                     " <= size) {\n",
+                     text.wide_steps({"first"}),
+                     "continue;\n}\n")
+               : "",
       "for (uint at = first; at < size && at - first < ",
       wide,
       "; ++at) {\n",

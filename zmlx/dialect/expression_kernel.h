@@ -33,13 +33,15 @@ struct Elements {
   int wide = 1;
 };
 
-/// Elements that a thread of elementwise_kernel() computes, at least.
-inline constexpr int kElementsPerThread = 4;
+/// Elements that a thread of elementwise_kernel() computes.
+constexpr int elements_per_thread(int wide) {
+  return wide > 1 ? 2 * wide : 4;
+}
 
-/// One output element for each element of x0, whose shape all inputs have; none
-/// has an axis where `scalar` is set. Threads along x: at least the elements
-/// over kElementsPerThread or, if that is more, over elements.wide. Wide
-/// elements ask for inputs that are flat or single.
+/// One output element for each element of x0, whose shape all inputs have: one
+/// axis, unless one is Strided; none where `scalar` is set. 2^31 - 1 elements
+/// at most. Threadgroups along x, whole ones: at least the elements over those
+/// of their threads. Wide elements ask for inputs that are flat or single.
 KernelBody elementwise_kernel(
     const FlatExpression& expression,
     std::span<const Layout> inputs,

@@ -98,7 +98,7 @@ inline float kk_narrow_tanh(float x) {
 inline float kk_narrow_div(float x, float y) {
   float t = fabs(y);
   float s = t > 0x1p64f ? 0x1p-64f : t < 0x1p-64f ? 0x1p64f : 1.0f;
-  return fast::divide(x, y * s) * s;
+  return x * s * fast::divide(1.0f, y * s);
 }
 inline float kk_narrow_sigmoid(float x) {
   return fast::divide(1.0f, 1.0f + fast::exp(-x));

@@ -142,6 +142,8 @@ std::optional<Id> Graph::simplify_float(const Instruction& made) {
       return simplify_quotient(made);
     case Op::Pow:
       return simplify_power(made);
+    case Op::Tanh:
+      return tanh_of_softplus(a);
     case Op::Min:
     case Op::Max:
       return a == b ? std::optional(a) : std::nullopt;
@@ -220,6 +222,28 @@ std::optional<Id> Graph::logistic(Id top, Id bottom) {
     }
   }
   return mul(top, make(Op::Sigmoid, neg(z)));
+}
+
+// tanh(log(1 + e)) with e = exp(z) is n / (n + 2) with n = e (e + 2), to full
+// relative precision, and 1 long before n overflows.
+std::optional<Id> Graph::tanh_of_softplus(Id inner) {
+  const auto [a, b, c] = nodes_[inner].args;
+  Id power = -1;
+  if (nodes_[inner].op == Op::Log1p) {
+    power = a;
+  } else if (nodes_[inner].op == Op::Log && nodes_[a].op == Op::Add) {
+    const auto [x, y, none] = nodes_[a].args;
+    power = is(x, 1.0f) ? y : is(y, 1.0f) ? x : -1;
+  }
+  if (power < 0 || nodes_[power].op != Op::Exp) {
+    return std::nullopt;
+  }
+  const Id two = constant(2.0f);
+  const Id n = mul(power, add(power, two));
+  return select(
+      make(Op::Less, constant(0x1p15f), power),
+      constant(1.0f),
+      div(n, add(n, two)));
 }
 
 std::optional<Id> Graph::simplify_quotient(const Instruction& made) {

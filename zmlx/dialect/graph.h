@@ -86,6 +86,7 @@ class Graph {
   std::optional<Id> simplify_power(const Instruction& node);
   std::optional<Id> simplify_logic(const Instruction& node);
   std::optional<Id> logistic(Id top, Id bottom);
+  std::optional<Id> tanh_of_softplus(Id inner);
 
   std::vector<Instruction> nodes_;
   std::unordered_map<Instruction, Id, Hash> known_;

@@ -38,8 +38,9 @@ inline bool is_narrow(const std::vector<std::string>& types) {
   });
 }
 
-// Elements side by side, read or written at once. MLX's memory on the host
-// begins at multiples of 8 bytes.
+// Elements side by side, read or written at once, and the same as floats. MLX's
+// memory on the host begins at multiples of 8 bytes. On CUDA two small floats
+// share an instruction, which the compiler does not see by itself.
 inline constexpr std::string_view kPack = R"metal(
 #if defined(ZM_HOST)
 #define KK_ACCESS 8
@@ -50,27 +51,77 @@ template <typename T, int N>
 struct alignas(N * sizeof(T) < KK_ACCESS ? N * sizeof(T) : KK_ACCESS) kk_pack {
   T at[N];
 };
+template <typename T, int N>
+inline void kk_widen(thread float* to, thread const kk_pack<T, N>& from) {
+#pragma unroll
+  for (int v = 0; v < N; ++v) {
+    to[v] = float(from.at[v]);
+  }
+}
+template <typename T, int N>
+inline void kk_round(thread kk_pack<T, N>& to, thread const float* from) {
+#pragma unroll
+  for (int v = 0; v < N; ++v) {
+    to.at[v] = static_cast<T>(from[v]);
+  }
+}
+#if defined(ZM_PAIRS)
+template <int N>
+struct kk_words {
+  uint at[N / 2];
+};
+template <int N>
+inline void kk_widen(float* to, const kk_pack<bfloat16_t, N>& from) {
+  const kk_words<N> words = as_type<kk_words<N>>(from);
+#pragma unroll
+  for (int v = 0; v < N; v += 2) {
+    to[v] = as_type<float>(words.at[v / 2] << 16);
+    to[v + 1] = as_type<float>(words.at[v / 2] & 0xffff0000u);
+  }
+}
+template <int N>
+inline void kk_round(kk_pack<bfloat16_t, N>& to, const float* from) {
+  kk_words<N> words;
+#pragma unroll
+  for (int v = 0; v < N; v += 2) {
+    words.at[v / 2] = zm_bfloat_pair(from[v], from[v + 1]);
+  }
+  to = as_type<kk_pack<bfloat16_t, N>>(words);
+}
+template <int N>
+inline void kk_round(kk_pack<half, N>& to, const float* from) {
+  kk_words<N> words;
+#pragma unroll
+  for (int v = 0; v < N; v += 2) {
+    words.at[v / 2] = zm_half_pair(from[v], from[v + 1]);
+  }
+  to = as_type<kk_pack<half, N>>(words);
+}
+#endif
 )metal";
+
+inline std::string pack_of(std::string_view type, int wide) {
+  return concat("kk_pack<", type, ", ", wide, ">");
+}
 
 // The elements of `array` from `at` on, as an lvalue.
 inline std::string pack_at(
-    std::string_view type,
-    int wide,
+    std::string_view pack,
     std::string_view array,
     std::string_view at,
     std::string_view qualifier) {
+  return concat("*(", qualifier, "device ", pack, "*)(", array, " + ", at, ")");
+}
+
+// Floats `name` of a pack, and a new pack of floats.
+inline std::string
+widened(std::string_view name, std::string_view pack, int wide) {
   return concat(
-      "*(",
-      qualifier,
-      "device kk_pack<",
-      type,
-      ", ",
-      wide,
-      ">*)(",
-      array,
-      " + ",
-      at,
-      ")");
+      "float ", name, "[", wide, "];\nkk_widen(", name, ", ", pack, ");\n");
+}
+inline std::string
+rounded(std::string_view name, std::string_view pack, std::string_view floats) {
+  return concat(pack, " ", name, ";\nkk_round(", name, ", ", floats, ");\n");
 }
 
 } // namespace zmlx::dialect

@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "zmlx/base/error.h"
+#include "zmlx/dialect/kept_value.h"
 #include "zmlx/dialect/kernel_pieces.h"
 #include "zmlx/dialect/print.h"
+#include "zmlx/dialect/rows_fold.h"
 
 namespace zmlx::dialect {
 namespace {
@@ -18,60 +21,6 @@ std::string literal(float value) {
       {.op = Op::Constant, .bits = std::bit_cast<uint32_t>(value)}};
   constant.outputs = {0};
   return print(constant, {});
-}
-
-// The operation of a Combine on two texts.
-std::string
-combined(Combine combine, const std::string& a, const std::string& b) {
-  switch (combine) {
-    case Combine::Sum:
-      return concat(a, " + ", b);
-    case Combine::Product:
-      return concat(a, " * ", b);
-    case Combine::Min:
-      return concat("fmin(", a, ", ", b, ")");
-    default:
-      return concat("fmax(", a, ", ", b, ")");
-  }
-}
-
-struct Fold {
-  Combine combine;
-  std::string_view name, neutral;
-};
-constexpr Fold kFolds[] = {
-    {Combine::Sum, "zmlx_sum", "0.0f"},
-    {Combine::Product, "zmlx_product", "1.0f"},
-    {Combine::Min, "zmlx_min", "INFINITY"},
-    {Combine::Max, "zmlx_max", "-INFINITY"}};
-
-const Fold& fold_of(Combine combine) {
-  return *std::ranges::find(kFolds, combine, &Fold::combine);
-}
-
-// Functions that combine a value of each thread of a group: in SIMD-groups,
-// then their results, which every thread takes in one order. No two calls share
-// scratch, so that one barrier is enough.
-std::string fold_functions() {
-  std::string text;
-  for (const auto& [combine, name, neutral] : kFolds) {
-    text += concat(
-        "inline float ",
-        name,
-        "(float v, threadgroup float* scratch, uint lane, uint threads) {\n"
-        "  for (ushort o = 16; o > 0; o /= 2) {\n    v = ",
-        combined(combine, "v", "simd_shuffle_xor(v, o)"),
-        ";\n  }\n"
-        "  if (threads <= 32) { return v; }\n"
-        "  if (lane % 32 == 0) { scratch[lane / 32] = v; }\n"
-        "  threadgroup_barrier(mem_flags::mem_threadgroup);\n"
-        "  v = scratch[0];\n"
-        "  for (uint i = 1; i < threads / 32; ++i) {\n    v = ",
-        combined(combine, "v", "scratch[i]"),
-        ";\n  }\n"
-        "  return v;\n}\n");
-  }
-  return text;
 }
 
 // More would not fit beside each other into a thread's registers.
@@ -105,9 +54,10 @@ class RowsText {
   // Where the row begins in each input (a0, ...) and in written outputs, and
   // the distance of its elements.
   std::string places(int axis_from_end) const {
-    std::string starts, adds, steps;
+    std::string starts, adds, steps, rows;
     for (int i = 0; i < num_inputs_; ++i) {
       starts += concat("int64_t a", i, " = 0;\n");
+      rows += concat("  a", i, " = int64_t(row) * x", i, "_strides[0];\n");
       adds += concat("    a", i, " += k * x", i, "_strides[i];\n");
       if (i < program_.num_elements) {
         steps += concat("const int64_t d", i, " = x", i, "_strides[axis];\n");
@@ -125,6 +75,10 @@ class RowsText {
         ";\nconst uint length = uint(x0_shape[axis]);\n",
         starts,
         "int64_t out = 0, out_step = 1, pitch = 1;\n"
+        "if (x0_ndim == 2 && axis == 1) {\n",
+        rows,
+        "  out = int64_t(row) * int64_t(length);\n"
+        "} else {\n"
         "uint rest = row;\n"
         "for (int i = x0_ndim - 1; i >= 0; --i) {\n"
         "  const uint size = uint(x0_shape[i]);\n"
@@ -137,7 +91,7 @@ class RowsText {
         adds,
         "  }\n"
         "  pitch *= int64_t(size);\n"
-        "}\n",
+        "}\n}\n",
         steps);
   }
 
@@ -160,23 +114,21 @@ class RowsText {
     return concat("float(x", i, "[a", i, " + int64_t(j) * d", i, "])");
   }
 
-  // Packs w0, w1, ... of the elements that `used` marks, from index j on.
+  // Floats f0, f1, ... of the packs that `used` marks, from index j on.
   std::string read_packs(const std::vector<char>& used) const {
     std::string text;
     for (int i = 0; wide_ > 1 && i < program_.num_elements; ++i) {
       if (used[i]) {
-        const auto& type = elements_.inputs[i];
+        const auto pack = pack_of(elements_.inputs[i], wide_);
         text += concat(
-            "const kk_pack<",
-            type,
-            ", ",
-            wide_,
-            "> w",
+            "const ",
+            pack,
+            " w",
             i,
             " = ",
-            pack_at(
-                type, wide_, concat("x", i), concat("a", i, " + j"), "const "),
-            ";\n");
+            pack_at(pack, concat("x", i), concat("a", i, " + j"), "const "),
+            ";\n",
+            widened(concat("f", i), concat("w", i), wide_));
       }
     }
     return text;
@@ -193,15 +145,14 @@ class RowsText {
                             "}\n");
   }
   std::string value_at_j(int i) const {
-    return wide_ > 1 ? concat("float(w", i, ".at[v])") : element(i);
+    return wide_ > 1 ? concat("f", i, "[v]") : element(i);
   }
   std::string held_index() const {
     return wide_ > 1 ? concat("k * ", wide_, " + v") : "k";
   }
 
-  // Reads elements that several loops need once, into registers h0, h1, ...,
-  // where a row is short enough for its threads.
-  std::string holds() {
+  // How many loops read each element; nothing where one runs in order.
+  std::vector<int> loops_of_elements() const {
     std::vector<int> loops(static_cast<size_t>(program_.num_elements));
     const auto count = [&](const FlatExpression& expression) {
       const auto used = used_inputs(expression);
@@ -211,14 +162,37 @@ class RowsText {
     };
     for (const auto& pass : program_.passes) {
       if (is_serial(pass)) {
-        return "";
+        return {};
       }
       count(pass.values);
     }
     count(program_.write);
+    return loops;
+  }
+
+  // Whether what the last pass computes can stand in the registers of held
+  // elements, which nothing reads after it.
+  void find_kept() {
+    auto found = find_kept_value(program_);
+    if (!found || found->pass + 1 != static_cast<int>(program_.passes.size())) {
+      return;
+    }
+    const auto used = used_inputs(found->write);
+    for (const int i : held_) {
+      if (used[i]) {
+        return;
+      }
+    }
+    kept_ = std::move(found);
+  }
+
+  // Reads elements that several loops need once, into registers h0, h1, ...,
+  // where a row is short enough for its threads.
+  std::string holds() {
+    const auto loops = loops_of_elements();
     std::string declares, reads, zeros;
     std::vector<char> used(loops.size());
-    for (int i = 0; i < program_.num_elements; ++i) {
+    for (int i = 0; i < static_cast<int>(loops.size()); ++i) {
       if (loops[i] > 1 && held_.size() < kMostHeld) {
         held_.push_back(i);
         used[i] = 1;
@@ -230,6 +204,10 @@ class RowsText {
     }
     if (held_.empty()) {
       return "";
+    }
+    find_kept();
+    if (kept_) {
+      declares += concat("float kept[", kElementsHeld, "];\n");
     }
     return concat(
         declares,
@@ -258,40 +236,47 @@ class RowsText {
         "}\n");
   }
 
-  // text for each index of the thread, with the elements that it reads; before
-  // and after it what goes with a pack of them, at j.
+  // What a loop does with each element.
+  struct Step {
+    const FlatExpression& expression; // the elements that it reads
+    std::string text;
+  };
+
+  // A step for each index of the thread; before and after it what goes with a
+  // pack of them, at j. Where elements are held, another step.
   std::string walk(
-      const FlatExpression& expression,
-      const std::string& text,
+      const Step& plain,
+      const Step& held,
       const std::string& before = "",
       const std::string& after = "") const {
-    const auto loop = [&](bool from_held) {
-      auto used = used_inputs(expression);
+    const auto loop = [&](const Step& step, bool from_held) {
+      auto used = used_inputs(step.expression);
+      used.resize(static_cast<size_t>(program_.num_elements));
       for (const int i : held_) {
         used[i] = used[i] && !from_held;
       }
       return concat(
           read_packs(used),
           before,
-          each_of_pack(concat(reads(expression, from_held), text)),
+          each_of_pack(concat(reads(step.expression, from_held), step.text)),
           after);
     };
-    const std::string plain = concat(
+    const std::string text = concat(
         "#pragma unroll 4\nfor (uint j = lane * ",
         wide_,
         "; j < length; j += threads * ",
         wide_,
         ") {\n",
-        loop(false),
+        loop(plain, false),
         "}\n");
     if (held_.empty()) {
-      return plain;
+      return text;
     }
     return concat(
         "if (held) {\n",
-        unrolled(concat("if (j < length) {\n", loop(true), "}\n")),
+        unrolled(concat("if (j < length) {\n", loop(held, true), "}\n")),
         "} else {\n",
-        plain,
+        text,
         "}\n");
   }
 
@@ -324,8 +309,11 @@ class RowsText {
     return text;
   }
 
-  std::vector<std::string> element_names() const {
+  std::vector<std::string> element_names(bool with_kept = false) const {
     auto names = numbered("e", static_cast<size_t>(program_.num_elements));
+    if (with_kept) {
+      names.push_back(concat("kept[", held_index(), "]"));
+    }
     names.insert(names.end(), row_names_.begin(), row_names_.end());
     return names;
   }
@@ -366,15 +354,22 @@ class RowsText {
           combined(combine, concat("(", literal(init), ")"), folded),
           ";\n");
     }
-    return concat(
-        starts,
-        walk(
-            pass.values,
-            concat(
-                declares,
-                print_statements(pass.values, inputs, values, narrow_),
-                adds)),
-        ends);
+    const auto step = [&](const FlatExpression& expression,
+                          const std::vector<std::string>& results) {
+      return Step{
+          expression,
+          concat(
+              declares,
+              print_statements(expression, inputs, results, narrow_),
+              adds)};
+    };
+    const auto plain = step(pass.values, values);
+    if (!kept_ || &pass != &program_.passes.back()) {
+      return concat(starts, walk(plain, plain), ends);
+    }
+    auto results = values;
+    results.push_back(concat("kept[", held_index(), "]"));
+    return concat(starts, walk(plain, step(kept_->values, results)), ends);
   }
 
   // One thread walks along the row and tells the others.
@@ -428,30 +423,28 @@ class RowsText {
           stores += store(i, values[i], "out + int64_t(j) * out_step");
           continue;
         }
-        packs += concat("kk_pack<", types_[i], ", ", wide_, "> o", i, ";\n");
-        stores += concat(
-            "o",
-            i,
-            ".at[v] = static_cast<",
-            types_[i],
-            ">(",
-            values[i],
-            ");\n");
+        const auto pack = pack_of(types_[i], wide_);
+        packs += concat("float o", i, "[", wide_, "];\n");
+        stores += concat("o", i, "[v] = ", values[i], ";\n");
         flushes += concat(
-            pack_at(types_[i], wide_, concat("y", i), "out + j", ""),
-            " = o",
+            rounded(concat("q", i), pack, concat("o", i)),
+            pack_at(pack, concat("y", i), "out + j", ""),
+            " = q",
             i,
             ";\n");
       }
-      text += walk(
-          program_.write,
-          concat(
-              declares,
-              print_statements(
-                  program_.write, element_names(), values, narrow_),
-              stores),
-          packs,
-          flushes);
+      const auto step = [&](const FlatExpression& expression, bool with_kept) {
+        return Step{
+            expression,
+            concat(
+                declares,
+                print_statements(
+                    expression, element_names(with_kept), values, narrow_),
+                stores)};
+      };
+      const auto plain = step(program_.write, false);
+      text +=
+          walk(plain, kept_ ? step(kept_->write, true) : plain, packs, flushes);
     }
     if (num_finished > 0) {
       const auto values = numbered("v", num_finished);
@@ -493,6 +486,7 @@ class RowsText {
   int num_totals_ = 0, num_folds_ = 0;
   std::vector<std::string> row_names_;
   std::vector<int> held_; // element inputs that are kept in registers
+  std::optional<KeptValue> kept_;
 };
 
 } // namespace

@@ -12,6 +12,7 @@
 #include "zmlx/model/checkpoint/memory.h"
 #include "zmlx/model/families/lfm2.h"
 #include "zmlx/model/families/lfm2_moe.h"
+#include "zmlx/model/families/llama.h"
 #include "zmlx/model/families/qwen3.h"
 #include "zmlx/model/families/weights.h"
 #include "zmlx/model/model.h"
@@ -29,6 +30,9 @@ struct Family {
 constexpr Family kFamilies[] = {
     {"lfm2", build_lfm2},
     {"lfm2_moe", build_lfm2_moe},
+    {"llama", build_llama},
+    {"mistral", build_llama},
+    {"qwen2", build_qwen2},
     {"qwen3", build_qwen3},
     {"qwen3_moe", build_qwen3_moe}};
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "zmlx/runtime/kept_value.h"
+#include "zmlx/dialect/kept_value.h"
 #include "zmlx/runtime/lane_kernels.h"
 
 namespace zmlx::cpu {
@@ -34,7 +34,7 @@ RowPlan::RowPlan(const dialect::RowProgram& row_program, bool uniform_rows)
     passes.emplace_back(pass.values, uniform_from(program, uniform_rows));
   }
   if (uniform_rows && std::ranges::none_of(program.passes, has_serial)) {
-    if (const auto found = find_kept_value(program)) {
+    if (const auto found = dialect::find_kept_value(program)) {
       kept = Kept{
           found->pass,
           LaneProgram(found->values, program.num_elements),

@@ -12,11 +12,17 @@ from zmlx import _core
 
 
 def config_of(model):
-    """The model's configuration as the text of a config.json."""
+    """The model's configuration as the text of a config.json. The family is that
+    of the model's module: mlx_lm runs several model types by one (a Mistral is a
+    Llama)."""
     args = getattr(model, "args", None)
     if not dataclasses.is_dataclass(args):
         raise ValueError("the model must have its configuration as args")
-    return json.dumps(dataclasses.asdict(args))
+    config = dataclasses.asdict(args)
+    package, _, module = type(model).__module__.rpartition(".")
+    if package == "mlx_lm.models":
+        config["model_type"] = module
+    return json.dumps(config)
 
 
 def packing_of(model):
@@ -30,13 +36,13 @@ def packing_of(model):
 
 
 def network_of(model):
-    """The C++ network of a model's arrays, which computes in float32; raises
-    ValueError or RuntimeError with the reason when there is none for it."""
+    """The C++ network of a model's arrays, which are evaluated or unpack themselves.
+    It computes in float32; raises ValueError or RuntimeError with the reason when
+    there is none for the model."""
     if mx.default_device() != mx.Device(mx.cpu):
         # A GPU's step writes to caches unseen by MLX, which their owner would have
         # to know.
         raise ValueError("mlx_lm's caches are served on the CPU only")
-    mx.eval(model.parameters())
     return _core.DecodeModel(
         config_of(model),
         dict(tree_flatten(model.parameters())),
@@ -48,26 +54,29 @@ def network_of(model):
 def witness_of(model):
     """Notices when a module, an array or a setting of the model is replaced."""
     witness = _core.Witness()
-
-    def watch(value):
-        if isinstance(value, nn.Module):
-            watch_dict(value)
-            settings = vars(value)
-            for key, setting in settings.items():
-                if key[0] != "_" and isinstance(setting, (bool, int, float, str)):
-                    witness.add(settings, key)
-        elif isinstance(value, dict):
-            watch_dict(value)
-        elif isinstance(value, (list, tuple)):
-            if isinstance(value, list):
-                witness.add_list(value)
-            for item in value:
-                watch(item)
-
-    def watch_dict(holder):
-        for key, value in holder.items():
-            witness.add(holder, key)
-            watch(value)
-
-    watch(model)
+    _watch(witness, model)
     return witness
+
+
+# Not functions inside of witness_of(): those would refer to each other and keep the
+# witness, and what it holds, until the garbage is collected.
+def _watch(witness, value):
+    if isinstance(value, nn.Module):
+        _watch_dict(witness, value)
+        settings = vars(value)
+        for key, setting in settings.items():
+            if key[0] != "_" and isinstance(setting, (bool, int, float, str)):
+                witness.add(settings, key)
+    elif isinstance(value, dict):
+        _watch_dict(witness, value)
+    elif isinstance(value, (list, tuple)):
+        if isinstance(value, list):
+            witness.add_list(value)
+        for item in value:
+            _watch(witness, item)
+
+
+def _watch_dict(witness, holder):
+    for key, value in holder.items():
+        witness.add(holder, key)
+        _watch(witness, value)

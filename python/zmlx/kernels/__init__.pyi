@@ -9,5 +9,7 @@ from . import loss as loss
 from . import moe as moe
 from . import norms as norms
 from . import quant as quant
+from . import reductions as reductions
 from . import softmax as softmax
 from . import transformer as transformer
+from . import vlsp as vlsp

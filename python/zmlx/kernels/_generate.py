@@ -17,6 +17,13 @@ _POSITIONAL = {"k", "seed", "scale", "alpha"}
 _TYPED = {"linear", "moe", "quant"}
 # Modules of functions that make functions of arrays.
 _FACTORIES = {"activations", "fused"}
+# What callers of the ZMLX package may pass, to no effect here.
+_ACCEPTED = {
+    "mean_lastdim": [("kahan", "False")],
+    "sum_lastdim": [("kahan", "False")],
+    "gather_qmm_combine": [("streaming", "None")],
+    "gather_qmm_combine_quantized": [("streaming", "None")],
+}
 _SILENT = {"attention", "reductions", "rope", "scan", "image", "indexing"}
 
 
@@ -104,7 +111,10 @@ def function(kernel, module, name):
         side = positional if text is None or each in _POSITIONAL else keyword
         side.append((each, text))
     positional.sort(key=lambda pair: pair[1] is not None)
-    if factory:
+    keyword += _ACCEPTED.get(name, [])
+    if factory and keyword and keyword[0][0] == "c":  # those with a bias
+        keyword.append(("compute_dtype", "None"))
+    elif factory:
         keyword.append(("compute_dtype_key", "'float32'"))
     else:
         optional = [(each, "None") for each in kernel.optional]
@@ -146,9 +156,12 @@ def source(made):
     result = call + "[0]" if made.results == 1 else f"tuple({call})"
     lines = [f"def {made.name}({made.parameters()}):"]
     if made.factory:
+        key, default = made.keyword[-1]
+        check, differs = "check_key", "!="
+        if key == "compute_dtype":
+            check, differs = "check_compute_dtype", "is not"
         lines += [
-            f"    if compute_dtype_key != 'float32': check_key({made.name!r},"
-            " compute_dtype_key)",
+            f"    if {key} {differs} {default}: {check}({made.name!r}, {key})",
             f"    def {made.name}({', '.join(made.arrays)}): return {result}",
             f"    return {made.name}",
         ]

@@ -31,7 +31,7 @@ def silu_mul_grad(*, compute_dtype_key: str = 'float32') -> Callable[[mx.array, 
     Differentiable in: a, b
     """
 
-def add_bias(*, c: float = 0, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def add_bias(*, c: float = 0, compute_dtype: mx.Dtype | None = None) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: x + bias along the last axis.
 
     x: (..., dim) float
@@ -41,7 +41,7 @@ def add_bias(*, c: float = 0, compute_dtype_key: str = 'float32') -> Callable[[m
     Differentiable in: x, bias
     """
 
-def bias_gelu_tanh(*, c: float = 0, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def bias_gelu_tanh(*, c: float = 0, compute_dtype: mx.Dtype | None = None) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: gelu_tanh(x + bias).
 
     x: (..., dim) float
@@ -51,7 +51,7 @@ def bias_gelu_tanh(*, c: float = 0, compute_dtype_key: str = 'float32') -> Calla
     Differentiable in: x, bias
     """
 
-def bias_silu(*, c: float = 0, compute_dtype_key: str = 'float32') -> Callable[[mx.array, mx.array], mx.array]:
+def bias_silu(*, c: float = 0, compute_dtype: mx.Dtype | None = None) -> Callable[[mx.array, mx.array], mx.array]:
     """A function of x, bias: silu(x + bias).
 
     x: (..., dim) float

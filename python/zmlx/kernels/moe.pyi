@@ -97,7 +97,7 @@ def moe_combine_fp32(expert_outputs: mx.array, weights: mx.array, *, threadgroup
     Differentiable in: expert_outputs, weights
     """
 
-def gather_qmm_combine(act: mx.array, weights: mx.array, gate: mx.array, indices: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def gather_qmm_combine(act: mx.array, weights: mx.array, gate: mx.array, indices: mx.array, *, streaming: bool | None = None, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Weighted sum of products with chosen matrices.
 
     act: (batch, k, in) float
@@ -108,7 +108,7 @@ def gather_qmm_combine(act: mx.array, weights: mx.array, gate: mx.array, indices
     Differentiable in: nothing
     """
 
-def gather_qmm_combine_quantized(act: mx.array, weights: mx.array, scales: mx.array, biases: mx.array, gate: mx.array, indices: mx.array, *, group_size: float = 64, bits: float = 4, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
+def gather_qmm_combine_quantized(act: mx.array, weights: mx.array, scales: mx.array, biases: mx.array, gate: mx.array, indices: mx.array, *, group_size: float = 64, bits: float = 4, streaming: bool | None = None, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
     """Weighted sum of products with chosen packed matrices.
 
     act: (batch, k, in) float

@@ -10,6 +10,8 @@ stock call.
 import functools
 
 import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from zmlx import _core
 from zmlx.patch import adapters
@@ -31,9 +33,24 @@ def stock_class(module):
     return getattr(type(module), _STOCK, type(module))
 
 
+def _on_rows(stock_call):
+    """A stock call of a module whose weights may be packed. They are unpacked
+    first and not by MLX as it computes, which two threads must not do at once."""
+
+    @functools.wraps(stock_call)
+    def call(self, *args, **kwargs):
+        fused = vars(self).get(_KEY)
+        if fused is not None and fused.packed:
+            for _, array in tree_flatten(self.parameters()):
+                _core.unpack(array)
+        return stock_call(self, *args, **kwargs)
+
+    return call
+
+
 @functools.cache
 def _fused_class(stock, method):
-    stock_call = getattr(stock, method)
+    stock_call = _on_rows(getattr(stock, method))
 
     @functools.wraps(stock_call)
     def call(self, *args, **kwargs):
@@ -43,8 +60,10 @@ def _fused_class(stock, method):
             return stock_call(self, *args, **kwargs)
         return fused.run(self, state, stock_call, *args, **kwargs)
 
+    # An embedding has another call beside the one that is fused.
+    calls = {"__call__": _on_rows(stock.__call__), method: call}
     # Name and module stay: models and tools tell modules by them.
-    made = type(stock.__name__, (stock,), {method: call, _STOCK: stock})
+    made = type(stock.__name__, (stock,), {**calls, _STOCK: stock})
     made.__module__ = stock.__module__
     made.__qualname__ = stock.__qualname__
     return made
@@ -146,6 +165,7 @@ class Fused:
     descend = ()  # paths of children that the call still goes through
     rowwise = True  # a row of the output depends on that row of the input alone
     pattern = None  # the name of the one that made it
+    packed = False  # whether zmlx.decode keeps its weights in blocks
 
     def __init__(self, row, options):
         self.row = row
@@ -166,6 +186,11 @@ class Fused:
     def arguments(self, module, x):
         """What the probe calls with."""
         return (x,)
+
+    def with_outputs(self, module, step):
+        """A stock module of the same weights that gives every step-th output, or
+        None where that is no less work."""
+        return None
 
     def ready(self, module):
         """What bind() made, bound again where the module has changed; None: it
@@ -194,6 +219,28 @@ class Fused:
         return vars(self) | {"state": None}
 
 
+def _with_rows(module, step, path=""):
+    """A stock module like this one, of whose product at a dotted path only every
+    step-th row is left; None where there is none."""
+    stock = stock_class(module)
+    sample = stock.__new__(stock)
+    dict.update(sample, module)
+    vars(sample).update({k: v for k, v in vars(module).items() if k != _KEY})
+    if path:
+        name, _, rest = path.partition(".")
+        inner = module.get(name)
+        if not isinstance(inner, nn.Module):
+            return None
+        dict.__setitem__(sample, name, _with_rows(inner, step, rest))
+        return sample if sample[name] is not None else None
+    for name in ("weight", "scales", "biases"):
+        if name in module:
+            dict.__setitem__(sample, name, module[name][..., ::step, :])
+    if "bias" in module:
+        dict.__setitem__(sample, "bias", module["bias"][..., ::step])
+    return sample
+
+
 def _columns(linear):
     """Columns of a linear layer's weight."""
     columns = linear["weight"].shape[-1]
@@ -215,6 +262,9 @@ class FusedMlp(Fused):
             part(row.down, "down"),
             row.activation,
         )
+
+    def with_outputs(self, module, step):
+        return _with_rows(module, step, self.row.down)
 
     def run(self, module, made, stock_call, x):
         return _core.gated_mlp(x, made)
@@ -312,6 +362,14 @@ class FusedMoe(Fused):
             extra = mx.sigmoid(shared_gate(x)) * extra
         return y + extra
 
+    def with_outputs(self, module, step):
+        row = self.row
+        if row.shared or row.after or self.options.on_gpu:
+            return None
+        experts = Binding().child(module, row.experts)
+        last = "fc2" if "fc1" in experts else "down_proj"
+        return _with_rows(module, step, f"{row.experts}.{last}")
+
     @staticmethod
     def combined(outputs, weights):
         return (outputs * weights[..., None]).sum(-2)
@@ -355,6 +413,9 @@ class FusedLinear(Fused):
 
     def bind(self, binding, module):
         return binding.projection(module, "the layer")
+
+    def with_outputs(self, module, step):
+        return _with_rows(module, step)
 
     def run(self, module, made, stock_call, x):
         return _core.linear(x, made)

@@ -188,10 +188,20 @@ constexpr ushort zm_bfloat_bits(float value) {
       : ushort((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-ZM_INLINE ushort zm_round_to_bfloat(float value) {
+#define ZM_PAIRS 1
+// Two at once, the first in the lower half.
+ZM_INLINE uint zm_bfloat_pair(float first, float second) {
   uint pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(0.0f), "f"(value));
-  return ushort(pair);
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+ZM_INLINE uint zm_half_pair(float first, float second) {
+  uint pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+ZM_INLINE ushort zm_round_to_bfloat(float value) {
+  return ushort(zm_bfloat_pair(value, 0.0f));
 }
 ZM_INLINE constexpr ushort zm_to_bfloat(float value) {
   return __builtin_is_constant_evaluated() ? zm_bfloat_bits(value)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/attention/attention.h"
 
+#include <cmath>
+
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/attention/attention_run.h"
 #include "zmlx/runtime/cpu_op.h"
@@ -38,6 +40,26 @@ void check_new(const In& in, const Spec& spec) {
         '.');
   }
   check_float({&in.queries, &in.keys, &in.values});
+  for (const auto* norm : {&in.query_norm, &in.key_norm}) {
+    if (norm->has_value() != in.query_norm.has_value() ||
+        (*norm && (*norm)->shape() != mx::Shape{spec.head_dim})) {
+      invalid(
+          kOp,
+          "query_norm and key_norm must both have shape (",
+          spec.head_dim,
+          "), or both be absent.");
+    }
+  }
+  if (spec.rope.periods &&
+      2 * spec.rope.periods->size() != static_cast<size_t>(spec.head_dim)) {
+    invalid(
+        kOp,
+        "rotary positions must have ",
+        spec.head_dim / 2,
+        " periods, got ",
+        spec.rope.periods->size(),
+        '.');
+  }
 }
 
 /// Two caches whose rows have `width` values, with room for `needed` rows.
@@ -97,22 +119,27 @@ void check_packed(const PackedInputs& in, const Spec& spec, int offset) {
   }
 }
 
+/// The norms stand last, where there are any.
 template <class In>
-std::vector<mx::array> new_arrays(const In& in) {
-  return {
-      in.queries,
-      in.keys,
-      in.values,
-      mx::contiguous(mx::astype(in.query_norm, mx::float32)),
-      mx::contiguous(mx::astype(in.key_norm, mx::float32))};
+void add_norms(const In& in, std::vector<mx::array>& arrays) {
+  for (const auto* norm : {&in.query_norm, &in.key_norm}) {
+    if (*norm) {
+      arrays.push_back(mx::contiguous(mx::astype(**norm, mx::float32)));
+    }
+  }
 }
 
-/// A call on evaluated arrays, but for its caches.
+/// A call on evaluated arrays with `caches` of them, but for these.
 Call call_of(
     const Spec& spec,
     int offset,
+    size_t caches,
     const std::vector<mx::array>& in,
     std::vector<mx::array>& out) {
+  const auto norm = [&](size_t i) {
+    const size_t at = 3 + caches + i;
+    return at < in.size() ? in[at].data<float>() : nullptr;
+  };
   return {
       spec,
       in[0].shape(0),
@@ -122,8 +149,8 @@ Call call_of(
       RowReader(in[0]),
       RowReader(in[1]),
       RowReader(in[2]),
-      in[3].data<float>(),
-      in[4].data<float>(),
+      norm(0),
+      norm(1),
       {},
       {},
       out[0].data<float>()};
@@ -145,6 +172,24 @@ cpu::CacheRows packed_rows(
 
 } // namespace
 
+std::vector<float> Rope::frequencies(int head_dim) const {
+  const int half = head_dim / 2;
+  std::vector<float> frequencies;
+  for (int i = 0; i < half; ++i) {
+    frequencies.push_back(
+        periods ? 1.0f / (*periods)[static_cast<size_t>(i)]
+                : std::exp(
+                      -static_cast<float>(i) *
+                      (std::log(theta) / static_cast<float>(half))));
+  }
+  return frequencies;
+}
+
+bool Rope::operator==(const Rope& other) const {
+  return scale == other.scale && !periods == !other.periods &&
+      (periods ? *periods == *other.periods : theta == other.theta);
+}
+
 Outputs attend(const Inputs& in, const Spec& spec, int offset) {
   check_new(in, spec);
   check_caches(
@@ -155,17 +200,17 @@ Outputs attend(const Inputs& in, const Spec& spec, int offset) {
       offset + in.keys.shape(1),
       spec.head_dim);
   check_float({&in.cached_keys, &in.cached_values});
-  auto arrays = new_arrays(in);
-  arrays.push_back(in.cached_keys);
-  arrays.push_back(in.cached_values);
+  std::vector<mx::array> arrays = {
+      in.queries, in.keys, in.values, in.cached_keys, in.cached_values};
+  add_norms(in, arrays);
   auto outputs = cpu_op(
       "AttentionCpu",
       std::move(arrays),
       {{in.queries.shape(), mx::float32},
-       {in.cached_keys.shape(), mx::float32, 5},
-       {in.cached_values.shape(), mx::float32, 6}},
+       {in.cached_keys.shape(), mx::float32, 3},
+       {in.cached_values.shape(), mx::float32, 4}},
       [spec, offset](const auto& arrays, auto& out) {
-        Call call = call_of(spec, offset, arrays, out);
+        Call call = call_of(spec, offset, 2, arrays, out);
         call.cached_keys.floats = out[1].template data<float>();
         call.cached_values.floats = out[2].template data<float>();
         call.cached_keys.head_dim = spec.head_dim;
@@ -178,7 +223,7 @@ Outputs attend(const Inputs& in, const Spec& spec, int offset) {
 PackedOutputs
 attend_packed(const PackedInputs& in, const Spec& spec, int offset) {
   check_packed(in, spec, offset);
-  auto arrays = new_arrays(in);
+  std::vector<mx::array> arrays = {in.queries, in.keys, in.values};
   std::vector<CpuOutput> outputs = {{in.queries.shape(), mx::float32}};
   for (const auto* cache : {&in.cached_keys, &in.cached_values}) {
     for (const auto* array : {&cache->words, &cache->scales, &cache->biases}) {
@@ -187,12 +232,13 @@ attend_packed(const PackedInputs& in, const Spec& spec, int offset) {
       arrays.push_back(*array);
     }
   }
+  add_norms(in, arrays);
   auto out = cpu_op(
       "PackedAttentionCpu",
       std::move(arrays),
       outputs,
       [spec, offset](const auto& arrays, auto& out) {
-        Call call = call_of(spec, offset, arrays, out);
+        Call call = call_of(spec, offset, 6, arrays, out);
         call.cached_keys = packed_rows(spec, out[1], out[2], out[3]);
         call.cached_values = packed_rows(spec, out[4], out[5], out[6]);
         run(call);

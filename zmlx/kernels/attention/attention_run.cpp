@@ -14,12 +14,9 @@ namespace {
 
 // Cosines and sines of a position, (head_dim / 2) each, as MLX computes them.
 struct Rotation {
-  Rotation(const Spec& spec, int position) {
-    const int half = spec.head_dim / 2;
-    for (int i = 0; i < half; ++i) {
-      const float frequency =
-          std::exp(-static_cast<float>(i) * (std::log(spec.rope_theta) / half));
-      const float angle = static_cast<float>(position) * frequency;
+  Rotation(const std::vector<float>& frequencies, float position) {
+    for (const float frequency : frequencies) {
+      const float angle = position * frequency;
       cosines.push_back(std::cos(angle));
       sines.push_back(std::sin(angle));
     }
@@ -34,8 +31,12 @@ void norm_and_rotate(
     const Rotation& rotation,
     float* out) {
   const int dim = spec.head_dim, half = dim / 2;
-  const float mean = cpu::dot(x, x, dim) / static_cast<float>(dim);
-  cpu::scale_mul(x, 1.0f / std::sqrt(mean + spec.norm_eps), weight, out, dim);
+  if (weight) {
+    const float mean = cpu::dot(x, x, dim) / static_cast<float>(dim);
+    cpu::scale_mul(x, 1.0f / std::sqrt(mean + spec.norm_eps), weight, out, dim);
+  } else {
+    std::copy(x, x + dim, out);
+  }
   for (int i = 0; i < half; ++i) {
     const float a = out[i], b = out[i + half];
     out[i] = a * rotation.cosines[i] - b * rotation.sines[i];
@@ -197,9 +198,11 @@ void attend_block(
 void run(const Call& call) {
   const auto team = thread_team();
   const Spec& spec = call.spec;
+  const auto frequencies = spec.rope.frequencies(spec.head_dim);
   std::vector<Rotation> rotations;
   for (int t = 0; t < call.length; ++t) {
-    rotations.emplace_back(spec, call.offset + t);
+    rotations.emplace_back(
+        frequencies, static_cast<float>(call.offset + t) * spec.rope.scale);
   }
   std::optional<FewTokens> few;
   if (call.length < kFewTokens) {

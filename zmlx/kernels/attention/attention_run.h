@@ -14,7 +14,7 @@ struct Call {
   int batch, length, offset;
   int64_t capacity;
   RowReader queries, keys, values;
-  const float *query_norm, *key_norm;
+  const float *query_norm, *key_norm; // or null
   cpu::CacheRows cached_keys, cached_values;
   float* y;
 

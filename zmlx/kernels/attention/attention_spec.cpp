@@ -32,12 +32,12 @@ Arrays run(const Arrays& in, const Params& params) {
 mx::array rotated(const mx::array& x, const attention::Spec& spec, int offset) {
   if (x.dtype() != mx::float64) {
     return mx::fast::rope(
-        x, spec.head_dim, false, spec.rope_theta, 1.0f, offset);
+        x, spec.head_dim, false, spec.rope.theta, 1.0f, offset);
   }
   const int half = spec.head_dim / 2, length = x.shape(2);
   const mx::array place = mx::arange(0, half) / mx::array(float(half));
   const mx::array frequency =
-      mx::exp(mx::negative(place * mx::array(std::log(spec.rope_theta))));
+      mx::exp(mx::negative(place * mx::array(std::log(spec.rope.theta))));
   const mx::array angles =
       mx::expand_dims(
           mx::astype(mx::arange(offset, offset + length), mx::float32), 1) *

@@ -9,6 +9,7 @@
 #include "zmlx/kernels/common/own_gradient.h"
 #include "zmlx/kernels/common/rows.h"
 #include "zmlx/kernels/common/vector_math.h"
+#include "zmlx/kernels/moe/gather_kernel.h"
 #include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/thread_team.h"
 
@@ -178,9 +179,8 @@ void check_gather(
   }
 }
 
-// MLX's CPU products of narrow types are missing, or sum in them.
-mx::Dtype product_type(mx::Dtype dtype) {
-  return mx::default_device() == mx::Device::cpu ? mx::float32 : dtype;
+bool on_cpu() {
+  return mx::default_device() == mx::Device::cpu;
 }
 
 // products: (batch, k, 1, out).
@@ -251,16 +251,20 @@ mx::array gather_qmm_combine(
       indices,
       weights.ndim() == 3 ? weights.shape(1) : 0,
       static_cast<int>(weights.ndim()));
-  const mx::Dtype type = product_type(act.dtype());
-  return gated(
-      "gather_qmm_combine",
-      mx::gather_mm(
-          mx::astype(mx::expand_dims(act, 2), type),
-          mx::astype(weights, type),
-          std::nullopt,
-          indices),
-      gate,
-      act.dtype());
+  // MLX's CPU products of narrow types are missing, or sum in them.
+  const auto composed = [](const Arrays& in) {
+    return gated(
+        "gather_qmm_combine",
+        mx::gather_mm(
+            mx::astype(mx::expand_dims(mx::contiguous(in[0]), 2), mx::float32),
+            mx::astype(mx::contiguous(in[1]), mx::float32),
+            std::nullopt,
+            in[3]),
+        in[2],
+        in[0].dtype());
+  };
+  const Arrays inputs = {act, weights, gate, indices};
+  return on_cpu() ? composed(inputs) : gather_by_kernel(inputs, composed);
 }
 
 mx::array gather_qmm_combine_quantized(
@@ -276,21 +280,27 @@ mx::array gather_qmm_combine_quantized(
       weights.scales.ndim() == 3 ? weights.scales.shape(-1) * weights.group_size
                                  : 0,
       static_cast<int>(weights.words.ndim()));
-  const mx::Dtype type = product_type(act.dtype());
-  return gated(
-      "gather_qmm_combine_quantized",
-      mx::gather_qmm(
-          mx::astype(mx::expand_dims(act, 2), type),
-          weights.words,
-          mx::astype(weights.scales, type),
-          mx::astype(weights.biases, type),
-          std::nullopt,
-          indices,
-          true,
-          weights.group_size,
-          weights.bits),
-      gate,
-      act.dtype());
+  const int bits = weights.bits, group_size = weights.group_size;
+  const auto composed = [bits, group_size](const Arrays& in) {
+    return gated(
+        "gather_qmm_combine_quantized",
+        mx::gather_qmm(
+            mx::astype(mx::expand_dims(mx::contiguous(in[0]), 2), mx::float32),
+            in[1],
+            mx::astype(in[2], mx::float32),
+            mx::astype(in[3], mx::float32),
+            std::nullopt,
+            in[5],
+            true,
+            group_size,
+            bits),
+        in[4],
+        in[0].dtype());
+  };
+  const Arrays inputs = {
+      act, weights.words, weights.scales, weights.biases, gate, indices};
+  return on_cpu() ? composed(inputs)
+                  : gather_by_kernel(inputs, bits, group_size, composed);
 }
 
 } // namespace zmlx::moe

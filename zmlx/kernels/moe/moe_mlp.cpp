@@ -20,7 +20,9 @@ struct Place {
   int first = 0, bias = -1;
   int bits = 0, group_size = 0; // none: not quantised
   cpu::Scheme scheme = cpu::Scheme::Affine;
-  std::shared_ptr<const cpu::RowBlocks> blocks;
+  /// In blocks; then they are no inputs, for their rows may not be there, nor
+  /// are they read.
+  std::optional<quant::QuantizedArrays> held = std::nullopt;
 
   /// Appends the arrays.
   Place(const Projection& projection, Arrays& inputs)
@@ -30,8 +32,11 @@ struct Place {
       bits = w->bits;
       group_size = w->group_size;
       scheme = w->scheme;
-      blocks = w->blocks;
-      inputs.insert(inputs.end(), {w->words, w->scales, w->biases});
+      if (w->blocks) {
+        held = *w;
+      } else {
+        inputs.insert(inputs.end(), {w->words, w->scales, w->biases});
+      }
     } else {
       inputs.push_back(std::get<mx::array>(projection.weight));
     }
@@ -42,14 +47,10 @@ struct Place {
   }
 
   quant::QuantizedArrays quantized(const Arrays& in) const {
-    return {
-        in[first],
-        in[first + 1],
-        in[first + 2],
-        bits,
-        group_size,
-        scheme,
-        blocks};
+    if (held) {
+      return *held;
+    }
+    return {in[first], in[first + 1], in[first + 2], bits, group_size, scheme};
   }
   cpu::ExpertMatrix view(const Arrays& in) const {
     cpu::ExpertMatrix matrix;

@@ -68,12 +68,8 @@ Arrays on_gpu(const Arrays& inputs, const RouterSpec& spec) {
   if (inputs.size() > 1) {
     bias = mx::astype(inputs[1], mx::float32);
   }
-  const mx::array& logits = inputs[0];
-  const auto [weights, ids] =
-      route_by_kernel(mx::flatten(logits, 0, -2), spec, bias);
-  mx::Shape shape = logits.shape();
-  shape.back() = spec.top_k;
-  return {mx::reshape(weights, shape), mx::reshape(ids, shape)};
+  const auto [weights, ids] = route_by_kernel(inputs[0], spec, bias);
+  return {weights, ids};
 }
 
 std::optional<mx::array> bias_of(const Arrays& inputs) {
@@ -127,6 +123,11 @@ OpTransforms transforms(const RouterSpec& spec) {
 
 Arrays routed(const Arrays& inputs, const RouterSpec& spec) {
   const bool gpu = mx::default_device() == mx::Device(mx::Device::gpu);
+  if (gpu && inputs[0].size() == 0) { // a grid has threads
+    mx::Shape shape = inputs[0].shape();
+    shape.back() = spec.top_k;
+    return {mx::zeros(shape, mx::float32), mx::zeros(shape, mx::uint32)};
+  }
   return transformed_op(
       gpu ? on_gpu(inputs, spec) : on_cpu(inputs, spec),
       inputs.size(),

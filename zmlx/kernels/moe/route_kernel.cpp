@@ -25,7 +25,7 @@ inline Best best_of(float value, uint expert) {
 const char* kBody = R"(
   uint lane = thread_index_in_simdgroup;
   uint row = threadgroup_position_in_grid.x;
-  uint experts = logits_shape[1];
+  uint experts = logits_shape[logits_ndim - 1];
   float epsilon = constants[0], scale = constants[1], near = constants[2];
   float logit[LANE_EXPERTS], score[LANE_EXPERTS], key[LANE_EXPERTS];
   bool taken[LANE_EXPERTS];
@@ -161,8 +161,10 @@ std::pair<mx::array, mx::array> route_by_kernel(
     const mx::array& logits,
     const RouterSpec& spec,
     const std::optional<mx::array>& bias) {
-  const int rows = logits.shape(0), experts = logits.shape(1);
-  const mx::Shape shape = {rows, spec.top_k};
+  const int experts = logits.shape(-1);
+  const int rows = static_cast<int>(logits.size()) / experts;
+  mx::Shape shape = logits.shape();
+  shape.back() = spec.top_k;
   const auto out = kernel()(
       {logits,
        bias ? *bias : mx::array({0.0f}),

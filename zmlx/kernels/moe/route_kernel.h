@@ -6,8 +6,10 @@
 
 namespace zmlx::moe {
 
-/// route() of logits (tokens, experts), up to 1024 of them, as a kernel of the
-/// default device; checked arguments only. bias: (experts) float32.
+/// route() of logits (..., experts), up to 1024 of them and at least one token,
+/// as a kernel of the default device; checked arguments only. bias: (experts)
+/// float32. Both results are outputs of one primitive, whose first inputs are
+/// logits and bias.
 std::pair<mx::array, mx::array> route_by_kernel(
     const mx::array& logits,
     const RouterSpec& spec,

@@ -250,6 +250,17 @@ TEST(Route, HasAKernelInMetalsDialectThatChoosesTheSame) {
   }
 }
 
+// So that one primitive can stand for both results.
+TEST(Route, KeepsTheAxesOfTokensInTheKernel) {
+  const auto logits = mx::reshape(mx::sin(mx::arange(180.0)), {2, 3, 30});
+  const RouterSpec spec{.top_k = 4};
+  const auto [weights, ids] = route_by_kernel(logits, spec, std::nullopt);
+  const auto [want, best] = route(logits, spec);
+  EXPECT_EQ(weights.primitive_id(), ids.primitive_id());
+  EXPECT_TRUE(mx::array_equal(ids, best).item<bool>());
+  EXPECT_TRUE(mx::allclose(weights, want, 1e-6).item<bool>());
+}
+
 TEST(Route, GivesTiesToTheLowestIndexInTheKernelToo) {
   const auto logits = mx::zeros({2, 70});
   const RouterSpec spec{

@@ -29,30 +29,37 @@ mx::array quantized_matmul(
   if (!is_float(x.dtype())) {
     invalid(kOp, "x must be a floating-point array, got ", x.dtype(), '.');
   }
-  std::vector<mx::array> inputs = {x, w.words, w.scales, w.biases};
+  std::vector<mx::array> inputs = {x};
+  if (!w.blocks) { // else the rows may not be there, nor are they read
+    inputs.insert(inputs.end(), {w.words, w.scales, w.biases});
+  }
+  const size_t bias_at = inputs.size();
   if (bias) {
     inputs.push_back(*bias);
   }
-  const int bits = w.bits, group_size = w.group_size;
-  const auto scheme = w.scheme;
-  const auto blocks = w.blocks;
+  const auto arrays_of = [=](const std::vector<mx::array>& in) {
+    return w.blocks
+        ? w
+        : QuantizedArrays{in[1], in[2], in[3], w.bits, w.group_size, w.scheme};
+  };
   const auto run = [=](const std::vector<mx::array>& given) {
     mx::Shape out_shape = given[0].shape();
-    out_shape.back() = given[1].shape(-2);
+    out_shape.back() = w.words.shape(-2);
     return cpu_op(
         "QuantizedMatmulCpu",
         given,
         {{std::move(out_shape), given[0].dtype()}},
         [=](const auto& in, auto& out) {
-          const QuantizedArrays arrays{
-              in[1], in[2], in[3], bits, group_size, scheme, blocks};
           cpu::apply_matrix(
-              in[0], view(arrays), in.size() > 4 ? &in[4] : nullptr, out[0]);
+              in[0],
+              view(arrays_of(in)),
+              in.size() > bias_at ? &in[bias_at] : nullptr,
+              out[0]);
         });
   };
   const auto composed = [=](const std::vector<mx::array>& in) {
     const auto dtype = in[0].dtype();
-    const QuantizedArrays arrays{in[1], in[2], in[3], bits, group_size, scheme};
+    const QuantizedArrays arrays = arrays_of(in);
     const mx::array y = product_for_gradients(
         in[0],
         [=](const mx::array& x) {
@@ -62,27 +69,27 @@ mx::array quantized_matmul(
               arrays.mlx_scales(dtype),
               arrays.mlx_biases(dtype),
               true,
-              group_size,
-              bits,
-              name_of(scheme));
+              arrays.group_size,
+              arrays.bits,
+              name_of(arrays.scheme));
         },
         [=] {
           return mx::dequantize(
               arrays.words,
               arrays.mlx_scales(dtype),
               arrays.mlx_biases(dtype),
-              group_size,
-              bits,
-              name_of(scheme),
+              arrays.group_size,
+              arrays.bits,
+              name_of(arrays.scheme),
               std::nullopt,
               dtype);
         });
     return std::vector<mx::array>{
-        in.size() > 4 ? y + mx::astype(in[4], dtype) : y};
+        in.size() > bias_at ? y + mx::astype(in[bias_at], dtype) : y};
   };
   std::vector<int> differentiable = {0};
   if (bias) {
-    differentiable.push_back(4);
+    differentiable.push_back(static_cast<int>(bias_at));
   }
   return differentiable_op({kOp, run, composed, differentiable}, inputs)[0];
 }

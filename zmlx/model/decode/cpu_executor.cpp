@@ -25,6 +25,9 @@ struct ArraysOf {
   }
   void one(const Weight& weight) const {
     if (const auto* packed = std::get_if<quant::QuantizedArrays>(&weight)) {
+      if (packed->blocks) {
+        return; // their rows may not be there, nor are they read
+      }
       visit(packed->words);
       visit(packed->scales);
       visit(packed->biases);
@@ -52,8 +55,8 @@ struct ArraysOf {
     one(stage.v);
   }
   void operator()(const AttendStage& stage) const {
-    visit(stage.query_norm);
-    visit(stage.key_norm);
+    one(stage.query_norm);
+    one(stage.key_norm);
   }
   void operator()(const MixStage& stage) const {
     one(stage.out);
@@ -88,19 +91,19 @@ void evaluate(const Program& program) {
 // As MLX's rope computes them: halves are rotated, angles in float32.
 void rotate_to(const Step& step, Rotation& rotation) {
   const int half = rotation.half();
+  const float scale = rotation.rope.scale;
   const int rows = step.starts.empty() ? 1 : step.batch;
   rotation.cosines.resize(static_cast<size_t>(rows * half));
   rotation.sines.resize(static_cast<size_t>(rows * half));
   for (int row = 0; row < rows; ++row) {
     const auto position =
-        static_cast<float>(step.position - step.start_of(row));
+        static_cast<float>(step.position - step.start_of(row)) * scale;
     for (int i = 0; i < half; ++i) {
-      const float frequency = std::exp(
-          -static_cast<float>(i) *
-          (std::log(rotation.theta) / static_cast<float>(half)));
       const auto at = static_cast<size_t>(row * half + i);
-      rotation.cosines[at] = std::cos(position * frequency);
-      rotation.sines[at] = std::sin(position * frequency);
+      const float angle =
+          position * rotation.frequencies[static_cast<size_t>(i)];
+      rotation.cosines[at] = std::cos(angle);
+      rotation.sines[at] = std::sin(angle);
     }
   }
 }

@@ -225,12 +225,10 @@ class Attend : public CpuStage {
  public:
   Attend(const AttendStage& stage, Workspace& work)
       : spec_(stage.spec),
-        query_norm_(stage.query_norm.data<float>()),
-        key_norm_(stage.key_norm.data<float>()),
+        query_norm_(data_of(stage.query_norm)),
+        key_norm_(data_of(stage.key_norm)),
         layer_(static_cast<size_t>(stage.layer)),
-        rotation_(
-            static_cast<size_t>(
-                work.add_rotation(spec_.rope_theta, spec_.head_dim))),
+        rotation_(static_cast<size_t>(work.add_rotation(spec_))),
         head_phase_(work.add_phase()),
         chunk_phase_(work.add_phase()) {}
 
@@ -317,18 +315,19 @@ class Attend : public CpuStage {
       int64_t sequence,
       const float* weight,
       float scale,
-      const float* x,
-      float* out) const {
+      float* x) const {
     const int dim = spec_.head_dim, half = dim / 2;
-    const float mean = cpu::dot(x, x, dim) / static_cast<float>(dim);
-    cpu::scale_mul(
-        x, 1.0f / std::sqrt(mean + spec_.norm_eps), weight, out, dim);
+    if (weight) {
+      const float mean = cpu::dot(x, x, dim) / static_cast<float>(dim);
+      cpu::scale_mul(
+          x, 1.0f / std::sqrt(mean + spec_.norm_eps), weight, x, dim);
+    }
     const float* cosines = rotation.cosines.data() + rotation.row_of(sequence);
     const float* sines = rotation.sines.data() + rotation.row_of(sequence);
     for (int i = 0; i < half; ++i) {
-      const float a = out[i], b = out[i + half];
-      out[i] = scale * (a * cosines[i] - b * sines[i]);
-      out[i + half] = scale * (a * sines[i] + b * cosines[i]);
+      const float a = x[i], b = x[i + half];
+      x[i] = scale * (a * cosines[i] - b * sines[i]);
+      x[i + half] = scale * (a * sines[i] + b * cosines[i]);
     }
   }
 
@@ -342,14 +341,14 @@ class Attend : public CpuStage {
     const int64_t column = head % spec_.kv_heads * dim;
     const int64_t to = head * state.capacity + lane.work.step.position;
     float* key = lane.work.keys[b] + column;
-    norm_and_rotate(rotation, b, key_norm_, 1, key, key);
+    norm_and_rotate(rotation, b, key_norm_, 1, key);
     state.keys.store(to, key);
     state.values.store(to, lane.work.values[b] + column);
     float* queries = heads_of(lane.work.queries, head);
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
     for (int i = 0; i < group(); ++i) {
       float* query = queries + i * dim;
-      norm_and_rotate(rotation, b, query_norm_, scale, query, query);
+      norm_and_rotate(rotation, b, query_norm_, scale, query);
     }
   }
 

@@ -6,13 +6,15 @@
 #include "zmlx/kernels/common/vector_math.h"
 
 namespace zmlx::decode {
-int Workspace::add_rotation(float theta, int head_dim) {
+
+int Workspace::add_rotation(const attention::Spec& spec) {
   for (size_t i = 0; i < rotations.size(); ++i) {
-    if (rotations[i].theta == theta && rotations[i].head_dim == head_dim) {
+    if (rotations[i].rope == spec.rope &&
+        rotations[i].half() == spec.head_dim / 2) {
       return static_cast<int>(i);
     }
   }
-  rotations.push_back({theta, head_dim, {}, {}});
+  rotations.push_back({spec.rope, spec.rope.frequencies(spec.head_dim)});
   return static_cast<int>(rotations.size()) - 1;
 }
 

@@ -50,12 +50,12 @@ struct Routing {
 /// Cosines and sines of the step's position, (head_dim / 2) each: one row for
 /// all sequences, or one a sequence where they start at different rows.
 struct Rotation {
-  float theta;
-  int head_dim;
-  std::vector<float> cosines, sines;
+  attention::Rope rope;
+  std::vector<float> frequencies; // (head_dim / 2)
+  std::vector<float> cosines = {}, sines = {};
 
   int half() const {
-    return head_dim / 2;
+    return static_cast<int>(frequencies.size());
   }
   /// Where the row of a sequence begins.
   int64_t row_of(int64_t sequence) const {
@@ -116,7 +116,7 @@ struct Workspace {
   int add_phase() {
     return num_phases++;
   }
-  int add_rotation(float theta, int head_dim);
+  int add_rotation(const attention::Spec& spec);
 
   int num_phases = 0;
   /// While stages are compiled: whether the last one prepares what it mixed.

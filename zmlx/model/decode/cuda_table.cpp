@@ -83,8 +83,8 @@ class Arrays {
     }
   }
   void operator()(const AttendStage& stage) {
-    visit_(stage.query_norm);
-    visit_(stage.key_norm);
+    (*this)(stage.query_norm);
+    (*this)(stage.key_norm);
   }
   void operator()(const MixStage& stage) {
     (*this)(stage.out.weight);
@@ -171,8 +171,11 @@ class Check {
     need(
         !rotation_ ||
             (rotation_->head_dim == spec.head_dim &&
-             rotation_->rope_theta == spec.rope_theta),
+             rotation_->rope == spec.rope),
         "all layers must rotate alike");
+    need(
+        spec.rope.scale == 1 && !spec.rope.periods,
+        "rotary positions must not be scaled");
     rotation_ = spec;
   }
   void operator()(const MixStage& stage) {
@@ -316,14 +319,16 @@ class Layout {
     s.eps = spec.norm_eps;
     s.splits = std::clamp(blocks_ / spec.kv_heads, 1, kMaxSplits);
     s.chunk_rows = spec.head_dim > 64 ? 32 : 64;
-    s.query_norm = next();
-    s.key_norm = next();
+    if (stage.query_norm) {
+      s.query_norm = next();
+      s.key_norm = next();
+    }
     s.cache = caches_;
     caches_ += 2;
     s.out_at = room(spec.heads * s.splits * (spec.head_dim + 4));
     head_.half_head = spec.head_dim / 2;
     head_.log_theta =
-        std::log(spec.rope_theta) / static_cast<float>(head_.half_head);
+        std::log(spec.rope.theta) / static_cast<float>(head_.half_head);
     attended_ = std::max(attended_, bytes_attended(s));
     push(s);
     s.kind = cuda::kMerge;

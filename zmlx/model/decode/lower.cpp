@@ -97,18 +97,24 @@ class Builder {
             projection(parts.q_proj),
             projection(parts.k_proj),
             projection(parts.v_proj)});
-    const Norm query_norm = norm(parts.q_layernorm);
-    const Norm key_norm = norm(parts.k_layernorm);
+    std::optional<Norm> query_norm, key_norm;
+    if (parts.q_layernorm) {
+      query_norm = norm(parts.q_layernorm);
+      key_norm = norm(parts.k_layernorm);
+    }
+    const auto weight_of_norm = [](const std::optional<Norm>& one) {
+      return one ? std::optional(one->weight) : std::nullopt;
+    };
     const auto& shape = attention.shape;
     push(
         AttendStage{
             {shape.heads,
              shape.kv_heads,
              shape.head_dim,
-             shape.rope_theta,
-             query_norm.eps},
-            query_norm.weight,
-            key_norm.weight,
+             shape.rope,
+             query_norm ? query_norm->eps : 0},
+            weight_of_norm(query_norm),
+            weight_of_norm(key_norm),
             layer});
     push(MixStage{projection(parts.out_proj)});
   }

@@ -65,10 +65,10 @@ struct QkvStage {
 };
 
 /// m = attention of the queries over the layer's KVCache, with the new key and
-/// value appended. Norms are over head_dim.
+/// value appended. Norms are over head_dim; there are both or none.
 struct AttendStage {
   attention::Spec spec;
-  mx::array query_norm, key_norm; // (head_dim) float32
+  std::optional<mx::array> query_norm, key_norm; // (head_dim) float32
   int layer;
 };
 

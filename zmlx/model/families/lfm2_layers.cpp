@@ -2,7 +2,7 @@
 #include "zmlx/model/families/lfm2_layers.h"
 
 #include "zmlx/base/error.h"
-#include "zmlx/model/families/residual_network.h"
+#include "zmlx/model/families/attention_layer.h"
 #include "zmlx/model/layers/mlp.h"
 
 namespace zmlx {
@@ -25,20 +25,17 @@ MixerSlot make_mixer(const Lfm2Shape& model, Weights& weights, int layer) {
     return std::make_shared<ShortConv>(
         std::move(in), std::move(out), std::move(taps), std::move(bias));
   }
-  const auto& shape = model.attention;
-  const std::string attn = path + "self_attn.";
-  const int q_dim = shape.heads * shape.head_dim;
-  const int kv_dim = shape.kv_heads * shape.head_dim;
-  Attention::Parts parts;
-  parts.q_proj = weights.linear(attn + "q_proj", q_dim, model.dim, false);
-  parts.k_proj = weights.linear(attn + "k_proj", kv_dim, model.dim, false);
-  parts.v_proj = weights.linear(attn + "v_proj", kv_dim, model.dim, false);
-  parts.out_proj = weights.linear(attn + "out_proj", model.dim, q_dim, false);
-  parts.q_layernorm =
-      weights.rms_norm(attn + "q_layernorm", shape.head_dim, model.eps);
-  parts.k_layernorm =
-      weights.rms_norm(attn + "k_layernorm", shape.head_dim, model.eps);
-  return std::make_shared<Attention>(shape, std::move(parts));
+  AttentionNames names;
+  names.out = "out_proj";
+  names.q_norm = "q_layernorm";
+  names.k_norm = "k_layernorm";
+  return make_attention(
+      weights,
+      path + "self_attn.",
+      names,
+      model.attention,
+      model.dim,
+      model.eps);
 }
 
 // config.json says where attention is by name or by index.
@@ -127,10 +124,10 @@ Lfm2Shape read_lfm2_shape(const Config& config) {
         ".");
   }
   shape.head_dim = model.dim / shape.heads;
-  shape.rope_theta = config.number("rope_theta", 1e6f);
+  shape.rope.theta = config.number("rope_theta", 1e6f);
   if (const Json* rope = config.find("rope_parameters")) {
-    shape.rope_theta =
-        Config(*rope, config.path()).number("rope_theta", shape.rope_theta);
+    shape.rope.theta =
+        Config(*rope, config.path()).number("rope_theta", shape.rope.theta);
   }
   return model;
 }

@@ -3,11 +3,11 @@
 // by a feed-forward layer, and a head that shares the embedding's weight.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "zmlx/model/families/residual_network.h"
 #include "zmlx/model/families/weights.h"
 #include "zmlx/model/layers/mixers.h"
 #include "zmlx/model/model.h"
@@ -34,10 +34,6 @@ LayerSlot make_lfm2_mlp(
     Weights& weights,
     int inner,
     const MlpPaths& paths);
-
-/// The feed-forward of a layer, whose weights are below `path`.
-using MakeFeedForward =
-    std::function<LayerSlot(int layer, const std::string& path)>;
 
 /// Builds the network from weights in MLX or Hugging Face layout; fills what
 /// info can know.

@@ -2,6 +2,7 @@
 // A decoder of residual blocks, the network of most families.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -32,6 +33,10 @@ struct ResidualParts {
   std::string final_norm_name; // below "model."
   LayerSlot final_norm, head;
 };
+
+/// The feed-forward of a layer, whose weights are below `path`.
+using MakeFeedForward =
+    std::function<LayerSlot(int layer, const std::string& path)>;
 
 std::unique_ptr<Network> make_residual_network(ResidualParts parts);
 

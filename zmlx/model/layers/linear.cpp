@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/model/layers/linear.h"
 
+#include "zmlx/kernels/common/rows_of_blocks.h"
+
 namespace zmlx {
 namespace {
 
@@ -49,6 +51,9 @@ mx::array Embedding::lookup(const mx::array& ids) const {
   // Rows are gathered as stored and only they are cast: the same values as a
   // cast of the whole table, without holding it.
   const auto& packed = std::get<PackedWeight>(weight);
+  if (const auto blocks = quant::blocks_behind(packed.packed)) {
+    return quant::values_at(blocks, ids, dtype_);
+  }
   auto rows = [&](const Parameter& table) {
     auto taken = mx::take(table.stored(), ids, 0);
     return packed.mode == "affine" ? mx::astype(taken, dtype_) : taken;

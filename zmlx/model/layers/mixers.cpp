@@ -9,6 +9,20 @@ namespace zmlx {
 
 namespace {
 
+mx::array rotated(
+    const mx::array& x,
+    int head_dim,
+    const attention::Rope& rope,
+    int offset) {
+  std::optional<float> base = rope.theta;
+  std::optional<mx::array> periods;
+  if (rope.periods) {
+    base.reset();
+    periods = mx::array(rope.periods->begin(), {head_dim / 2}, mx::float32);
+  }
+  return mx::fast::rope(x, head_dim, false, base, rope.scale, offset, periods);
+}
+
 /// mlx_lm's quantized_scaled_dot_product_attention, causal; queries (batch,
 /// heads, length, head_dim).
 mx::array attend_quantized(
@@ -52,13 +66,19 @@ mx::array attend_quantized(
 } // namespace
 
 std::vector<Child> Attention::children() {
-  return {
-      {"q_proj", parts.q_proj.get(), &parts.q_proj},
-      {"k_proj", parts.k_proj.get(), &parts.k_proj},
-      {"v_proj", parts.v_proj.get(), &parts.v_proj},
-      {"q_layernorm", parts.q_layernorm.get(), &parts.q_layernorm},
-      {"k_layernorm", parts.k_layernorm.get(), &parts.k_layernorm},
-      {"out_proj", parts.out_proj.get(), &parts.out_proj}};
+  std::vector<Child> all;
+  const auto add = [&](const char* name, LayerSlot& slot) {
+    if (slot) {
+      all.push_back({name, slot.get(), &slot});
+    }
+  };
+  add("q_proj", parts.q_proj);
+  add("k_proj", parts.k_proj);
+  add("v_proj", parts.v_proj);
+  add("q_layernorm", parts.q_layernorm);
+  add("k_layernorm", parts.k_layernorm);
+  add("out_proj", parts.out_proj);
+  return all;
 }
 
 mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
@@ -71,14 +91,16 @@ mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
   auto* kv = packed ? nullptr : static_cast<KVCache*>(cache);
   const int offset = packed ? packed->offset : kv ? kv->offset : 0;
   auto rope = [&](const mx::array& y) {
-    return mx::fast::rope(
-        y, shape.head_dim, false, shape.rope_theta, 1.0f, offset);
+    return rotated(y, shape.head_dim, shape.rope, offset);
+  };
+  auto normed = [](const LayerSlot& norm, const mx::array& y) {
+    return norm ? norm->forward(y) : y;
   };
   auto queries = parts.q_proj->forward(x);
   auto keys = parts.k_proj->forward(x);
   auto values = parts.v_proj->forward(x);
-  queries = swap(parts.q_layernorm->forward(split_heads(queries, shape.heads)));
-  keys = swap(parts.k_layernorm->forward(split_heads(keys, shape.kv_heads)));
+  queries = swap(normed(parts.q_layernorm, split_heads(queries, shape.heads)));
+  keys = swap(normed(parts.k_layernorm, split_heads(keys, shape.kv_heads)));
   values = swap(split_heads(values, shape.kv_heads));
   queries = rope(queries);
   keys = rope(keys);

@@ -2,22 +2,25 @@
 // Sequence mixers: attention and the gated short convolution.
 #pragma once
 
+#include "zmlx/kernels/attention/attention.h"
 #include "zmlx/model/cache.h"
 #include "zmlx/model/layers/norm.h"
 #include "zmlx/model/module.h"
 
 namespace zmlx {
 
-/// Causal grouped-query attention with normalised queries and keys and rotary
-/// positions (halves rotated, not pairs), as LFM2's and Qwen3's.
+/// Causal grouped-query attention with rotary positions (halves rotated, not
+/// pairs); queries and keys are normalised first, as LFM2's and Qwen3's, or
+/// not, as Llama's.
 class Attention : public Mixer {
  public:
   struct Shape {
     int heads = 1, kv_heads = 1, head_dim = 64;
-    float rope_theta = 10000;
+    attention::Rope rope = {};
   };
   struct Parts {
-    LayerSlot q_proj, k_proj, v_proj, out_proj, q_layernorm, k_layernorm;
+    LayerSlot q_proj, k_proj, v_proj, out_proj;
+    LayerSlot q_layernorm = nullptr, k_layernorm = nullptr; // both or none
   };
   Attention(Shape shape, Parts parts) : shape(shape), parts(std::move(parts)) {}
   std::string_view kind() const override {

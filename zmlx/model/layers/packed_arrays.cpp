@@ -2,6 +2,7 @@
 #include "zmlx/model/layers/packed_arrays.h"
 
 #include "zmlx/base/error.h"
+#include "zmlx/kernels/common/rows_of_blocks.h"
 
 namespace zmlx {
 
@@ -23,9 +24,8 @@ PackedArrays packed_arrays(const PackedWeight& weight) {
   if (!reason.empty()) {
     return {{}, {}, std::move(reason)};
   }
-  if (weight.blocks) {
-    arrays.blocks = weight.blocks->get(arrays);
-  }
+  arrays.blocks = weight.blocks ? weight.blocks->get(arrays)
+                                : quant::blocks_behind(arrays.words);
   return {std::move(arrays), {}, ""};
 }
 

@@ -175,9 +175,10 @@ Fusion fuse_rmsnorm(const LayerSlot& module) {
 
 namespace {
 
-/// The stock norm in a slot, even if a fused one is there now.
+/// The stock norm in a slot, even if a fused one is there now; null where the
+/// slot is empty or holds another kind.
 const RMSNorm* norm_in(const LayerSlot& slot) {
-  return dynamic_cast<const RMSNorm*>(&slot->stock_module());
+  return slot ? dynamic_cast<const RMSNorm*>(&slot->stock_module()) : nullptr;
 }
 
 class FusedAttention : public FusedMixer {
@@ -185,8 +186,8 @@ class FusedAttention : public FusedMixer {
   FusedAttention(MixerSlot stock, Attention& attention)
       : FusedMixer(std::move(stock), "FusedAttention"),
         attention_(attention),
-        query_norm_(*norm_in(attention.parts.q_layernorm)),
-        key_norm_(*norm_in(attention.parts.k_layernorm)) {}
+        query_norm_(norm_in(attention.parts.q_layernorm)),
+        key_norm_(norm_in(attention.parts.k_layernorm)) {}
 
   std::vector<Child> children() override {
     auto& parts = attention_.parts;
@@ -210,14 +211,18 @@ class FusedAttention : public FusedMixer {
   }
 
  private:
+  static std::optional<mx::array> weight_of(const RMSNorm* norm) {
+    return norm ? std::optional(norm->weight.stored()) : std::nullopt;
+  }
+
   attention::Spec spec() const {
     const auto& shape = attention_.shape;
     return {
         shape.heads,
         shape.kv_heads,
         shape.head_dim,
-        shape.rope_theta,
-        query_norm_.eps};
+        shape.rope,
+        query_norm_ ? query_norm_->eps : 0};
   }
 
   mx::array attend(const mx::array& x, KVCache& kv) const {
@@ -230,8 +235,8 @@ class FusedAttention : public FusedMixer {
         {parts.q_proj->forward(x),
          parts.k_proj->forward(x),
          parts.v_proj->forward(x),
-         query_norm_.weight.stored(),
-         key_norm_.weight.stored(),
+         weight_of(query_norm_),
+         weight_of(key_norm_),
          *kv.keys,
          *kv.values},
         spec(),
@@ -258,8 +263,8 @@ class FusedAttention : public FusedMixer {
         {parts.q_proj->forward(x),
          parts.k_proj->forward(x),
          parts.v_proj->forward(x),
-         query_norm_.weight.stored(),
-         key_norm_.weight.stored(),
+         weight_of(query_norm_),
+         weight_of(key_norm_),
          packed(kv.keys),
          packed(kv.values)},
         spec(),
@@ -271,8 +276,8 @@ class FusedAttention : public FusedMixer {
   }
 
   Attention& attention_; // owned by stock
-  const RMSNorm& query_norm_;
-  const RMSNorm& key_norm_;
+  const RMSNorm* query_norm_; // or null, both
+  const RMSNorm* key_norm_;
 };
 
 class FusedShortConv : public FusedMixer {
@@ -323,9 +328,11 @@ Fusion fuse_attention(const MixerSlot& module, mx::Dtype dtype) {
   }
   Fusion fusion;
   fusion.reason = why_not_float32(dtype);
-  if (!norm_in(stock->parts.q_layernorm) ||
-      !norm_in(stock->parts.k_layernorm)) {
-    fusion.reason = "queries and keys must be normalised by RMSNorm";
+  for (const auto* slot :
+       {&stock->parts.q_layernorm, &stock->parts.k_layernorm}) {
+    if (*slot && !norm_in(*slot)) {
+      fusion.reason = "queries and keys must be normalised by RMSNorm";
+    }
   }
   if (fusion.reason.empty()) {
     fusion.mixer = std::make_shared<FusedAttention>(module, *stock);

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include "zmlx/runtime/kept_value.h"
+#include "zmlx/dialect/kept_value.h"
 
 #include <algorithm>
 #include <vector>
 
-namespace zmlx::cpu {
-
-using dialect::FlatExpression;
-using dialect::Instruction;
-using dialect::Op;
-
+namespace zmlx::dialect {
 namespace {
 
 using Code = std::vector<Instruction>;
@@ -102,13 +97,13 @@ FlatExpression with_input(FlatExpression from, int root, int number) {
 
 } // namespace
 
-std::optional<KeptValue> find_kept_value(const dialect::RowProgram& program) {
+std::optional<KeptValue> find_kept_value(const RowProgram& program) {
   const auto& write = program.write;
   int best = 1, pass = -1, root = -1, kept = -1; // one step is no gain
   for (size_t p = 0; p < program.passes.size(); ++p) {
     const auto found = matches(write.code, program.passes[p].values.code);
     for (size_t i = 0; i < found.size(); ++i) {
-      if (found[i] < 0 || write.code[i].type != dialect::Type::Float) {
+      if (found[i] < 0 || write.code[i].type != Type::Float) {
         continue;
       }
       const int saved =
@@ -130,4 +125,4 @@ std::optional<KeptValue> find_kept_value(const dialect::RowProgram& program) {
       pass, std::move(values), with_input(write, root, program.num_elements)};
 }
 
-} // namespace zmlx::cpu
+} // namespace zmlx::dialect

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include "zmlx/runtime/kept_value.h"
+#include "zmlx/dialect/kept_value.h"
 
 #include <gtest/gtest.h>
 
-namespace zmlx::cpu {
+namespace zmlx::dialect {
 namespace {
-
-using dialect::Combine;
-using dialect::FlatExpression;
-using dialect::Instruction;
-using dialect::Op;
 
 Instruction input(int number) {
   return {.op = Op::Input, .bits = static_cast<uint32_t>(number)};
@@ -19,8 +14,8 @@ Instruction step(Op op, int a, int b = -1) {
 }
 
 // Passes max(x) and sum(f(x - max)), then `write`.
-dialect::RowProgram two_passes(FlatExpression write) {
-  dialect::RowProgram p;
+RowProgram two_passes(FlatExpression write) {
+  RowProgram p;
   p.num_elements = 1;
   p.passes = {
       {{{input(0)}, {0}, 1}, {{Combine::Max, 0}}},
@@ -64,4 +59,4 @@ TEST(KeptValue, IsNoneWithoutAWriteStepOrOfTotalsAlone) {
 }
 
 } // namespace
-} // namespace zmlx::cpu
+} // namespace zmlx::dialect
