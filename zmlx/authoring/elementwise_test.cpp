@@ -46,6 +46,18 @@ TEST(Elementwise, MatchesComposedOperations) {
   }
 }
 
+TEST(Elementwise, TellsNanFromNumbers) {
+  std::vector<float> values(37, 1.0f);
+  values[3] = values[30] = NAN;
+  values[4] = INFINITY;
+  const mx::array x(values.begin(), {37});
+  const mx::array expected = mx::astype(mx::isnan(x), mx::float32);
+  for (const char* text : {"isnan(x) ? 1.0f : 0.0f", "x != x ? 1.0f : 0.0f"}) {
+    mx::array same = mx::array_equal(elementwise(text)(x), expected);
+    EXPECT_TRUE(same.item<bool>()) << text;
+  }
+}
+
 TEST(Elementwise, TakesEmptyArrays) {
   const auto mish = elementwise(kMish);
   EXPECT_EQ(mish(mx::zeros({0})).shape(), mx::Shape{0});

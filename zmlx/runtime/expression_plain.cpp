@@ -78,7 +78,8 @@ V equal(D, V x, V y) {
   return truth(hn::Eq(x, y));
 }
 V not_equal(D, V x, V y) {
-  return truth(hn::Ne(x, y));
+  // Highway's Ne() is false of NaN on x86, where C's is true.
+  return truth(hn::Not(hn::Eq(x, y)));
 }
 V select(D, V condition, V yes, V no) {
   return IfThenElse(hn::MaskFromVec(condition), yes, no);

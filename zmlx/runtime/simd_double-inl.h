@@ -277,7 +277,7 @@ HWY_INLINE V Fmod(D d, V x, V y) {
         r = hn::IfThenElse(
             hn::Or(
                 hn::Eq(hn::Abs(a), hn::Set(dd, kDoubleInfinity)),
-                hn::Or(hn::Eq(size, zero), hn::Ne(b, b))),
+                hn::Or(hn::Eq(size, zero), hn::Not(hn::Eq(b, b)))),
             hn::NaN(dd),
             r);
         return hn::CopySign(r, a);

@@ -3,6 +3,7 @@
 #define ZMLX_BITS 0 // matrices of both
 // clang-format off: the order of the kernel's text
 #include "zmlx/model/decode/cuda/host_machine.h"
+#include "zmlx/model/decode/cuda/exchange.cuh"
 #include "zmlx/model/decode/cuda/multiply.cuh"
 #include "zmlx/model/decode/cuda/produce.cuh"
 #include "zmlx/model/decode/cuda/stages.cuh"
@@ -187,24 +188,29 @@ struct Caches {
   }
 };
 
-// Steps of tokens after `before` cached positions, on both sides.
+struct Step {
+  int position;
+  int32_t token;
+};
+
+// Steps on both sides, which find what the ones before left.
 void expect_same_logits(
     const Program& program,
     int blocks,
-    int before,
-    const std::vector<int32_t>& tokens) {
+    const std::vector<Step>& steps) {
 #ifdef ZMLX_NO_FIBERS
   GTEST_SKIP() << "sanitizers do not follow this test's fibers";
 #endif
   ASSERT_EQ(why_not_on_cuda(program), "");
   const Aligned arrays(arrays_of(program));
   const auto table = make_cuda_table(program, arrays.addresses, blocks);
-  std::vector<float> workspace(static_cast<size_t>(table.exchange_len + 32));
+  std::vector<uint32_t> workspace(
+      static_cast<size_t>(2 * table.exchange_len + zmlx_decode::kCountsLen));
+  std::fill_n(workspace.begin(), 2 * table.exchange_len, zmlx_decode::kAbsent);
   Caches ours(program), theirs(program);
   CpuExecutor executor(std::make_shared<const Program>(program));
-  int position = before;
-  int step[] = {0, position, kCapacity};
-  for (const int32_t token : tokens) {
+  for (const auto [position, token] : steps) {
+    const int step[] = {0, position, kCapacity};
     std::vector<float> logits(static_cast<size_t>(program.vocab), NAN);
     auto expected = logits;
     int failed = 2, next[] = {2, 0, 0};
@@ -214,7 +220,7 @@ void expect_same_logits(
           reinterpret_cast<const zmlx_decode::u64*>(ours.addresses.data()),
           &token,
           step,
-          workspace.data(),
+          reinterpret_cast<float*>(workspace.data()),
           logits.data(),
           next,
           &failed);
@@ -223,9 +229,8 @@ void expect_same_logits(
     EXPECT_EQ(next[0], 0);
     EXPECT_EQ(next[1], position + 1);
     EXPECT_EQ(next[2], kCapacity);
-    std::ranges::copy(next, step);
     zmlx::decode::Step cpu;
-    cpu.position = position++;
+    cpu.position = position;
     cpu.tokens = &token;
     cpu.layers = theirs.layers;
     cpu.logits = expected.data();
@@ -246,27 +251,33 @@ void expect_same_logits(
 }
 
 TEST(CudaKernel, AgreesWithTheCpuAtTheStart) {
-  expect_same_logits(short_program(), 6, 0, {5, 900});
+  expect_same_logits(short_program(), 6, {{0, 5}, {1, 900}, {2, 77}});
 }
 
 TEST(CudaKernel, AgreesOverSplitsOfTheContext) {
-  expect_same_logits(short_program(), 8, 150, {77});
+  expect_same_logits(short_program(), 8, {{150, 77}});
+}
+
+// Words of splits that are not there must not be taken for those of a context
+// that is as long as the one before the last.
+TEST(CudaKernel, AgreesAfterAShorterContext) {
+  expect_same_logits(short_program(), 8, {{150, 77}, {3, 5}, {151, 900}});
 }
 
 TEST(CudaKernel, AgreesWithMoreBlocksThanRows) {
-  expect_same_logits(short_program(), 25, 32, {900});
+  expect_same_logits(short_program(), 25, {{32, 900}});
 }
 
 TEST(CudaKernel, AgreesAt8Bits) {
-  expect_same_logits(at_8_bits(short_program()), 7, 3, {5});
+  expect_same_logits(at_8_bits(short_program()), 7, {{3, 5}});
 }
 
 TEST(CudaKernel, AgreesOnRowsLongerThanAPiece) {
-  expect_same_logits(with_long_rows(short_program()), 6, 1, {77});
+  expect_same_logits(with_long_rows(short_program()), 6, {{1, 77}});
 }
 
 TEST(CudaKernel, AgreesOnASoftmaxRouter) {
-  expect_same_logits(with_softmax_router(short_program()), 6, 1, {77});
+  expect_same_logits(with_softmax_router(short_program()), 6, {{1, 77}});
 }
 
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {
