@@ -188,29 +188,6 @@ TEST_P(MatvecOnEveryTarget, GivesTheSameBitsHoweverRowsAndVectorsAreGrouped) {
   }
 }
 
-TEST(RowBlocks, HoldStacksOfMatrices) {
-  const Weights weights(Case{3 * 32, 128, 8, 64});
-  PackedMatrix w = weights.matrix();
-  w.rows = 32;
-  const RowBlocks blocks(w, 3);
-  std::vector<float> before(128), after(128);
-  for (int i = 0; i < 3; ++i) {
-    dequantize_row(w.at(i), 30, before.data());
-    dequantize_row(blocks.matrix().at(i), 30, after.data());
-    EXPECT_EQ(before, after);
-  }
-}
-
-TEST(RowBlocks, AreForWholeBlocksOfNibblesOrBytesWithScalesOfTwoBytes) {
-  EXPECT_TRUE(RowBlocks::fit(Weights(Case{32, 64, 4, 32}).matrix()));
-  EXPECT_TRUE(
-      RowBlocks::fit(Weights(Case{64, 64, 8, 64, mx::float16}).matrix()));
-  EXPECT_FALSE(RowBlocks::fit(Weights(Case{33, 64, 4, 32}).matrix()));
-  EXPECT_FALSE(RowBlocks::fit(Weights(Case{32, 64, 6, 32}).matrix()));
-  EXPECT_FALSE(
-      RowBlocks::fit(Weights(Case{32, 64, 4, 32, mx::float32}).matrix()));
-}
-
 INSTANTIATE_TEST_SUITE_P(
     Targets,
     MatvecOnEveryTarget,

@@ -71,17 +71,21 @@ struct PackedMatrix {
   const void* row_biases(int64_t row) const {
     return row_of_groups(biases, row);
   }
+  /// The same from a row on; in blocks, from its block on.
+  PackedMatrix from(int64_t row) const {
+    PackedMatrix rest = *this;
+    if (in_blocks) {
+      rest.words = block(row);
+      return rest;
+    }
+    rest.words = row_words(row);
+    rest.scales = row_scales(row);
+    rest.biases = row_biases(row);
+    return rest;
+  }
   /// Matrix `index` of a stack of equal ones.
   PackedMatrix at(int64_t index) const {
-    PackedMatrix one = *this;
-    if (in_blocks) {
-      one.words = block(index * rows);
-      return one;
-    }
-    one.words += index * rows * words_per_row();
-    one.scales = row_of_groups(scales, index * rows);
-    one.biases = row_of_groups(biases, index * rows);
-    return one;
+    return from(index * rows);
   }
   uint64_t nbytes() const {
     return static_cast<uint64_t>(rows) *

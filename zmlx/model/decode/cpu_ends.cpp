@@ -32,6 +32,7 @@ class Embed : public CpuStage {
         std::fill_n(lane.work.h[b], table_.cols(), NAN);
       }
     }
+    lane.stream.start(lane.after());
   }
   cpu::RowsAhead first(const Lane&) const override {
     return {};
@@ -66,25 +67,20 @@ class Head : public CpuStage {
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return out_.view.ahead(first_row(lane, out_.view.rows()));
+    return out_.view.ahead(own_rows(lane, out_.view.rows()));
   }
 
  private:
   void logits(Lane& lane, Range rows, const cpu::RowsAhead& next) const {
-    std::vector<float*> out;
+    lane.outputs.clear();
     for (int b = 0; b < lane.batch(); ++b) {
-      out.push_back(lane.work.step.logits + b * out_.view.rows() + rows.begin);
+      lane.outputs.push_back(
+          lane.work.step.logits + b * out_.view.rows() + rows.begin);
     }
     multiply(
-        out_.view,
-        lane.work.x[out_.pool_index],
-        nullptr,
-        lane.batch(),
-        rows,
-        out.data(),
-        next);
+        lane, out_.view, lane.work.x[out_.pool_index], nullptr, rows, next);
     for (int64_t row = rows.begin; bias_ && row < rows.end; ++row) {
-      for (float* values : out) {
+      for (float* values : lane.outputs) {
         values[row - rows.begin] += bias_[row];
       }
     }

@@ -119,6 +119,10 @@ class CpuExecutor::Impl {
       stages_.push_back(
           std::visit([&](const auto& s) { return compile(s, work_); }, stage));
     }
+    next_.resize(stages_.size());
+    for (size_t i = stages_.size() - 1; i > 0; --i) {
+      next_[i - 1] = stages_[i]->nbytes() > 0 ? stages_[i].get() : next_[i];
+    }
   }
 
   void run(const Step& step) {
@@ -130,10 +134,9 @@ class CpuExecutor::Impl {
     team->run([&](int thread) {
       Lane lane{work_, *team, thread};
       for (size_t i = 0; i < stages_.size(); ++i) {
-        lane.next_stage =
-            i + 1 < stages_.size() ? stages_[i + 1].get() : nullptr;
+        lane.next_stage = next_[i];
         stages_[i]->run(lane);
-        team->barrier();
+        lane.barrier();
         if (timing && thread == 0) {
           const auto now = Clock::now();
           seconds_[i] += std::chrono::duration<double>(now - last).count();
@@ -200,6 +203,7 @@ class CpuExecutor::Impl {
   std::mutex mutex_;
   Workspace work_;
   std::vector<CpuStagePtr> stages_;
+  std::vector<const CpuStage*> next_; // that has weights, of each stage
   int batch_ = 0; // the largest so far
   int64_t chunks_ = 0; // likewise, of attention
   bool timing_ = false;

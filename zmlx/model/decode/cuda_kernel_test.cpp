@@ -3,6 +3,7 @@
 #define ZMLX_BITS 0 // matrices of both
 // clang-format off: the order of the kernel's text
 #include "zmlx/model/decode/cuda/host_machine.h"
+#include "zmlx/model/decode/cuda/exchange.cuh"
 #include "zmlx/model/decode/cuda/multiply.cuh"
 #include "zmlx/model/decode/cuda/produce.cuh"
 #include "zmlx/model/decode/cuda/stages.cuh"
@@ -14,6 +15,8 @@
 #undef gridDim
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "zmlx/model/decode/cpu_executor.h"
 #include "zmlx/model/decode/cuda_table.h"
@@ -132,23 +135,46 @@ Program at_8_bits(Program program) {
   return program;
 }
 
-// Copies of arrays where a device would have them, at multiples of 256 bytes.
-struct Aligned {
-  std::vector<std::vector<char>> copies;
+// Copies of arrays that end where no memory follows: a read past the end of one
+// ends the test, as it ends a step on a device whose next page is not mapped.
+class Aligned {
+ public:
   std::vector<uint64_t> addresses;
 
   explicit Aligned(std::vector<mx::array> arrays) {
-    constexpr uint64_t kTo = 256;
+    constexpr size_t kTo = 16; // what copies into shared memory ask for
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     mx::eval(arrays);
     for (const auto& array : arrays) {
-      auto& copy = copies.emplace_back(array.nbytes() + kTo);
-      auto address = reinterpret_cast<uint64_t>(copy.data());
-      address = (address + kTo - 1) / kTo * kTo;
-      std::memcpy(
-          reinterpret_cast<char*>(address), array.data<char>(), array.nbytes());
-      addresses.push_back(address);
+      const size_t room = (array.nbytes() + page - 1) / page * page;
+      void* at = mmap(
+          nullptr,
+          room + page,
+          PROT_READ | PROT_WRITE,
+          MAP_PRIVATE | MAP_ANONYMOUS,
+          -1,
+          0);
+      if (at == MAP_FAILED || mprotect(begin(at) + room, page, PROT_NONE)) {
+        throw std::runtime_error("no memory for a guarded array");
+      }
+      maps_.emplace_back(at, room + page);
+      char* to = begin(at) + room - (array.nbytes() + kTo - 1) / kTo * kTo;
+      std::memcpy(to, array.data<char>(), array.nbytes());
+      addresses.push_back(reinterpret_cast<uint64_t>(to));
     }
   }
+  Aligned(const Aligned&) = delete;
+  Aligned& operator=(const Aligned&) = delete;
+  ~Aligned() {
+    for (const auto& [at, size] : maps_) {
+      munmap(at, size);
+    }
+  }
+
+ private:
+  static char* begin(void* map) { return static_cast<char*>(map); }
+
+  std::vector<std::pair<void*, size_t>> maps_;
 };
 
 // The caches of both sides, with something in them.
@@ -187,24 +213,29 @@ struct Caches {
   }
 };
 
-// Steps of tokens after `before` cached positions, on both sides.
+struct Step {
+  int position;
+  int32_t token;
+};
+
+// Steps on both sides, which find what the ones before left.
 void expect_same_logits(
     const Program& program,
     int blocks,
-    int before,
-    const std::vector<int32_t>& tokens) {
+    const std::vector<Step>& steps) {
 #ifdef ZMLX_NO_FIBERS
   GTEST_SKIP() << "sanitizers do not follow this test's fibers";
 #endif
   ASSERT_EQ(why_not_on_cuda(program), "");
   const Aligned arrays(arrays_of(program));
   const auto table = make_cuda_table(program, arrays.addresses, blocks);
-  std::vector<float> workspace(static_cast<size_t>(table.exchange_len + 32));
+  std::vector<uint32_t> workspace(
+      static_cast<size_t>(2 * table.exchange_len + zmlx_decode::kCountsLen));
+  std::fill_n(workspace.begin(), 2 * table.exchange_len, zmlx_decode::kAbsent);
   Caches ours(program), theirs(program);
   CpuExecutor executor(std::make_shared<const Program>(program));
-  int position = before;
-  int step[] = {0, position, kCapacity};
-  for (const int32_t token : tokens) {
+  for (const auto [position, token] : steps) {
+    const int step[] = {0, position, kCapacity};
     std::vector<float> logits(static_cast<size_t>(program.vocab), NAN);
     auto expected = logits;
     int failed = 2, next[] = {2, 0, 0};
@@ -214,7 +245,7 @@ void expect_same_logits(
           reinterpret_cast<const zmlx_decode::u64*>(ours.addresses.data()),
           &token,
           step,
-          workspace.data(),
+          reinterpret_cast<float*>(workspace.data()),
           logits.data(),
           next,
           &failed);
@@ -223,9 +254,8 @@ void expect_same_logits(
     EXPECT_EQ(next[0], 0);
     EXPECT_EQ(next[1], position + 1);
     EXPECT_EQ(next[2], kCapacity);
-    std::ranges::copy(next, step);
     zmlx::decode::Step cpu;
-    cpu.position = position++;
+    cpu.position = position;
     cpu.tokens = &token;
     cpu.layers = theirs.layers;
     cpu.logits = expected.data();
@@ -246,27 +276,33 @@ void expect_same_logits(
 }
 
 TEST(CudaKernel, AgreesWithTheCpuAtTheStart) {
-  expect_same_logits(short_program(), 6, 0, {5, 900});
+  expect_same_logits(short_program(), 6, {{0, 5}, {1, 900}, {2, 77}});
 }
 
 TEST(CudaKernel, AgreesOverSplitsOfTheContext) {
-  expect_same_logits(short_program(), 8, 150, {77});
+  expect_same_logits(short_program(), 8, {{150, 77}});
+}
+
+// Words of splits that are not there must not be taken for those of a context
+// that is as long as the one before the last.
+TEST(CudaKernel, AgreesAfterAShorterContext) {
+  expect_same_logits(short_program(), 8, {{150, 77}, {3, 5}, {151, 900}});
 }
 
 TEST(CudaKernel, AgreesWithMoreBlocksThanRows) {
-  expect_same_logits(short_program(), 25, 32, {900});
+  expect_same_logits(short_program(), 25, {{32, 900}});
 }
 
 TEST(CudaKernel, AgreesAt8Bits) {
-  expect_same_logits(at_8_bits(short_program()), 7, 3, {5});
+  expect_same_logits(at_8_bits(short_program()), 7, {{3, 5}});
 }
 
 TEST(CudaKernel, AgreesOnRowsLongerThanAPiece) {
-  expect_same_logits(with_long_rows(short_program()), 6, 1, {77});
+  expect_same_logits(with_long_rows(short_program()), 6, {{1, 77}});
 }
 
 TEST(CudaKernel, AgreesOnASoftmaxRouter) {
-  expect_same_logits(with_softmax_router(short_program()), 6, 1, {77});
+  expect_same_logits(with_softmax_router(short_program()), 6, {{1, 77}});
 }
 
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {

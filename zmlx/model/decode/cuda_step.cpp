@@ -176,9 +176,16 @@ CudaStep::CudaStep(std::shared_ptr<const Program> program)
       make_cuda_table(*program_, {first, first + addresses.size()}, blocks_);
   const auto size = static_cast<int>(table_.words.size());
   words_ = copy_of(mx::array(table_.words.begin(), {size}, mx::uint32));
-  // The barrier's count, of 64 bits, follows what blocks hand on.
-  workspace_ = copy_of(mx::zeros({table_.exchange_len + 32}, mx::float32));
+  workspace_ = new_workspace();
   mx::eval(words_, workspace_);
+}
+
+// What blocks hand on, absent, and counts.
+mx::array CudaStep::new_workspace() const {
+  const auto absent =
+      mx::full({2 * table_.exchange_len}, mx::array(~0u, mx::uint32));
+  const auto counts = mx::zeros({zmlx_decode::kCountsLen}, mx::uint32);
+  return mx::view(copy_of(mx::concatenate({absent, counts})), mx::float32);
 }
 
 void CudaStep::compile(mx::Dtype cache_type) {
@@ -199,6 +206,7 @@ void CudaStep::compile(mx::Dtype cache_type) {
        {cuda_table,
         cuda_words,
         cuda_machine,
+        cuda_exchange,
         cuda_multiply,
         cuda_produce,
         cuda_stages,
@@ -344,7 +352,7 @@ void CudaStep::check_finished() {
       unchecked_.clear();
       last_failed_.reset();
       next_.clear();
-      workspace_ = copy_of(mx::zeros_like(workspace_));
+      workspace_ = new_workspace();
       throw BackendError(
           "[decode_step] a block of the CUDA kernel waited a second for the "
           "others.");

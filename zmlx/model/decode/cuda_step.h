@@ -34,6 +34,7 @@ class CudaStep : public StepExecutor {
     bool attends;
   };
   int take_caches(Cache& cache, int batch);
+  mx::array new_workspace() const;
   void compile(mx::Dtype cache_type);
   mx::array run(const mx::array& token, int sequence, int position);
   void check_finished();

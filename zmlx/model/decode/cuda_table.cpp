@@ -14,9 +14,11 @@ namespace {
 
 namespace cuda = zmlx_decode;
 
-constexpr int kSlots = 5; // more let a stage's loads delay the one before
+// More let a stage's loads delay the one before, and leave the first-level
+// cache less.
+constexpr int kSlots = 4;
+constexpr int kRingBytes = 108 * 1024;
 constexpr int kBlockBytes = 227 * 1024;
-constexpr int kMaxSplits = 32;
 
 /// Pieces that a row of `cols` columns is cut into.
 int inner_pieces(int cols) {
@@ -141,8 +143,8 @@ class Check {
   void operator()(const ConvStage& stage) {
     matrix(stage.in, program_.dim);
     need(
-        stage.taps.shape(0) <= cuda::kConsumers / cuda::kRows,
-        "a convolution must have at most 16 taps, got ",
+        stage.taps.shape(0) <= cuda::kMaxTaps,
+        "a convolution must have at most 8 taps, got ",
         stage.taps.shape(0));
   }
   void operator()(const QkvStage& stage) {
@@ -191,14 +193,21 @@ class Check {
     }
     const int experts = quant::rows_of(stage.router->weight);
     need(
-        experts >= 4 && experts <= 128 &&
+        experts >= 4 && experts <= cuda::kMaxExperts &&
             std::has_single_bit(static_cast<unsigned>(experts)),
         "experts must be a power of two from 4 to 128, got ",
         experts);
+    const auto& spec = stage.router->spec;
     need(
-        stage.router->spec.top_k <= cuda::kMaxTopK,
+        spec.top_k <= cuda::kMaxTopK,
         "at most 16 experts may be chosen, got ",
-        stage.router->spec.top_k);
+        spec.top_k);
+    using Score = moe::RouterSpec::Score;
+    need(
+        (spec.score == Score::Softmax || spec.score == Score::Sigmoid) &&
+            !spec.select_on_logits && spec.groups == 1 &&
+            !spec.epsilon_is_floor && !spec.weight_on_input,
+        "routers must choose by softmax or sigmoid, without groups");
     scales(stage.router->weight);
     bits_of_rows(stage.router->weight);
   }
@@ -317,7 +326,7 @@ class Layout {
     s.kv_heads = spec.kv_heads;
     s.head_dim = spec.head_dim;
     s.eps = spec.norm_eps;
-    s.splits = std::clamp(blocks_ / spec.kv_heads, 1, kMaxSplits);
+    s.splits = std::clamp(blocks_ / spec.kv_heads, 1, cuda::kMaxSplits);
     s.chunk_rows = spec.head_dim > 64 ? 32 : 64;
     if (stage.query_norm) {
       s.query_norm = next();
@@ -352,7 +361,6 @@ class Layout {
       s.experts = quant::rows_of(experts->router->weight);
       s.partial_rows = program_.dim / cuda::kRows;
       s.partials_at = partials_ = room(s.partial_rows * s.experts);
-      max_experts_ = std::max(max_experts_, s.experts);
     }
     push(s);
   }
@@ -387,6 +395,7 @@ class Layout {
     s.pieces = s.inner_pieces * chosen_;
     s.x_len = hidden_ * chosen_;
     s.x_at = m_;
+    s.arrivals = cuda::kChunk / 8; // a unit of experts has 8 rows
     s.a = matrix(stage.down);
     s.top_k = routed_ ? chosen_ : 0;
     x_ = s.out_at = room(program_.dim);
@@ -429,6 +438,7 @@ class Layout {
     s.x_len = cols;
     s.x_at = x_;
     s.dim = s.norm_len = program_.dim;
+    s.arrivals = cuda::kChunk / cuda::kRows;
     return s;
   }
   void normalise(cuda::Stage& s, const Norm& norm) {
@@ -437,6 +447,8 @@ class Layout {
   }
   void push(cuda::Stage s) {
     if (s.kind != cuda::kAttend && s.kind != cuda::kMerge) {
+      s.units_each = s.units / blocks_;
+      s.blocks_more = s.units % blocks_;
       s.row_bytes = s.piece_cols * s.a.bits / 8;
       s.groups = s.piece_cols >> s.a.group_shift;
       s.words_step = 8 * s.row_bytes + 64;
@@ -453,29 +465,29 @@ class Layout {
   // What attend() keeps in shared memory, where vectors are otherwise.
   static int bytes_attended(const cuda::Stage& s) {
     const int group = s.heads / s.kv_heads;
-    return ((group + 2) * s.head_dim + group * s.chunk_rows + group * 4 +
-            2 * s.chunk_rows * (s.head_dim + 4)) *
+    return (group * (s.head_dim + 4) + 2 * s.head_dim + group * s.chunk_rows +
+            group * 4 + 2 * s.chunk_rows * (s.head_dim + 4)) *
         4;
   }
   void finish() {
-    const int digits = max_x_ * 4, scales = max_x_ / 128 * 4;
-    const int sums = round_up(max_x_ / 64 * 4 + scales, 16) - scales;
-    const int partials = cuda::kWarps * max_experts_ * 4;
-    const int red = cuda::kFlush * cuda::kWarps * cuda::kRedStride * 4;
-    const int fixed =
-        std::max(digits + scales + sums + partials + red, attended_);
+    // prepare_plain() converts so many at once.
+    const int most = round_up(max_x_, 8 * cuda::kConsumers);
+    const int digits = most * 4, scales = most / 128 * 4, sums = most / 64 * 4;
+    const int red = 2 * cuda::kRedLen * 4;
+    const int fixed = std::max(digits + scales + sums + red, attended_);
     head_.num_stages = static_cast<int>(stages_.size());
     head_.dim = program_.dim;
     head_.vocab = program_.vocab;
     head_.exchange_len = table.exchange_len;
     head_.slots = std::min(
-        kSlots, (kBlockBytes - cuda::kHeadBytes - fixed) / head_.slot_bytes);
+        kSlots,
+        std::min(kRingBytes, kBlockBytes - cuda::kHeadBytes - fixed) /
+            head_.slot_bytes);
     head_.slots_at = cuda::kHeadBytes;
     head_.digits_at = head_.slots_at + head_.slots * head_.slot_bytes;
     head_.scales_at = head_.digits_at + digits;
     head_.sums_at = head_.scales_at + scales;
-    head_.partials_at = head_.sums_at + sums;
-    head_.red_at = head_.partials_at + partials;
+    head_.red_at = head_.sums_at + sums;
     head_.memory_len = head_.digits_at + fixed;
     table.shared_bytes = head_.memory_len;
     if (mixed_) {
@@ -499,7 +511,7 @@ class Layout {
   cuda::Program head_ = {};
   int x_ = 0, m_ = 0, partials_ = 0; // where vectors are handed on
   int caches_ = 0, hidden_ = 0, chosen_ = 0;
-  int max_x_ = 0, max_experts_ = 0, attended_ = 0;
+  int max_x_ = 0, attended_ = 0;
   bool routed_ = false, mixed_ = false;
 };
 

@@ -70,6 +70,16 @@ TEST(CudaTable, NamesWhatTheKernelCannotDo) {
   EXPECT_EQ(
       why_not_on_cuda(program), "the group size must be 64 or 128, got 32");
   program = *demo_program();
+  for (auto& stage : program.stages) {
+    auto* experts = std::get_if<ExpertsStage>(&stage);
+    if (experts && experts->router) {
+      experts->router->spec.groups = 2;
+    }
+  }
+  EXPECT_EQ(
+      why_not_on_cuda(program),
+      "routers must choose by softmax or sigmoid, without groups");
+  program = *demo_program();
   auto& table = std::get<EmbedStage>(program.stages.front()).table;
   std::get<quant::QuantizedArrays>(table).scales =
       mx::zeros({6144, 6}, mx::float32);

@@ -111,7 +111,8 @@ using Stage = std::variant<
     CombineStage,
     HeadStage>;
 
-/// Ends with a HeadStage; each CombineStage follows its ExpertsStage.
+/// Ends with a HeadStage; each CombineStage follows its ExpertsStage, and each
+/// ConvStage has its MixStage next.
 struct Program {
   int dim = 0;
   int vocab = 0;

@@ -29,25 +29,38 @@ __device__ __forceinline__ void norm_and_rotate(
     float* to) {
   Shared& shared = block();
   const int half = s.head_dim / 2, lane = threadIdx.x & 31;
-  float squares = 0;
-#pragma unroll 1
-  for (int i = lane; i < half; i += 32) {
-    const float x = __ldcg(from + i), y = __ldcg(from + i + half);
-    squares += x * x + y * y;
-    to[i] = x, to[i + half] = y;
+  float x[2] = {}, y[2] = {}, squares = 0;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (lane + r * 32 < half) {
+      x[r] = load_word(from + lane + r * 32);
+      y[r] = load_word(from + lane + r * 32 + half);
+    }
   }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (is_absent(x[r]) || is_absent(y[r])) {
+      x[r] = present_word(from + lane + r * 32);
+      y[r] = present_word(from + lane + r * 32 + half);
+    }
+    squares += x[r] * x[r] + y[r] * y[r];
+  }
+  __syncwarp();
   squares = sum_lanes(squares, 1, 32);
   const float rms =
-      scale * (norm ? 1.0f / sqrtf(squares / s.head_dim + s.eps) : 1.0f);
-#pragma unroll 1
-  for (int i = lane; i < half; i += 32) {
-    float x = to[i] * rms, y = to[i + half] * rms;
-    if (norm) {
-      x *= __ldg(reinterpret_cast<const float*>(norm) + i);
-      y *= __ldg(reinterpret_cast<const float*>(norm) + i + half);
+      scale * (norm ? inverse_root(squares / s.head_dim + s.eps) : 1.0f);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int i = lane + r * 32;
+    if (i < half) {
+      float a = x[r] * rms, b = y[r] * rms;
+      if (norm) {
+        a *= __ldg(reinterpret_cast<const float*>(norm) + i);
+        b *= __ldg(reinterpret_cast<const float*>(norm) + i + half);
+      }
+      to[i] = a * shared.cosines[i] - b * shared.sines[i];
+      to[i + half] = a * shared.sines[i] + b * shared.cosines[i];
     }
-    to[i] = x * shared.cosines[i] - y * shared.sines[i];
-    to[i + half] = x * shared.sines[i] + y * shared.cosines[i];
   }
 }
 
@@ -79,24 +92,30 @@ __device__ __forceinline__ void copy_rows(
 // One key head's share of the context for its query heads, unnormalised: (head,
 // head_dim + 4) floats an item, the last with maximum and sum. The share is
 // taken in chunks of kAttendRows positions.
-__device__ __noinline__ void attend(const Consumer c, const Stage& s) {
+__device__ __noinline__ void attend(const Stage& s) {
   Shared& shared = block();
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31;
   const int dim = s.head_dim, group = s.heads / s.kv_heads;
   const int seen = shared.position + 1, splits = splits_of(s, seen);
   const int kv = blockIdx.x % s.kv_heads, split = blockIdx.x / s.kv_heads;
-  if (split >= splits) {
-    await_grid(c);
-    return;
-  }
   const int record = dim + 4;
   const int out = s.out_at + (kv * s.splits + split) * group * record;
+  if (split >= splits) {
+    // Nothing to publish, but what a longer context left must go.
+#pragma unroll 1
+    for (int i = tid; i < group * record && split < s.splits; i += kConsumers) {
+      store_word(shared.retired + out + i, __uint_as_float(kAbsent));
+    }
+    return;
+  }
   const int share = (seen + splits - 1) / splits, rows = s.chunk_rows;
   const int begin = split * share, end = min(seen, begin + share);
   const bool newest = end == seen && begin < seen;
   const int row_bytes = dim * kCacheBytes + 16;
-  float* queries = floats_at(shared.p.digits_at); // (group, dim)
-  float* key = queries + group * dim;
+  // Four more floats a row: rows start in different banks.
+  const int query_len = dim + 4;
+  float* queries = floats_at(shared.p.digits_at); // (group, query_len)
+  float* key = queries + group * query_len;
   float* value = key + dim;
   float* scores = value + dim; // (group, rows)
   float* stats = scores + group * rows; // (group, 4): maximum, sum, fade
@@ -111,7 +130,6 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
   copy_rows(keys, row_bytes, key_cache, head, dim, begin, min(stop, seen - 1));
   copy_rows(
       values, row_bytes, value_cache, head, dim, begin, min(stop, seen - 1));
-  await_grid(c);
   if (newest && warp == kWarps - 1) {
     norm_and_rotate(s, in + s.rows_a + kv * dim, s.key_norm, 1.0f, key);
 #pragma unroll 1
@@ -124,14 +142,18 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
       value[i] = store_cached(
           value_cache,
           head + (seen - 1) * dim + i,
-          __ldcg(in + s.rows_a + s.rows_b + kv * dim + i));
+          present_word(in + s.rows_a + s.rows_b + kv * dim + i));
     }
   }
   const float scale = 1.0f / sqrtf(static_cast<float>(dim));
 #pragma unroll 1
   for (int h = warp; h < group; h += kWarps) {
     norm_and_rotate(
-        s, in + (kv * group + h) * dim, s.query_norm, scale, queries + h * dim);
+        s,
+        in + (kv * group + h) * dim,
+        s.query_norm,
+        scale,
+        queries + h * query_len);
     if (lane == 0) {
       stats[h * 4] = -infinity();
       stats[h * 4 + 1] = 0;
@@ -168,19 +190,29 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
       sync_consumers();
     }
     const int count = stop - first;
+    // Two lanes a product, eight floats of sixteen each.
 #pragma unroll 1
-    for (int i = tid; i < count * group; i += kConsumers) {
-      const int j = i / group, h = i - j * group;
+    for (int i = tid; i - lane < count * group * 2; i += kConsumers) {
+      const int j = i / 2 / group, h = i / 2 - j * group;
+      const bool works = j < count;
       const u8* k = keys + j * row_bytes;
-      const float* q = queries + h * dim;
+      const float* q = queries + h * query_len;
       float dot = 0;
+      if (works) {
 #pragma unroll 4
-      for (int d = 0; d < dim; d += 4) {
-        const float4 a = load_cached4(k, d);
-        const float4 b = *reinterpret_cast<const float4*>(q + d);
-        dot += a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+        for (int d = (i & 1) * 8; d < dim; d += 16) {
+          const float4 a = load_cached4(k, d), c = load_cached4(k, d + 4);
+          const float4 b = *reinterpret_cast<const float4*>(q + d);
+          const float4 e = *reinterpret_cast<const float4*>(q + d + 4);
+          dot += a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+          dot += c.x * e.x + c.y * e.y + c.z * e.z + c.w * e.w;
+        }
       }
-      scores[h * rows + j] = dot;
+      __syncwarp();
+      dot = sum_lanes(dot, 1, 2);
+      if (works && (i & 1) == 0) {
+        scores[h * rows + j] = dot;
+      }
     }
     sync_consumers();
 #pragma unroll 1
@@ -240,48 +272,64 @@ __device__ __noinline__ void attend(const Consumer c, const Stage& s) {
   }
 }
 
-// Joins the splits: 16 channels a unit, a unit a warp.
+// A split's weight in the sum of all, and that sum's inverse times it: lane i has
+// split i.
+__device__ __forceinline__ float
+weight_of_split(const float* stats, int splits, int stride) {
+  const int lane = threadIdx.x & 31;
+  float top = -infinity(), sum = 0;
+  if (lane < splits) {
+    top = present_word(stats + lane * stride);
+    sum = present_word(stats + lane * stride + 1);
+  }
+  __syncwarp();
+  float most = top;
+#pragma unroll
+  for (int o = 16; o; o >>= 1) {
+    most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
+  }
+  const float weight = lane < splits ? expf(top - most) : 0.0f;
+  return weight / sum_lanes(weight * sum, 1, 32);
+}
+
+// Joins the splits as they come: 16 channels a unit, a unit a warp, of which
+// each half takes every other split.
 __device__ __noinline__ void merge(const Stage& s) {
   Shared& shared = block();
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, half = lane >> 4;
   const int dim = s.head_dim, record = dim + 4;
   const int group = s.heads / s.kv_heads, stride = group * record;
   const int splits = splits_of(s, shared.position + 1);
+  constexpr int loads = kMaxSplits / 2;
 #pragma unroll 1
   for (int u = blockIdx.x + warp * gridDim.x; u < s.units;
        u += kWarps * gridDim.x) {
     const int channel = u * 16 + (lane & 15), head = channel / dim;
     const float* from = shared.exchange + s.x_at +
         (head / group * s.splits * group + head % group) * record;
-    float top = -infinity(), total = 0, y = 0;
-#pragma unroll 1
-    for (int base = lane >> 4; base < splits; base += 8) {
-      float o[4], m[4], l[4];
+    const float* at = from + half * stride + (channel & (dim - 1));
+    float v[loads];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const bool there = base + 2 * i < splits;
-        const float* at = from + (base + 2 * i) * stride;
-        o[i] = there ? __ldcg(at + channel % dim) : 0.0f;
-        m[i] = there ? __ldcg(at + dim) : -infinity();
-        l[i] = there ? __ldcg(at + dim + 1) : 0.0f;
-      }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float next = fmaxf(top, m[i]);
-        if (next > -infinity()) {
-          const float fade = expf(top - next), weight = expf(m[i] - next);
-          top = next;
-          total = total * fade + weight * l[i];
-          y = y * fade + weight * o[i];
-        }
-      }
+    for (int i = 0; i < loads; ++i) {
+      v[i] = 2 * i + half < splits ? load_word(at + 2 * i * stride) : 0.0f;
     }
-    const float next = fmaxf(top, __shfl_xor_sync(~0u, top, 16));
-    const float fade = top == -infinity() ? 0.0f : expf(top - next);
-    total = sum_lanes(total * fade, 16, 32);
-    y = sum_lanes(y * fade, 16, 32);
+    const float weight = weight_of_split(from + dim, splits, stride);
+    float y = 0;
+#pragma unroll
+    for (int i = 0; i < loads; ++i) {
+      const float its = __shfl_sync(~0u, weight, 2 * i + half);
+      if (is_absent(v[i])) {
+        v[i] = present_word(at + 2 * i * stride);
+      }
+      __syncwarp();
+      y = fmaf(its, v[i], y);
+    }
+    y = sum_lanes(y, 16, 32);
     if (lane < 16) {
-      publish(s.out_at + channel, y / total);
+      publish(s.out_at + channel, y);
+    }
+    if (lane == 0) {
+      tell_readers(channel);
     }
   }
 }

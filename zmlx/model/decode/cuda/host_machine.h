@@ -15,6 +15,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mlx/mlx.h"
@@ -76,14 +77,15 @@ constexpr int kHostShared = 232448;
 struct HostBlock {
   alignas(128) u8 memory[kHostShared];
   std::vector<Fiber> fibers{kThreads};
-  Meeting warps[kThreads / 32], consumers, all;
+  Meeting warps[kThreads / 32], consumers, producers, all;
   std::map<const void*, HostBarrier> barriers;
 };
 
 struct HostGrid {
   std::vector<std::unique_ptr<HostBlock>> blocks;
   std::deque<Fiber*> ready;
-  Meeting count; // fibers that wait for the grid's barrier
+  Meeting others; // fibers that wait for words or counts of other blocks
+  bool stored = false; // either, since these were last woken
   Fiber* now = nullptr;
   ucontext_t main;
   std::function<void()> body;
@@ -161,7 +163,13 @@ inline void run_grid(int blocks, std::function<void()> body) {
     }
   }
   size_t left = grid.ready.size();
-  while (!grid.ready.empty()) {
+  while (true) {
+    if (grid.ready.empty() && std::exchange(grid.stored, false)) {
+      wake(grid.others);
+    }
+    if (grid.ready.empty()) {
+      break;
+    }
     grid.now = grid.ready.front();
     grid.ready.pop_front();
     swapcontext(&grid.main, &grid.now->context);
@@ -228,6 +236,22 @@ inline u32 __reduce_max_sync(u32, u32 value) {
 inline int __reduce_min_sync(u32, int value) {
   return reduce_lanes(value, [](u32 a, u32 b) { return a < b ? a : b; });
 }
+inline u32 __ballot_sync(u32, bool value) {
+  const u32 word = value;
+  int turn;
+  const Fiber* lanes = exchange(&word, 1, turn);
+  u32 all = 0;
+  for (int i = 0; i < 32; ++i) {
+    all |= lanes[i].slots[turn][0] << i;
+  }
+  return all;
+}
+inline bool __any_sync(u32, bool value) {
+  return __ballot_sync(~0u, value) != 0;
+}
+inline int __ffs(u32 bits) {
+  return __builtin_ffs(static_cast<int>(bits));
+}
 inline void __syncwarp() {
   meet(warp_meeting(), 32);
 }
@@ -258,21 +282,37 @@ inline void __syncthreads() {
 inline void sync_consumers() {
   meet(now().of->consumers, kConsumers);
 }
+inline void sync_producers() {
+  meet(now().of->producers, kProducers * 32);
+}
 inline u8* shared_memory() {
   return now().of->memory;
 }
 inline u32 shared_address(const void* p) {
   return static_cast<u32>(static_cast<const u8*>(p) - shared_memory());
 }
-inline void arrive_grid(u64* count) {
+inline void arrive_at(u32* count) {
   ++*count;
-  wake(grid_now()->count);
+  grid_now()->stored = true;
 }
-inline bool wait_grid(const u64* count, u64 target) {
-  while (*count < target) {
-    sleep_in(grid_now()->count);
-  }
-  return true;
+inline u32 arrivals_at(const u32* count) {
+  return *count;
+}
+inline void store_word(float* at, float v) {
+  std::memcpy(at, &v, sizeof(v)); // the bits, also of what is no number
+  grid_now()->stored = true;
+}
+inline float load_word(const float* at) {
+  return *at;
+}
+inline float4 load_words(const float* at) {
+  return *reinterpret_cast<const float4*>(at);
+}
+inline void await_arrival() {
+  sleep_in(grid_now()->others);
+}
+inline void await_word() {
+  sleep_in(grid_now()->others);
 }
 
 inline HostBarrier& barrier_at(const u64* b) {
@@ -317,9 +357,7 @@ inline void copy_in(u32 to, u64 from, u32 bytes, u64* b, u64) {
 inline void copy16(void* to, const void* from) {
   std::memcpy(to, from, 16);
 }
-inline void commit_copies() {}
 inline void finish_copies() {}
-inline void finish_older_copies() {}
 inline void fence_barriers() {}
 inline u64 evict_first() {
   return 0;
@@ -381,11 +419,17 @@ inline void sincospif(float x, float* sine, float* cosine) {
   *sine = static_cast<float>(std::sin(angle));
   *cosine = static_cast<float>(std::cos(angle));
 }
+inline float inverse_root(float v) {
+  return 1.0f / std::sqrt(v);
+}
 inline float infinity() {
   return INFINITY;
 }
 inline int min(int a, int b) {
   return std::min(a, b);
+}
+inline int max(int a, int b) {
+  return std::max(a, b);
 }
 inline float from_float16(u16 bits) {
   mlx::core::float16_t h;

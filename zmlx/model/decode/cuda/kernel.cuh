@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // One token through the decode program: a persistent kernel, one block an SM.
 //
-// Blocks hand vectors on through the exchange area, with a barrier of the grid
-// a stage.
+// Blocks hand vectors on through the exchange area; nobody waits for more than
+// the words that it needs.
 
 namespace zmlx_decode {
 
@@ -15,23 +15,21 @@ tell_next(int gave_up, int position, int capacity, int* next, int* failed) {
   next[2] = capacity;
 }
 
-__device__ __forceinline__ void consume(int* next, int* failed) {
+// The token's row of the embedding, each block its own rows.
+__device__ __forceinline__ void embed(const Consumer& c) {
   Shared& shared = block();
   const Program& p = shared.p;
-  Consumer c = {
-      static_cast<int>(threadIdx.x),
-      static_cast<int>(threadIdx.x >> 5),
-      static_cast<int>(threadIdx.x & 31),
-      static_cast<int>(threadIdx.x / kRowLanes),
-      shared.first_count,
-      {0, 0}};
 #pragma unroll 1
   for (int own = 0; own < kMaxOwn; ++own) {
-    const int row = (blockIdx.x + own * gridDim.x) * kRows + c.row;
+    const int first = (blockIdx.x + own * gridDim.x) * kRows;
+    const int row = first + c.warp;
     if (row < p.dim && (c.lane & (kRowLanes - 1)) == 0) {
       const float h = element(p.embedding, shared.token, row);
-      shared.h[own * kRows + c.row] = h;
+      shared.h[own * kRows + c.warp] = h;
       publish(p.embedded_at + row, h);
+    }
+    if (first < p.dim && c.tid == 0) {
+      tell_readers(first);
     }
   }
   if (c.tid < p.half_head) {
@@ -44,82 +42,85 @@ __device__ __forceinline__ void consume(int* next, int* failed) {
         &shared.sines[c.tid],
         &shared.cosines[c.tid]);
   }
-  auto fetch = [&](int i) {
-    if (c.warp == kWarps - 1 && c.lane < kStageWords) {
-      copy16(
-          reinterpret_cast<uint4*>(&shared.stage[i % 3]) + c.lane,
-          stage_words(shared, i) + c.lane);
-    }
-  };
-  fetch(0);
-  finish_copies();
-  if (p.num_stages > 1) {
-    fetch(1);
+}
+
+// Leaves the next launch its start, once all blocks have read theirs.
+__device__ __forceinline__ void begin_next(const Consumer& c) {
+  Shared& shared = block();
+  u32* const start = shared.counts + kWarps * kLine;
+  const u32 target = (shared.launch + 1) * gridDim.x;
+  int looks = 0;
+  while (static_cast<int>(arrivals_at(start + kLine) - target) < 0 &&
+         keep_waiting(looks)) {
+    await_arrival();
   }
-  commit_copies();
-  arrive_at_grid(c);
-  int slot = 0; // of the stage's record
-  u32 weighed = 0; // parity
+  if (c.lane == 0) {
+    start[c.warp] = shared.targets[c.warp];
+    start[kWarps] = shared.launch + 1;
+  }
+}
+
+__device__ __noinline__ void consume(int* next, int* failed) {
+  Shared& shared = block();
+  const Program& p = shared.p;
+  Consumer c = {
+      static_cast<int>(threadIdx.x),
+      static_cast<int>(threadIdx.x >> 5),
+      static_cast<int>(threadIdx.x & 31),
+      {0, 0},
+      -2,
+      0,
+      0};
+  embed(c);
+  meet(c); // brings the first stage's record, and the second's
+  ++c.stage;
+  meet(c);
+  if (c.tid == 0) {
+    arrive_at(shared.counts + (kWarps + 1) * kLine);
+  }
 #pragma unroll 1
-  for (int i = 0; i < p.num_stages; ++i) {
-    const Stage& s = shared.stage[slot];
-    slot = slot == 2 ? 0 : slot + 1;
-    if (!has_pieces(s.kind)) {
-      if (s.kind == kAttend) {
-        attend(c, s);
-      } else {
-        await_grid(c);
-        merge(s);
-      }
-      if (i + 2 < p.num_stages) {
-        fetch(i + 2);
-      }
-      commit_copies();
-      finish_older_copies();
-      arrive_at_grid(c);
+  for (c.stage = 0; c.stage < p.num_stages; ++c.stage) {
+    const Stage& s = shared.stage[c.stage % 3];
+    ZMLX_MARK(c, 0);
+    if (s.kind == kAttend) {
+      meet(c);
+      attend(s);
       continue;
     }
+    if (s.kind == kMerge) {
+      meet(c);
+      merge(s);
+      continue;
+    }
+    float* sum_squares = shared.sum_squares[c.stage & 1];
     const Early early = load_early(c, s, blockIdx.x);
-    const Work work = work_of(c, s);
+    const Work work = work_of(s);
     if (s.norm) {
-      prepare_normed(c, s, shared.sum_squares[i & 1]);
+      prepare_normed(c, s, sum_squares);
     } else {
       prepare_plain(c, s);
     }
-    sync_consumers();
-    if (i + 2 < p.num_stages) {
-      fetch(i + 2);
-    }
-    commit_copies();
-    float rms = 1.0f;
-    if (s.norm) {
-      float squares = 0;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        squares += shared.sum_squares[i & 1][w];
-      }
-      rms = 1.0f / sqrtf(squares / s.norm_len + s.eps);
-    }
+    __syncwarp();
     if (work.weighted) {
-      wait(&shared.weighed, weighed);
-      weighed ^= 1;
+      wait(&shared.weighed, c.weighed);
+      c.weighed ^= 1;
     }
-    multiply_stage(c, s, work, rms, early);
-    finish_older_copies(); // the next stage's record
-    if (s.kind != kHead) {
-      arrive_at_grid(c);
-    }
+    ZMLX_MARK(c, 2);
+    multiply_stage(c, s, work, sum_squares, early);
   }
-  if (blockIdx.x == 0 && c.tid == 0) {
-    tell_next(shared.failed, shared.position, shared.capacity, next, failed);
+  if (blockIdx.x == 0) {
+    begin_next(c);
+    if (c.tid == 0) {
+      tell_next(shared.failed, shared.position, shared.capacity, next, failed);
+    }
   }
 }
 
 /// program: a Program, then its stages; caches: addresses; token: this step's;
 /// step: whether a step before gave up a wait, this one's position, and the
-/// capacity of caches of keys; workspace: exchange_len floats, then the count of
-/// arrivals at barriers, a multiple of the number of blocks; next: the step of
-/// the token that follows; failed: whether a wait was given up.
+/// capacity of caches of keys; workspace: two halves of exchange_len words,
+/// absent at first, then kCountsLen of 0; next: the step of the token that
+/// follows; failed: whether a wait was given up.
 __device__ __forceinline__ void run(
     const u32* program,
     const u64* caches,
@@ -141,15 +142,20 @@ __device__ __forceinline__ void run(
     reinterpret_cast<u32*>(&shared.p)[i] = program[i];
   }
   __syncthreads();
+  if (threadIdx.x < kWarps) {
+    const u32* start = reinterpret_cast<const u32*>(workspace) +
+        2 * shared.p.exchange_len + kWarps * kLine;
+    shared.targets[threadIdx.x] = arrivals_at(start + threadIdx.x);
+  }
   if (threadIdx.x == 0) {
     shared.stages =
         reinterpret_cast<const uint4*>(program) + sizeof(Program) / 16;
     shared.caches = caches;
-    shared.exchange = workspace;
-    shared.count = reinterpret_cast<u64*>(workspace + shared.p.exchange_len);
-    // Others may have arrived already, but nobody got past the first barrier.
-    const u64 count = *reinterpret_cast<volatile u64*>(shared.count);
-    shared.first_count = count - count % gridDim.x;
+    shared.counts = reinterpret_cast<u32*>(workspace) + 2 * shared.p.exchange_len;
+    shared.launch = arrivals_at(shared.counts + kWarps * kLine + kWarps);
+    const int half = (shared.launch & 1) * shared.p.exchange_len;
+    shared.exchange = workspace + half;
+    shared.retired = workspace + (shared.p.exchange_len - half);
     shared.logits = logits;
     shared.token = *token;
     shared.position = step[1];

@@ -9,27 +9,43 @@ __device__ __forceinline__ float infinity() {
   return __int_as_float(0x7f800000);
 }
 
-// One arrival a block; what its threads stored before their own barrier is seen
-// by whoever has waited for the count.
-__device__ __forceinline__ void arrive_grid(u64* count) {
-  asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(count)
+// Words between blocks. None of these waits for another: a word that is handed
+// on is its own flag, and a count only says when to look.
+__device__ __forceinline__ void arrive_at(u32* count) {
+  asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(count)
                : "memory");
 }
-// Gives up after about a second: a read of the count takes half a microsecond.
-__device__ __forceinline__ bool wait_grid(const u64* count, u64 target) {
-#pragma unroll 1
-  for (int rounds = 0; rounds < 1 << 21; ++rounds) {
-    u64 now;
-    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];"
-                 : "=l"(now)
-                 : "l"(count)
-                 : "memory");
-    if (now >= target) {
-      return true;
-    }
-  }
-  return false;
+__device__ __forceinline__ u32 arrivals_at(const u32* count) {
+  u32 now;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];"
+               : "=r"(now)
+               : "l"(count)
+               : "memory");
+  return now;
 }
+__device__ __forceinline__ void store_word(float* at, float v) {
+  asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(at), "f"(v)
+               : "memory");
+}
+__device__ __forceinline__ float load_word(const float* at) {
+  float v;
+  asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];"
+               : "=f"(v)
+               : "l"(at)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ float4 load_words(const float* at) {
+  float4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(at)
+               : "memory");
+  return v;
+}
+// Where the host's form lets others run.
+__device__ __forceinline__ void await_arrival() {}
+__device__ __forceinline__ void await_word() {}
 
 // --- barriers and copies inside a block ---
 
@@ -77,6 +93,9 @@ copy_in(u32 to, u64 from, u32 bytes, u64* b, u64 policy) {
 __device__ __forceinline__ void sync_consumers() {
   asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
 }
+__device__ __forceinline__ void sync_producers() {
+  asm volatile("bar.sync 2, %0;" ::"n"(kProducers * 32) : "memory");
+}
 
 __device__ __forceinline__ uint4 load_shared4(u32 at) {
   uint4 v;
@@ -100,14 +119,6 @@ __device__ __forceinline__ void copy16(void* to, const void* from) {
 __device__ __forceinline__ void finish_copies() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 }
-// Two groups of a thread's copies may be under way; the older one is waited
-// for.
-__device__ __forceinline__ void commit_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-__device__ __forceinline__ void finish_older_copies() {
-  asm volatile("cp.async.wait_group 1;" ::: "memory");
-}
 __device__ __forceinline__ void fence_barriers() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
@@ -126,6 +137,11 @@ multiply(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ float inverse_root(float v) {
+  float r;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+  return r * fmaf(-0.5f * v * r, r, 1.5f); // Newton: the last bit but one
 }
 __device__ __forceinline__ float from_float16(u16 bits) {
   float f;

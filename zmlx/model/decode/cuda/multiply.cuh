@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Products of packed weights and vectors, exact but for one rounding a group.
 //
-// A vector becomes integers of 31 bits with one scale for 128 values, cut into
-// four signed bytes that take four columns of an integer matrix instruction;
-// the other four columns serve the second 64 of the 128.
+// A vector becomes integers of 31 bits (27 for the odd columns of weights of four
+// bits) with one scale for 128 values, cut into four signed bytes that take four
+// columns of an integer matrix instruction; the other four columns serve the
+// second 64 of the 128.
 
 namespace zmlx_decode {
-
-__device__ __forceinline__ float4 load4(const float* at) {
-  return __ldcg(reinterpret_cast<const float4*>(at));
-}
 
 __device__ __forceinline__ float sum_lanes(float v, int from, int to) {
 #pragma unroll
@@ -112,14 +109,13 @@ struct Lane {
 };
 
 template <int bits>
-__device__ __forceinline__ Lane lane_of(const Stage& s, int chunk) {
+__device__ __forceinline__ Lane lane_of(const Stage& s) { // in chunk 0
   const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-  const int group = (chunk * 128 + (t >> 1) * 64) >> s.a.group_shift;
+  const int group = (t >> 1) * 64 >> s.a.group_shift;
   const int second = g & 1, row = g >> 1;
   return {
       static_cast<u32>(
-          second * s.words_step + row * s.row_bytes + t * 16 +
-          chunk * (bits * 16)),
+          second * s.words_step + row * s.row_bytes + t * 16),
       static_cast<u32>(4 * s.row_bytes),
       static_cast<u32>(
           s.scales_at + second * s.scales_step + (row * s.groups + group) * 2),
@@ -157,17 +153,17 @@ __device__ __forceinline__ void multiply_chunk(
     float& second) {
   int c[4] = {kMagic, kMagic, kMagic, kMagic};
   if (bits == 4) {
-    const u32 m = 0x0f0f0f0fu;
+    const u32 even = 0x0f0f0f0fu, odd = 0xf0f0f0f0u;
     const uint4 &a = chunk.a[0], &b = chunk.b[0];
     const u32 v[4] = {a.x, a.y, a.z, a.w}, w[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       multiply(
           c,
-          v[j] & m,
-          w[j] & m,
-          (v[j] >> 4) & m,
-          (w[j] >> 4) & m,
+          v[j] & even,
+          w[j] & even,
+          v[j] & odd,
+          w[j] & odd,
           x.digits[2 * j],
           x.digits[2 * j + 1]);
     }
@@ -212,10 +208,12 @@ store_digits(const Vector& v, int k, float4 x, int bits) {
     down = __uint_as_float(0x7fc00000u); // an infinity or a NaN spoils all
   }
   const u32 o = 0x00808080u;
+  // Odd weights of four bits are taken 16 times too large, where they lie.
+  const float up_odd = bits == 4 ? up * 0.0625f : up;
   u32 d0 = (__float2int_rn(x.x * up) + o) ^ o;
-  u32 d1 = (__float2int_rn(x.y * up) + o) ^ o;
+  u32 d1 = (__float2int_rn(x.y * up_odd) + o) ^ o;
   u32 d2 = (__float2int_rn(x.z * up) + o) ^ o;
-  u32 d3 = (__float2int_rn(x.w * up) + o) ^ o;
+  u32 d3 = (__float2int_rn(x.w * up_odd) + o) ^ o;
   const bool odd = lane & 1;
   if (bits == 4) { // even k of eight, then odd k
     const u32 give0 = odd ? d0 : d1, give1 = odd ? d2 : d3;

@@ -6,37 +6,6 @@
 
 namespace zmlx_decode {
 
-// The start of a block's shared memory; the ring and the rest follow.
-struct Shared {
-  u64 full[kMaxSlots], empty[kMaxSlots], routed, weighed;
-  alignas(16) Stage stage[3];
-  alignas(16) Stage ahead[kProducers][2];
-  alignas(16) Program p;
-  const uint4* stages;
-  const u64* caches; // addresses
-  float* exchange;
-  u64* count; // of arrivals at the grid's barriers
-  u64 first_count; // before this launch
-  float* logits;
-  int token, position, capacity;
-  int failed;
-  float sum_squares[2][kWarps];
-  float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
-  float fresh[kRows];
-  float weight[kMaxTopK];
-  int chosen[kProducers][kMaxTopK];
-  float cosines[kMaxHalf], sines[kMaxHalf];
-};
-
-static_assert(sizeof(Shared) <= kHeadBytes);
-
-__device__ __forceinline__ Shared& block() {
-  return *reinterpret_cast<Shared*>(shared_memory());
-}
-__device__ __forceinline__ float* floats_at(int offset) {
-  return reinterpret_cast<float*>(shared_memory() + offset);
-}
-
 struct Ring {
   int at;
   u32 parity;
@@ -54,28 +23,85 @@ __device__ __forceinline__ u32 ordered(float v) {
   return v == v ? (bits >> 31 ? ~bits : bits | 0x80000000u) : 0;
 }
 
-// Chooses the experts from the partial logits of all warps; one warp, of which
-// lane i has experts i, i + 32, i + 64 and i + 96.
+// Adds up what the stage before published of the router's logits, each producing
+// warp that of every kProducers-th chunk of the vector.
+__device__ __forceinline__ void
+gather_logits(const Stage& s, u32 target, int mine) {
+  Shared& shared = block();
+  const int lane = threadIdx.x & 31, quads = s.experts / 4; // a power of two
+  const bool waits = lane < kWarps && lane % kProducers == mine;
+  int looks = 0;
+  while (
+      __any_sync(~0u, waits && is_behind(shared.counts + lane * kLine, target)) &&
+      keep_waiting(looks)) {
+    await_arrival();
+  }
+  constexpr int most = kMaxDim / kChunk / kProducers, loads = 2;
+  const int chunks = s.x_len / kChunk, items = kChunk / kRows * quads;
+  float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 1
+  for (int first = lane; first - lane < items; first += loads * 32) {
+    const float* parts =
+        shared.exchange + s.partials_at + (mine * items + first) * 4;
+    float4 v[most][loads];
+#pragma unroll
+    for (int j = 0; j < most; ++j) {
+#pragma unroll
+      for (int r = 0; r < loads; ++r) {
+        const bool there =
+            first + r * 32 < items && j * kProducers + mine < chunks;
+        v[j][r] = there
+            ? load_words(parts + (j * kProducers * items + r * 32) * 4)
+            : make_float4(0, 0, 0, 0);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < most; ++j) {
+#pragma unroll
+      for (int r = 0; r < loads; ++r) {
+        float4& part = v[j][r];
+        make_present(part, parts + (j * kProducers * items + r * 32) * 4);
+        sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+      }
+    }
+  }
+  __syncwarp();
+#pragma unroll 1
+  for (int o = quads; o < 32; o <<= 1) {
+    sum.x += __shfl_xor_sync(~0u, sum.x, o);
+    sum.y += __shfl_xor_sync(~0u, sum.y, o);
+    sum.z += __shfl_xor_sync(~0u, sum.z, o);
+    sum.w += __shfl_xor_sync(~0u, sum.w, o);
+  }
+  if (lane < quads) {
+    reinterpret_cast<float4*>(shared.partials)[mine * quads + lane] = sum;
+  }
+  sync_producers();
+}
+
+// Chooses the experts from what the producing warps have gathered; one warp, of
+// which lane i has experts i, i + 32, ...: `each` of them.
+template <int each>
 __device__ __forceinline__ void route(
     const Stage& s,
     Shared& shared,
     const float* sum_squares,
-    const float (&bias)[4],
+    const float (&bias)[each],
     int mine) {
-  const float* partials = floats_at(shared.p.partials_at);
+  const float* partials = shared.partials;
   const int lane = threadIdx.x & 31, experts = s.experts, top_k = s.top_k;
   const float squares = sum_lanes(sum_squares[lane & (kWarps - 1)], 1, kWarps);
-  const float rms = 1.0f / sqrtf(squares / s.norm_len + s.eps);
-  float score[4], most = -infinity(), sum = 0;
-  u32 key[4] = {0, 0, 0, 0};
+  const float rms = inverse_root(__fdividef(squares, s.norm_len) + s.eps);
+  float score[each], most = -infinity(), sum = 0;
+  u32 key[each] = {};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < each; ++i) {
     const int e = lane + 32 * i;
     score[i] = -infinity();
     if (e < experts) {
       float logit = 0;
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
+      for (int w = 0; w < kProducers; ++w) {
         logit += partials[w * experts + e];
       }
       score[i] = logit * rms;
@@ -88,14 +114,14 @@ __device__ __forceinline__ void route(
       most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < each; ++i) {
       score[i] = lane + 32 * i < experts ? expf(score[i] - most) : 0.0f;
       sum += score[i];
     }
     sum = sum_lanes(sum, 1, 32);
   }
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < each; ++i) {
     const int e = lane + 32 * i;
     if (e < experts) {
       score[i] = s.softmax ? score[i] / sum
@@ -114,20 +140,22 @@ __device__ __forceinline__ void route(
     int at = lane;
     float its = score[0];
 #pragma unroll
-    for (int i = 1; i < 4; ++i) {
+    for (int i = 1; i < each; ++i) {
       if (key[i] > best) {
         best = key[i], at = lane + 32 * i, its = score[i];
       }
     }
     const u32 top = __reduce_max_sync(~0u, best);
-    const int chosen = __reduce_min_sync(~0u, best == top ? at : experts - 1);
+    const int chosen = each == 1
+        ? min(__ffs(__ballot_sync(~0u, best == top)), experts) - 1
+        : __reduce_min_sync(~0u, best == top ? at : experts - 1);
     its = __shfl_sync(~0u, its, chosen & 31);
     total += its;
     if (lane == k) {
       weight = its, expert = chosen;
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < each; ++i) {
       key[i] = chosen == lane + 32 * i ? 0 : key[i];
     }
   }
@@ -140,6 +168,27 @@ __device__ __forceinline__ void route(
     }
   }
   __syncwarp();
+}
+
+template <int each>
+__device__ __forceinline__ void await_route(
+    const Stage& s,
+    u32 target,
+    u32 parity,
+    const float* sum_squares,
+    int mine) {
+  const int lane = threadIdx.x & 31;
+  float bias[each];
+#pragma unroll
+  for (int i = 0; i < each; ++i) {
+    const int e = lane + 32 * i;
+    bias[i] = s.router_bias && e < s.experts
+        ? __ldg(reinterpret_cast<const float*>(s.router_bias) + e)
+        : 0.0f;
+  }
+  gather_logits(s, target, mine);
+  wait(&block().routed, parity);
+  route<each>(s, block(), sum_squares, bias, mine);
 }
 
 // One of a piece's six copies, the lane's own: words, scales or biases of the
@@ -304,13 +353,15 @@ __device__ __forceinline__ const uint4* stage_words(
   return shared.stages + i * kStageWords;
 }
 
-__device__ __forceinline__ void produce() {
+__device__ __noinline__ void produce() {
   Shared& shared = block();
   const u64 policy = evict_first();
   Ring ring = {0, 0};
   u32 routed_parity = 0;
   bool routed = false;
   const int lane = threadIdx.x & 31, num_stages = shared.p.num_stages;
+  // Lane i follows the arrivals that multiplying warp i waits for.
+  u32 target = lane < kWarps ? shared.targets[lane] : 0;
   const int mine = threadIdx.x / 32 - kWarps;
   auto fetch = [&](int i) {
     if (lane < kStageWords) {
@@ -328,21 +379,19 @@ __device__ __forceinline__ void produce() {
       fetch(i + 1);
     }
     const Stage& s = shared.ahead[mine][i & 1];
+    if (has_pieces(s.kind)) {
+      target += arrivals_before(s, lane);
+    }
     if (s.kind == kExperts) {
       routed = s.experts > 0;
       if (routed) {
-        float bias[4];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          bias[j] = s.router_bias && lane + 32 * j < s.experts
-              ? __ldg(
-                    reinterpret_cast<const float*>(s.router_bias) + lane +
-                    32 * j)
-              : 0.0f;
+        const float* squares = shared.sum_squares[i & 1];
+        if (s.experts <= 32) {
+          await_route<1>(s, target, routed_parity, squares, mine);
+        } else {
+          await_route<4>(s, target, routed_parity, squares, mine);
         }
-        wait(&shared.routed, routed_parity);
         routed_parity ^= 1;
-        route(s, shared, shared.sum_squares[i & 1], bias, mine);
         if (mine == 0 && lane == 0) {
           arrive(&shared.weighed);
         }

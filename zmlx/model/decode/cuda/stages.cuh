@@ -6,29 +6,44 @@ namespace zmlx_decode {
 // A thread's place, and what it keeps over stages.
 struct Consumer {
   int tid, warp, lane;
-  int row; // of a tile: one for each half of a warp
-  u64 target; // of the grid's barrier
   Ring ring;
+  int stage; // index
+  u32 sums : 1; // which of two places sums of tiles are left in
+  u32 weighed : 1; // parity
 };
+static_assert(kRowLanes == 32); // of a tile's row: a warp
 
-__device__ __forceinline__ void publish(int at, float value) {
-  block().exchange[at] = value;
+// Waits until the warp's chunks of the stage's input have been published, or
+// nearly so: loads make sure of each word.
+__device__ __forceinline__ void await_chunks(Consumer& c, const Stage& s) {
+  Shared& shared = block();
+  const u32 target = shared.targets[c.warp] + arrivals_before(s, c.warp);
+  __syncwarp();
+  if (c.lane == 0) {
+    shared.targets[c.warp] = target;
+  }
+  const u32* count = shared.counts + c.warp * kLine;
+  int looks = 0;
+  while (is_behind(count, target) && keep_waiting(looks)) {
+    await_arrival();
+  }
 }
 
-// The grid's barrier in two halves. Between them a block may do what needs no
-// other block.
-__device__ __forceinline__ void arrive_at_grid(Consumer& c) {
-  sync_consumers();
-  if (c.tid == 0) {
-    arrive_grid(block().count);
-  }
-  c.target += gridDim.x;
-}
-__device__ __forceinline__ void await_grid(const Consumer& c) {
-  if (c.tid == 0 && !block().failed && !wait_grid(block().count, c.target)) {
-    block().failed = 1;
+// Once a stage, all multiplying warps: what they did for the stage before is
+// done, and the next stage's record has arrived.
+__device__ __forceinline__ void meet(Consumer& c) {
+  Shared& shared = block();
+  const int next = c.stage + 2;
+  if (c.warp == kWarps - 1) {
+    finish_copies();
   }
   sync_consumers();
+  if (c.warp == kWarps - 1 && c.lane < kStageWords &&
+      next < shared.p.num_stages) {
+    copy16(
+        reinterpret_cast<uint4*>(&shared.stage[next % 3]) + c.lane,
+        stage_words(shared, next) + c.lane);
+  }
 }
 
 __device__ __forceinline__ Vector vector_of() {
@@ -38,14 +53,10 @@ __device__ __forceinline__ Vector vector_of() {
 }
 
 // Values that the end of a stage needs, loaded before the wait for its input.
-constexpr int kAtOnce = kConsumers / kRows; // experts
-constexpr int kEarly = 32 / kAtOnce;
-
 struct Early {
-  float a, b; // kConv: state and tap of lane i; kMix: router_norm of the row
-  // kMix: the router's elements of thread (expert, row)
-  u32 word[kEarly];
-  u16 scale[kEarly], bias[kEarly];
+  u32 word; // kConv: state of lane i, as it is; kMix: four of the router's
+  float factor; // kConv: tap of lane i; kMix: router_norm of the row
+  u16 scale, bias; // of the router's
 };
 
 __device__ __forceinline__ float load_cached(u64 base, u32 at) {
@@ -67,150 +78,94 @@ __device__ __forceinline__ float store_cached(u64 base, u32 at, float v) {
 __device__ __forceinline__ Early
 load_early(const Consumer& c, const Stage& s, int unit) {
   Early early = {};
-  const int row = unit * kRows + c.row, i = c.lane & (kRowLanes - 1);
+  if (unit >= s.units) {
+    return early; // a block more than there are units
+  }
+  const int row = unit * kRows + c.warp, i = c.lane & (kRowLanes - 1);
   if (s.kind == kConv) {
     if (i < s.num_taps) {
-      early.b = __ldg(reinterpret_cast<const float*>(s.taps) + i * s.dim + row);
+      early.factor =
+          __ldg(reinterpret_cast<const float*>(s.taps) + i * s.dim + row);
       if (i + 1 < s.num_taps) {
-        early.a = load_cached(block().caches[s.cache], i * s.dim + row);
+        const u64 state = block().caches[s.cache];
+        const u32 at = i * s.dim + row;
+        early.word = kCacheType == 0 ? reinterpret_cast<const u32*>(state)[at]
+                                     : reinterpret_cast<const u16*>(state)[at];
       }
     }
   } else if (s.kind == kMix && s.experts) {
-    early.a = __ldg(reinterpret_cast<const float*>(s.router_norm) + row);
+    early.factor = __ldg(reinterpret_cast<const float*>(s.router_norm) + row);
     const Matrix& m = s.router;
-#pragma unroll
-    for (int r = 0; r < kEarly; ++r) {
-      const int e = c.tid / kRows + r * kAtOnce;
-      if (e < s.experts) {
-        const u32 at = e * m.cols + unit * kRows + c.tid % kRows;
-        const u32 group = at >> m.group_shift;
-        early.word[r] = __ldg(
-            reinterpret_cast<const u32*>(m.words) +
-            (at >> (m.bits == 4 ? 3 : 2)));
-        early.scale[r] = __ldg(reinterpret_cast<const u16*>(m.scales) + group);
-        early.bias[r] = __ldg(reinterpret_cast<const u16*>(m.biases) + group);
-      }
+    const int expert = c.tid / 4;
+    if (expert < s.experts) {
+      const u32 at = expert * m.cols + unit * kRows + c.tid % 4 * 4;
+      const u32 group = at >> m.group_shift;
+      early.word = m.bits == 4
+          ? __ldg(reinterpret_cast<const u16*>(m.words) + at / 4)
+          : __ldg(reinterpret_cast<const u32*>(m.words) + at / 4);
+      early.scale = __ldg(reinterpret_cast<const u16*>(m.scales) + group);
+      early.bias = __ldg(reinterpret_cast<const u16*>(m.biases) + group);
     }
   }
   return early;
 }
 
-// Adds up what the blocks of the stage before published of the router's logits.
-__device__ __forceinline__ void gather_partials(
-    const Consumer& c,
-    const Stage& s) {
-  const int quads = s.experts / 4; // a power of two, at most 32
-  const float* from = block().exchange + s.partials_at;
-  const int items = s.partial_rows * quads;
-  constexpr int loads = 1024 / kConsumers;
-  float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 1
-  for (int base = c.tid; base < items; base += loads * kConsumers) {
-    float4 v[loads];
-#pragma unroll
-    for (int r = 0; r < loads; ++r) {
-      v[r] = base + r * kConsumers < items
-          ? load4(from + (base + r * kConsumers) * 4)
-          : make_float4(0, 0, 0, 0);
-    }
-#pragma unroll
-    for (int r = 0; r < loads; ++r) {
-      sum.x += v[r].x, sum.y += v[r].y, sum.z += v[r].z, sum.w += v[r].w;
-    }
+// Waits for the warp's chunks of the stage's input, and leaves their digits and
+// sum of squares in shared memory. A normed vector has at most one a warp.
+__device__ __forceinline__ void
+prepare_normed(Consumer& c, const Stage& s, float* sum_squares) {
+  const float* from = block().exchange + s.x_at;
+  const int k = c.tid * 4;
+  const bool works = k < s.x_len; // whole warps: x_len is a multiple of 128
+  float4 w = make_float4(0, 0, 0, 0), v = w;
+  if (works) {
+    w = __ldg(reinterpret_cast<const float4*>(s.norm) + c.tid);
   }
-#pragma unroll 1
-  for (int o = quads; o < 32; o <<= 1) {
-    sum.x += __shfl_xor_sync(~0u, sum.x, o);
-    sum.y += __shfl_xor_sync(~0u, sum.y, o);
-    sum.z += __shfl_xor_sync(~0u, sum.z, o);
-    sum.w += __shfl_xor_sync(~0u, sum.w, o);
-  }
-  if (c.lane < quads) {
-    reinterpret_cast<float4*>(
-        floats_at(block().p.partials_at))[c.warp * quads + c.lane] = sum;
+  await_chunks(c, s);
+  ZMLX_MARK(c, 1);
+  if (works) {
+    v = load_words(from + k);
+    make_present(v, from + k);
   }
   __syncwarp();
-  if (c.lane == 0) {
-    arrive(&block().routed);
-  }
-}
-
-// Waits for the stage's input, and leaves its digits and the warp's share of
-// its sum of squares in shared memory. Routers come before digits: experts'
-// weights wait for them. Vectors are at most 2 * 4 * kConsumers long.
-__device__ __forceinline__ void
-prepare_normed(const Consumer& c, const Stage& s, float* sum_squares) {
-  const Vector x = vector_of();
-  const float* from = block().exchange + s.x_at;
-  const float* norm = reinterpret_cast<const float*>(s.norm);
-  const int len = s.x_len, bits = bits_of(s.a);
-  constexpr int step = 4 * kConsumers;
-  float4 w[2], v[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int k = c.tid * 4 + r * step;
-    if (k < len) { // whole warps: len is a multiple of 128
-      w[r] = __ldg(reinterpret_cast<const float4*>(norm + k));
-    }
-  }
-  await_grid(c);
-  float squares = 0;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int k = c.tid * 4 + r * step;
-    if (k < len) {
-      v[r] = load4(from + k);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    if (c.tid * 4 + r * step < len) {
-      const float4 h = v[r];
-      squares += h.x * h.x + h.y * h.y + h.z * h.z + h.w * h.w;
-    }
-  }
-  squares = sum_lanes(squares, 1, 32);
+  const float squares =
+      sum_lanes(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w, 1, 32);
   if (c.lane == 0) {
     sum_squares[c.warp] = squares;
-  }
-  if (s.kind == kExperts && s.experts) {
-    gather_partials(c, s);
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int k = c.tid * 4 + r * step;
-    if (k < len) {
-      float4 h = v[r];
-      h.x *= w[r].x, h.y *= w[r].y, h.z *= w[r].z, h.w *= w[r].w;
-      store_digits(x, k, h, bits);
+    if (s.kind == kExperts && s.experts) {
+      arrive(&block().routed);
     }
+  }
+  if (works) {
+    const float4 h = {v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w};
+    store_digits(vector_of(), k, h, bits_of(s.a));
   }
 }
 
-__device__ __forceinline__ void prepare_plain(
-    const Consumer& c,
-    const Stage& s) {
+__device__ __forceinline__ void prepare_plain(Consumer& c, const Stage& s) {
   const Vector x = vector_of();
   const float* from = block().exchange + s.x_at;
   const int len = s.x_len, bits = bits_of(s.a);
-  constexpr int step = 4 * kConsumers;
-  await_grid(c);
-  constexpr int loads = 2048 / kConsumers;
+  constexpr int step = 4 * kConsumers, loads = 2;
+  await_chunks(c, s);
+  ZMLX_MARK(c, 1);
+  // Two at a time, the second perhaps of nothing: there is room for its digits.
 #pragma unroll 1
   for (int base = c.tid * 4; base < len; base += loads * step) {
     float4 v[loads];
 #pragma unroll
     for (int r = 0; r < loads; ++r) {
-      if (base + r * step < len) {
-        v[r] = load4(from + base + r * step);
-      }
+      v[r] = base + r * step < len ? load_words(from + base + r * step)
+                                   : make_float4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int r = 0; r < loads; ++r) {
-      const int k = base + r * step;
-      if (k < len) {
-        store_digits(x, k, v[r], bits);
-      }
+      make_present(v[r], from + base + r * step);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < loads; ++r) {
+      store_digits(x, base + r * step, v[r], bits);
     }
   }
 }
@@ -219,17 +174,17 @@ __device__ __forceinline__ void prepare_plain(
 struct Work {
   Vector x;
   Lane at;
-  u32 next_scales, slots;
+  u32 chunk_scales, slots;
   int chunks, slot_bytes, slots_count, pieces, inner_pieces, own;
   bool weighted;
 };
 
-__device__ __forceinline__ Work work_of(const Consumer& c, const Stage& s) {
+__device__ __forceinline__ Work work_of(const Stage& s) {
   const Program& p = block().p;
   Work work;
   work.x = vector_of();
-  work.at = bits_of(s.a) == 4 ? lane_of<4>(s, c.warp) : lane_of<8>(s, c.warp);
-  work.next_scales = (kWarps * kChunk >> s.a.group_shift) * 2;
+  work.at = bits_of(s.a) == 4 ? lane_of<4>(s) : lane_of<8>(s);
+  work.chunk_scales = (kChunk >> s.a.group_shift) * 2;
   work.slots = work.x.base + p.slots_at;
   work.chunks = s.piece_cols / kChunk;
   work.slot_bytes = p.slot_bytes;
@@ -237,19 +192,15 @@ __device__ __forceinline__ Work work_of(const Consumer& c, const Stage& s) {
   work.pieces = s.pieces;
   work.inner_pieces = s.inner_pieces;
   work.weighted = s.kind == kCombine && s.top_k > 0;
-  work.own = 0;
-#pragma unroll 1
-  for (int u = blockIdx.x; u < s.units; u += gridDim.x) {
-    ++work.own;
-  }
+  work.own = s.units_each + (blockIdx.x < s.blocks_more);
   return work;
 }
 
-// The sum over warps of the half warp's row of a tile, in every lane.
+// The sum over warps of the warp's row of a tile, in every lane.
 __device__ __forceinline__ float
 row_sum(const Consumer& c, const float* red, int tile) {
   return sum_lanes(
-      red[(tile * kWarps + (c.lane & (kWarps - 1))) * kRedStride + c.row],
+      red[(tile * kWarps + (c.lane & (kWarps - 1))) * kRedStride + c.warp],
       1,
       kWarps);
 }
@@ -261,14 +212,17 @@ __device__ __forceinline__ void convolve(
     int unit,
     float rms,
     const Early& early) {
-  const int channel = unit * kRows + c.row, i = c.lane & (kRowLanes - 1);
+  const int channel = unit * kRows + c.warp, i = c.lane & (kRowLanes - 1);
   const float gate_in = row_sum(c, red, 0) * rms;
   const float gate_out = row_sum(c, red, 1) * rms;
   const float value = row_sum(c, red, 2) * rms;
   const int keep = s.num_taps - 1;
-  const float window = i == keep ? gate_in * value : early.a;
-  float sum = sum_lanes(window * early.b, 1, kRowLanes);
-  const float next = __shfl_down_sync(~0u, window, 1, kRowLanes);
+  const float state = kCacheType == 0
+      ? __uint_as_float(early.word)
+      : half_to_float(static_cast<u16>(early.word), kCacheType == 1);
+  const float window = i == keep ? gate_in * value : state;
+  float sum = sum_lanes(window * early.factor, 1, kMaxTaps);
+  const float next = __shfl_down_sync(~0u, window, 1, kMaxTaps);
   if (i < keep) {
     store_cached(block().caches[s.cache], i * s.dim + channel, next);
   }
@@ -277,6 +231,9 @@ __device__ __forceinline__ void convolve(
       sum += __ldg(reinterpret_cast<const float*>(s.conv_bias) + channel);
     }
     publish(s.out_at + channel, gate_out * sum);
+  }
+  if (c.tid == 0) {
+    tell_readers(unit * kRows);
   }
 }
 
@@ -289,39 +246,37 @@ __device__ __forceinline__ void add_row(
     int own,
     const Early& early) {
   Shared& shared = block();
-  float* kept = &shared.h[own * kRows + c.row];
+  float* kept = &shared.h[own * kRows + c.warp];
   const float h = row_sum(c, red, 0) + *kept;
   __syncwarp();
   if ((c.lane & (kRowLanes - 1)) == 0) {
-    publish(s.out_at + unit * kRows + c.row, h);
+    publish(s.out_at + unit * kRows + c.warp, h);
     *kept = h;
-    shared.fresh[c.row] = h * early.a;
+    shared.fresh[c.warp] = h * early.factor;
   }
   if (!s.experts) {
+    if (c.tid == 0) {
+      tell_readers(unit * kRows);
+    }
     return;
   }
   sync_consumers();
-  const int i = c.tid % kRows, of = c.tid / kRows;
-  const float fresh = shared.fresh[i];
-  const Matrix& m = s.router;
-  const int at = s.partials_at + unit * s.experts + of;
+  const int expert = c.tid / 4, part = c.tid % 4; // four columns each
+  const int bits = s.router.bits, mask = (1 << bits) - 1;
+  const float* fresh = shared.fresh + part * 4;
+  const float scale = to_float(early.scale), bias = to_float(early.bias);
+  float sum = 0;
 #pragma unroll
-  for (int r = 0; r < kEarly; ++r) {
-    const u32 q = (early.word[r] >> (i * m.bits & 31)) & ((1 << m.bits) - 1);
-    const float weight = to_float(early.scale[r]) * q + to_float(early.bias[r]);
-    const float part = sum_lanes(weight * fresh, 1, 16);
-    if (i == 0 && of + r * kAtOnce < s.experts) {
-      publish(at + r * kAtOnce, part);
-    }
+  for (int i = 0; i < 4; ++i) {
+    const u32 q = early.word >> (i * bits) & mask;
+    sum += (scale * static_cast<int>(q) + bias) * fresh[i];
   }
-#pragma unroll 1
-  for (int e = 32; e < s.experts; e += kAtOnce) {
-    const float weight =
-        e + of < s.experts ? element(m, e + of, unit * kRows + i) : 0.0f;
-    const float part = sum_lanes(weight * fresh, 1, 16);
-    if (i == 0 && e + of < s.experts) {
-      publish(at + e, part);
-    }
+  sum = sum_lanes(sum, 1, 4);
+  if (part == 0 && expert < s.experts) {
+    publish(s.partials_at + unit * s.experts + expert, sum);
+  }
+  if (c.tid == 0) {
+    tell_readers(unit * kRows);
   }
 }
 
@@ -350,7 +305,10 @@ __device__ __forceinline__ void silu_rows(
   up = sum_lanes(up, 1, parts) * rms;
   if (part == 0) {
     const int unit = blockIdx.x + (first + tile) * gridDim.x;
-    publish(s.out_at + unit * 8 + row, gate / (1.0f + expf(-gate)) * up);
+    publish(s.out_at + unit * 8 + row, __fdividef(gate, 1.0f + __expf(-gate)) * up);
+    if (row == 0) {
+      tell_readers(unit * 8);
+    }
   }
 }
 
@@ -391,80 +349,57 @@ template <int bits>
 __device__ __forceinline__ void
 multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
   Shared& shared = block();
-  const int chunks = work.chunks;
-  // A warp has chunks warp, warp + kWarps, ... of each piece.
-  const bool works = c.warp < chunks;
-  const bool whole = c.warp + (kPerWarp - 1) * kWarps < chunks;
-  const Vector v = work.x;
-  const u32 slots = work.slots;
-  const int slot_bytes = work.slot_bytes, count = work.slots_count;
-  const int pieces = work.pieces, inner = work.inner_pieces;
-  const bool weighted = work.weighted;
-  Lane at[kPerWarp];
-#pragma unroll
-  for (int i = 0; i < kPerWarp; ++i) {
-    at[i] = work.at;
-    at[i].words += i * kWarps * (kChunk * bits / 8);
-    at[i].scales += i * work.next_scales;
-  }
-  Operand x[kPerWarp];
-  auto load_operands = [&](int first, float weight) {
-#pragma unroll
-    for (int i = 0; i < kPerWarp; ++i) {
-      if (c.warp + i * kWarps < chunks) {
-        load_operand<bits>(x[i], v, first + c.warp + i * kWarps, weight);
-      }
+  const int chunks = work.chunks, pieces = work.pieces;
+  // A warp has chunks warp, warp + kWarps, ... of the vector: of a piece none,
+  // or `mine`.
+  int mine = c.warp;
+  Lane at;
+  Operand x;
+  auto begin_piece = [&](int before, float weight) {
+    at = work.at;
+    at.words += mine * (kChunk * bits / 8);
+    at.scales += mine * work.chunk_scales;
+    if (mine < chunks) {
+      load_operand<bits>(x, work.x, before + mine, weight);
     }
   };
   if (pieces == 1) {
-    load_operands(0, 1.0f);
+    begin_piece(0, 1.0f);
   }
-  const int g = c.lane >> 2;
-  float* to = red + c.warp * kRedStride + (g & 1) * 8 + (g >> 1);
+  const int g = c.lane >> 2, t = c.lane & 3;
+  float* to = red + c.warp * kRedStride + (g & 1) * 8 + (g >> 1) + (t & 1) * 4;
 #pragma unroll 1
   for (int tile = 0; tile < tiles; ++tile) {
-    float sum0[kPerWarp] = {}, sum1[kPerWarp] = {};
+    float first = 0, second = 0;
     int expert = 0, inner_piece = 0;
 #pragma unroll 1
     for (int piece = 0; piece < pieces; ++piece) {
       if (pieces > 1) {
-        load_operands(piece * chunks, weighted ? shared.weight[expert] : 1.0f);
+        mine = (c.warp - piece * chunks) & (kWarps - 1);
+        begin_piece(
+            piece * chunks, work.weighted ? shared.weight[expert] : 1.0f);
+        if (++inner_piece == work.inner_pieces) {
+          inner_piece = 0, ++expert;
+        }
       }
       wait(&shared.full[c.ring.at], c.ring.parity);
-      const u32 slot = slots + c.ring.at * slot_bytes;
-      Chunk chunk[kPerWarp];
-      if (whole) {
-#pragma unroll
-        for (int i = 0; i < kPerWarp; ++i) {
-          load_chunk<bits>(chunk[i], slot, at[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < kPerWarp; ++i) {
-          multiply_chunk<bits>(chunk[i], x[i], sum0[i], sum1[i]);
-        }
-      } else if (works) { // kPerWarp is 2
-        load_chunk<bits>(chunk[0], slot, at[0]);
-        multiply_chunk<bits>(chunk[0], x[0], sum0[0], sum1[0]);
+      if (mine < chunks) {
+        Chunk chunk;
+        load_chunk<bits>(chunk, work.slots + c.ring.at * work.slot_bytes, at);
+        multiply_chunk<bits>(chunk, x, first, second);
       }
       __syncwarp();
       if (c.lane == 0) {
         arrive(&shared.empty[c.ring.at]);
       }
-      c.ring.next(count);
-      if (++inner_piece == inner) {
-        inner_piece = 0, ++expert;
-      }
+      c.ring.next(work.slots_count);
     }
-    float first = 0, second = 0;
-#pragma unroll
-    for (int i = 0; i < kPerWarp; ++i) {
-      first += sum0[i], second += sum1[i];
-    }
-    first = sum_lanes(first, 1, 4);
-    second = sum_lanes(second, 1, 4);
-    if ((c.lane & 3) == 0) {
-      to[0] = first;
-      to[4] = second;
+    // Of four lanes that share two rows, the even ones end with the first.
+    const float give = t & 1 ? first : second;
+    float sum = (t & 1 ? second : first) + __shfl_xor_sync(~0u, give, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    if (t < 2) {
+      *to = sum;
     }
     to += kWarps * kRedStride;
   }
@@ -475,26 +410,46 @@ __device__ __forceinline__ void multiply_stage(
     Consumer& c,
     const Stage& s,
     const Work& work,
-    float rms,
+    const float* sum_squares,
     Early early) {
-  float* red = floats_at(block().p.red_at);
   const int own = work.own;
+  if (own == 0) {
+    meet(c);
+    ZMLX_MARK(c, 3);
+    return;
+  }
   const bool apart = s.kind == kConv || s.kind == kMix || s.kind == kCombine;
   const int most = apart ? 1 : kFlush;
 #pragma unroll 1
   for (int first = 0; first < own; first += most) {
     const int units = min(most, own - first), tiles = units * s.tiles;
     const int unit = blockIdx.x + first * gridDim.x;
+    // The other place is read until all have met again.
+    float* red = floats_at(block().p.red_at) + c.sums * kRedLen;
+    c.sums ^= 1;
     if (first > 0) {
       early = load_early(c, s, unit);
-      sync_consumers(); // the sums of before have been read
     }
     if (bits_of(s.a) == 4) {
       multiply_tiles<4>(c, work, red, tiles);
     } else {
       multiply_tiles<8>(c, work, red, tiles);
     }
-    sync_consumers();
+    if (first == 0) {
+      meet(c);
+      ZMLX_MARK(c, 3);
+    } else {
+      sync_consumers();
+    }
+    float rms = 1.0f;
+    if (s.norm) {
+      float squares = 0;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        squares += sum_squares[w];
+      }
+      rms = inverse_root(__fdividef(squares, s.norm_len) + s.eps);
+    }
     if (s.kind == kConv) {
       convolve(c, s, red, unit, rms, early);
     } else if (apart) {

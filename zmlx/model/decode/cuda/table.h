@@ -5,21 +5,30 @@
 
 namespace zmlx_decode {
 
-constexpr int kWarps = 8; // that multiply
+constexpr int kWarps = 16; // that multiply
 constexpr int kProducers = 4; // warps that load
 constexpr int kConsumers = kWarps * 32;
 constexpr int kThreads = kConsumers + kProducers * 32;
 constexpr int kChunk = 128; // columns a warp takes at once
 constexpr int kRows = 16; // of a tile
-constexpr int kMaxChunks = 16; // of a piece
+constexpr int kMaxChunks = kWarps; // of a piece
 constexpr int kFlush = 8; // tiles reduced at once
 constexpr int kRedStride = 17;
+constexpr int kRedLen = kFlush * kWarps * kRedStride;
 constexpr int kMaxSlots = 16;
 constexpr int kMaxTopK = 16;
 constexpr int kMaxOwn = 4; // units of 16 rows of the residual stream a block
 constexpr int kMaxHalf = 64; // half a head
-constexpr int kMaxDim = 8 * kConsumers; // of the residual stream
+constexpr int kMaxSplits = 32; // of the context
+constexpr int kMaxDim = 4 * kConsumers; // of the residual stream
+constexpr int kMaxTaps = 8; // of a convolution
+constexpr int kMaxExperts = kConsumers / 4;
 constexpr int kMaxAttended = 1024; // a group's heads times head_dim
+constexpr int kLine = 32; // words of the second-level cache that travel alone
+// Behind both halves of the exchange area: a count of arrivals a multiplying
+// warp, each on its own line; where they began and the number of the launch;
+// the count of blocks that have read these.
+constexpr int kCountsLen = (kWarps + 2) * kLine;
 constexpr int kHeadBytes = 8192; // of shared memory, in front of the slots
 
 /// A (rows, cols) matrix, or a stack of them, in MLX's affine packing.
@@ -34,8 +43,8 @@ struct Matrix {
 enum Kind { kConv, kQkv, kAttend, kMerge, kMix, kExperts, kCombine, kHead };
 
 /// One stage. A unit is what one block takes at once; a unit has tiles of 16
-/// rows, a tile has pieces of piece_cols columns. Offsets count floats in the
-/// exchange area.
+/// rows, a tile has pieces of piece_cols columns. Offsets count floats in one
+/// half of the exchange area.
 struct Stage {
   int kind;
   int units, tiles, pieces, piece_cols;
@@ -62,7 +71,9 @@ struct Stage {
   int cache; // index of the state's or the keys' address; values' follows
   int num_taps, heads, kv_heads, head_dim, splits;
   int chunk_rows; // positions attended at once, up to 64
-  int padding;
+  int arrivals; // for each kChunk of the input vector
+  // Of units a block: so many, and one more in the first blocks.
+  int units_each, blocks_more, padding[2];
 };
 
 /// In front of the stages. Offsets are in bytes of a block's shared
@@ -70,7 +81,7 @@ struct Stage {
 struct Program {
   int num_stages, dim, vocab, exchange_len;
   int slots, slot_bytes;
-  int slots_at, digits_at, scales_at, sums_at, partials_at, red_at, memory_len;
+  int slots_at, digits_at, scales_at, sums_at, red_at, memory_len;
   int half_head; // 0 without attention
   float log_theta; // log(theta) / half_head
   int embedded_at; // where the token's row of the embedding goes

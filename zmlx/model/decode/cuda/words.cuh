@@ -12,6 +12,11 @@
 #define ZMLX_CACHE_TYPE 0 // of the caches: 0 float32, 1 float16, 2 bfloat16
 #endif
 
+// For a driver that measures: consumer c is at point 0 to 3 of its stage.
+#ifndef ZMLX_MARK
+#define ZMLX_MARK(c, point)
+#endif
+
 namespace zmlx_decode {
 
 constexpr int kCacheType = ZMLX_CACHE_TYPE;
@@ -23,6 +28,5 @@ typedef unsigned short u16;
 typedef unsigned char u8;
 
 constexpr int kRowLanes = kConsumers / kRows; // threads a row of a tile
-constexpr int kPerWarp = kMaxChunks / kWarps;
 
 } // namespace zmlx_decode

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// How vectors go from block to block.
+
+namespace zmlx_decode {
+
+// The start of a block's shared memory; the ring and the rest follow.
+struct Shared {
+  u64 full[kMaxSlots], empty[kMaxSlots], routed, weighed;
+  alignas(16) Stage stage[3];
+  alignas(16) Stage ahead[kProducers][2];
+  alignas(16) Program p;
+  const uint4* stages;
+  const u64* caches; // addresses
+  float *exchange, *retired; // this launch's half, and the next one's
+  u32* counts;
+  u32 launch; // how many came before
+  u32 targets[kWarps]; // arrivals that a warp has waited for
+  float* logits;
+  int token, position, capacity;
+  int failed;
+  alignas(16) float sum_squares[2][kWarps];
+  // Of the router; attend() may run meanwhile.
+  alignas(16) float partials[kProducers * kMaxExperts];
+  float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
+  alignas(16) float fresh[kRows];
+  float weight[kMaxTopK];
+  int chosen[kProducers][kMaxTopK];
+  float cosines[kMaxHalf], sines[kMaxHalf];
+};
+
+static_assert(sizeof(Shared) <= kHeadBytes);
+
+__device__ __forceinline__ Shared& block() {
+  return *reinterpret_cast<Shared*>(shared_memory());
+}
+__device__ __forceinline__ float* floats_at(int offset) {
+  return reinterpret_cast<float*>(shared_memory() + offset);
+}
+
+// Vectors go from block to block word by word. Words of the half that the next
+// launch uses are made absent meanwhile, by whoever will store them then.
+constexpr u32 kAbsent = 0xffffffffu; // a NaN that no arithmetic gives
+
+__device__ __forceinline__ bool is_absent(float v) {
+  return __float_as_uint(v) == kAbsent;
+}
+__device__ __forceinline__ void publish(int at, float value) {
+  Shared& shared = block();
+  store_word(
+      shared.exchange + at,
+      is_absent(value) ? __uint_as_float(0x7fffffffu) : value);
+  store_word(shared.retired + at, __uint_as_float(kAbsent));
+}
+
+// Chunk i of a vector is for warp i % kWarps of every block. Whoever has
+// published 8 or 16 rows of one says so.
+__device__ __forceinline__ void tell_readers(int row) {
+  arrive_at(block().counts + row / kChunk % kWarps * kLine);
+}
+
+// Whether to look again after so many looks in vain: for about a second.
+__device__ __forceinline__ bool keep_waiting(int& looks) {
+  if ((++looks & 1023) == 0) {
+    volatile int& failed = block().failed;
+    if (looks > 1 << 21) {
+      failed = 1;
+    }
+    return !failed;
+  }
+  return true;
+}
+
+// How many arrivals multiplying warp i waits for before the stage's input.
+__device__ __forceinline__ u32 arrivals_before(const Stage& s, int i) {
+  const int after = s.x_len / kChunk - i;
+  return s.arrivals * ((max(after, 0) + kWarps - 1) / kWarps);
+}
+__device__ __forceinline__ bool is_behind(const u32* count, u32 target) {
+  return static_cast<int>(arrivals_at(count) - target) < 0;
+}
+
+__device__ __forceinline__ float present_word(const float* at) {
+  float v = load_word(at);
+  int looks = 0;
+  while (is_absent(v) && keep_waiting(looks)) {
+    await_word();
+    v = load_word(at);
+  }
+  return v;
+}
+// Makes sure of four words that have been loaded from `at`.
+__device__ __forceinline__ void make_present(float4& v, const float* at) {
+  int looks = 0;
+  while ((is_absent(v.x) || is_absent(v.y) || is_absent(v.z) ||
+          is_absent(v.w)) &&
+         keep_waiting(looks)) {
+    await_word();
+    v = load_words(at);
+  }
+}
+
+} // namespace zmlx_decode
