@@ -172,7 +172,9 @@ class Aligned {
   }
 
  private:
-  static char* begin(void* map) { return static_cast<char*>(map); }
+  static char* begin(void* map) {
+    return static_cast<char*>(map);
+  }
 
   std::vector<std::pair<void*, size_t>> maps_;
 };
