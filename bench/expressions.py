@@ -96,6 +96,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--case", action="append", choices=CASES)
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error(f"--rounds must be at least 2, got {options.rounds}")
     bench = Bench(options.program)
     with torch.inference_mode() if torch else open("/dev/null"):
         runners = torch_runners(bench.threads) if torch else {}

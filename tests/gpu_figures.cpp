@@ -94,6 +94,7 @@ int main() {
           16);
   const auto scale = raw(
       "scale1", "uint i = thread_position_in_grid.x; out[i] = x[i] * 0.5f;", 4);
+  const auto same = zmlx::elementwise("x");
   const auto mish = zmlx::elementwise("x * tanh(log(1 + exp(x)))");
   const auto softmax = zmlx::map_reduce(
       {.pass1 = {.init = "-INFINITY", .update = "max(acc1, x)"},
@@ -119,6 +120,7 @@ int main() {
     dtype = each;
     add("raw copy by 16 bytes",
         [&](const mx::array& v) { return copy({v})[0]; });
+    add("elementwise copy", [&](const mx::array& v) { return same(v); });
     add("stock negative", [](const mx::array& v) { return mx::negative(v); });
     add("elementwise mish", [&](const mx::array& v) { return mish(v); });
     add("elementwise silu", [&](const mx::array& v) { return silu(v); });

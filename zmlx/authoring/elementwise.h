@@ -32,10 +32,11 @@ struct ElementwiseOptions {
 /// An operation made from text; call it on arrays.
 ///
 /// Inputs broadcast and may have any dtype but complex64 and float64, any
-/// strides and no elements. Computes in float32 (integers are converted); the
-/// result has the type that MLX promotes the floating inputs to, else float32.
-/// vjp, jvp, vmap, higher derivatives and compile of MLX work on it. Copies
-/// share the work of preparing it, which happens once.
+/// strides and no elements; on a GPU 2^31 - 1 at most. Computes in float32
+/// (integers are converted); the result has the type that MLX promotes the
+/// floating inputs to, else float32. vjp, jvp, vmap, higher derivatives and
+/// compile of MLX work on it. Copies share the work of preparing it, which
+/// happens once.
 class Elementwise {
  public:
   /// One array for each of input_names(), in that order. Throws

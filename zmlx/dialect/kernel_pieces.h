@@ -51,8 +51,23 @@ template <typename T, int N>
 struct alignas(N * sizeof(T) < KK_ACCESS ? N * sizeof(T) : KK_ACCESS) kk_pack {
   T at[N];
 };
+template <int N>
+struct kk_words {
+  uint at[N / 2];
+};
 template <typename T, int N>
 inline void kk_widen(thread float* to, thread const kk_pack<T, N>& from) {
+#if defined(ZM_PAIRS)
+  if constexpr (is_same_v<T, bfloat16_t>) {
+    const kk_words<N> words = as_type<kk_words<N>>(from);
+#pragma unroll
+    for (int v = 0; v < N; v += 2) {
+      to[v] = as_type<float>(words.at[v / 2] << 16);
+      to[v + 1] = as_type<float>(words.at[v / 2] & 0xffff0000u);
+    }
+    return;
+  }
+#endif
 #pragma unroll
   for (int v = 0; v < N; ++v) {
     to[v] = float(from.at[v]);
@@ -60,44 +75,22 @@ inline void kk_widen(thread float* to, thread const kk_pack<T, N>& from) {
 }
 template <typename T, int N>
 inline void kk_round(thread kk_pack<T, N>& to, thread const float* from) {
+#if defined(ZM_PAIRS)
+  if constexpr (zm_is_small<T>) {
+    kk_words<N> words;
+#pragma unroll
+    for (int v = 0; v < N; v += 2) {
+      words.at[v / 2] = zm_pair<T>(from[v], from[v + 1]);
+    }
+    to = as_type<kk_pack<T, N>>(words);
+    return;
+  }
+#endif
 #pragma unroll
   for (int v = 0; v < N; ++v) {
     to.at[v] = static_cast<T>(from[v]);
   }
 }
-#if defined(ZM_PAIRS)
-template <int N>
-struct kk_words {
-  uint at[N / 2];
-};
-template <int N>
-inline void kk_widen(float* to, const kk_pack<bfloat16_t, N>& from) {
-  const kk_words<N> words = as_type<kk_words<N>>(from);
-#pragma unroll
-  for (int v = 0; v < N; v += 2) {
-    to[v] = as_type<float>(words.at[v / 2] << 16);
-    to[v + 1] = as_type<float>(words.at[v / 2] & 0xffff0000u);
-  }
-}
-template <int N>
-inline void kk_round(kk_pack<bfloat16_t, N>& to, const float* from) {
-  kk_words<N> words;
-#pragma unroll
-  for (int v = 0; v < N; v += 2) {
-    words.at[v / 2] = zm_bfloat_pair(from[v], from[v + 1]);
-  }
-  to = as_type<kk_pack<bfloat16_t, N>>(words);
-}
-template <int N>
-inline void kk_round(kk_pack<half, N>& to, const float* from) {
-  kk_words<N> words;
-#pragma unroll
-  for (int v = 0; v < N; v += 2) {
-    words.at[v / 2] = zm_half_pair(from[v], from[v + 1]);
-  }
-  to = as_type<kk_pack<half, N>>(words);
-}
-#endif
 )metal";
 
 inline std::string pack_of(std::string_view type, int wide) {

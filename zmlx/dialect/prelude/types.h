@@ -189,19 +189,19 @@ constexpr ushort zm_bfloat_bits(float value) {
 }
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 #define ZM_PAIRS 1
-// Two at once, the first in the lower half.
-ZM_INLINE uint zm_bfloat_pair(float first, float second) {
+// Two floats as H, the first in the lower half.
+template <class H>
+ZM_INLINE uint zm_pair(float first, float second) {
   uint pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
-  return pair;
-}
-ZM_INLINE uint zm_half_pair(float first, float second) {
-  uint pair;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  if constexpr (is_same_v<H, half>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  }
   return pair;
 }
 ZM_INLINE ushort zm_round_to_bfloat(float value) {
-  return ushort(zm_bfloat_pair(value, 0.0f));
+  return ushort(zm_pair<bfloat>(value, 0.0f));
 }
 ZM_INLINE constexpr ushort zm_to_bfloat(float value) {
   return __builtin_is_constant_evaluated() ? zm_bfloat_bits(value)

@@ -26,35 +26,72 @@ namespace zmlx::cpu::HWY_NAMESPACE {
 // lanes fill the registers.
 constexpr int kBlockVectors = kSanitized ? 2 : 4;
 
+// Intel's cores have few misses of L1 under way at once, and more of L2: there,
+// lines are asked for twice.
+inline bool asks_twice() {
+  static const bool intel = [] {
+    __builtin_cpu_init();
+    return __builtin_cpu_is("intel") != 0;
+  }();
+  return intel;
+}
+
 /// Lines asked for ahead of their use, in the order of memory, and past the end
 /// of the rows those that come next (or, again, the first).
 class LinesAhead {
  public:
   LinesAhead(const uint32_t* from, const uint32_t* end, const void* next)
-      : at_(reinterpret_cast<const char*>(from) + kBytes),
-        end_(reinterpret_cast<const char*>(end)),
+      : twice_(asks_twice()),
         next_(
             next ? static_cast<const char*>(next)
-                 : reinterpret_cast<const char*>(from)) {
+                 : reinterpret_cast<const char*>(from)),
+        far_(from, end, twice_ ? kFar : kOnce),
+        near_(from, end, kNear) {
     turn();
   }
   /// Asks for two lines.
   HWY_INLINE void ask() {
-    _mm_prefetch(at_, _MM_HINT_T0);
-    _mm_prefetch(at_ + 64, _MM_HINT_T0);
-    at_ += 128;
+    if (twice_) {
+      _mm_prefetch(far_.at, _MM_HINT_T1);
+      _mm_prefetch(far_.at + 64, _MM_HINT_T1);
+      _mm_prefetch(near_.at, _MM_HINT_T0);
+      _mm_prefetch(near_.at + 64, _MM_HINT_T0);
+      near_.at += 128;
+    } else {
+      _mm_prefetch(far_.at, _MM_HINT_T0);
+      _mm_prefetch(far_.at + 64, _MM_HINT_T0);
+    }
+    far_.at += 128;
   }
   /// Called before each unit.
   HWY_INLINE void turn() {
-    if (end_ && at_ >= end_) {
-      at_ = next_ + (at_ - end_);
-      end_ = nullptr;
-    }
+    far_.turn(next_);
+    near_.turn(next_);
   }
 
  private:
-  static constexpr int64_t kBytes = 8192; // 4 kB to 12 kB did as well
-  const char *at_, *end_, *next_;
+  // Of a plain read, 900 MB by two cores: on Zen 5, once into L1 from 4 kB to
+  // 12 kB ahead 90%; on Emerald Rapids that 74%, into L2 16 kB ahead 84%, and
+  // into L1 besides 92%.
+  static constexpr int64_t kOnce = 8192, kFar = 16384, kNear = 2048;
+
+  struct Cursor {
+    const char *at, *end;
+
+    Cursor(const uint32_t* from, const uint32_t* end, int64_t ahead)
+        : at(reinterpret_cast<const char*>(from) + ahead),
+          end(reinterpret_cast<const char*>(end)) {}
+    HWY_INLINE void turn(const char* next) {
+      if (end && at >= end) {
+        at = next + (at - end);
+        end = nullptr;
+      }
+    }
+  };
+
+  bool twice_;
+  const char* next_;
+  Cursor far_, near_;
 };
 
 /// The same where several passes go over a block: by turns, each asks for its
