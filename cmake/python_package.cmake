@@ -2,11 +2,7 @@
 # Finds what an extension module needs in the Python that MLX was found in.
 find_program(python_program NAMES "${ZMLX_PYTHON}" NO_CACHE REQUIRED)
 set(Python_EXECUTABLE "${python_program}")
-set(python_parts Interpreter Development.Module)
-if(CMAKE_VERSION VERSION_GREATER_EQUAL 3.26)
-  set(python_optional OPTIONAL_COMPONENTS Development.SABIModule)
-endif()
-find_package(Python 3.10 REQUIRED COMPONENTS ${python_parts} ${python_optional})
+find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module)
 find_package(nanobind CONFIG REQUIRED PATHS "${ZMLX_NANOBIND_DIR}" NO_DEFAULT_PATH)
 
 # In a wheel libmlx lies in the package mlx beside zmlx. import mlx.core has

@@ -151,6 +151,18 @@ def check(model, folder):
         np.testing.assert_allclose(ours(folder, "--step", *flags), steps, atol=1e-4)
 
 
+def patterns_of(folder):
+    """The patterns that fused modules of a checkpoint come from."""
+    done = subprocess.run(
+        [str(PROGRAM), "bench", "--model", str(folder)]
+        + ["-p", "0", "-n", "1", "-r", "1", "-o", "json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout)[0]["patterns"]
+
+
 def check_greedy(model, folder, count):
     """Given mlx_lm's own choices as a text, ours would choose the same."""
     cache = make_prompt_cache(model)
@@ -227,6 +239,21 @@ def test_dense_configurations(tmp_path, changes):
     model, config = build(DENSE, 2, None, **changes)
     save(model, config, tmp_path)
     check(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "quantization, layers",
+    [
+        ({"group_size": 64, "bits": 4}, ["quantized_linear", "swiglu_mlp"]),
+        (SMALL_FLOATS[1], ["quantized_linear", "swiglu_mlp"]),
+        (None, ["linear"]),
+    ],
+)
+def test_dense_models_get_every_pattern(tmp_path, quantization, layers):
+    model, config = build(DENSE, 7, quantization)
+    save(model, config, tmp_path)
+    others = ["attention", "decode_step", "rmsnorm", "short_conv"]
+    assert patterns_of(tmp_path) == sorted(others + layers)
 
 
 def test_softmax_router_of_older_files(tmp_path, monkeypatch):

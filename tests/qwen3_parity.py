@@ -3,7 +3,15 @@
 
 import lfm2_parity
 import pytest
-from lfm2_parity import SMALL_FLOATS, build, check, check_error, check_greedy, save
+from lfm2_parity import (
+    SMALL_FLOATS,
+    build,
+    check,
+    check_error,
+    check_greedy,
+    patterns_of,
+    save,
+)
 from mlx_lm.models import qwen3, qwen3_moe
 
 DENSE = {
@@ -62,6 +70,20 @@ def test_small_floats_equal_mlx_lm(tmp_path, base, quantization):
     save(model, config, tmp_path)
     check(model, tmp_path)
     check_greedy(model, tmp_path, 48)
+
+
+@pytest.mark.parametrize(
+    "quantization, layers",
+    [
+        ({"group_size": 64, "bits": 4}, ["quantized_linear", "swiglu_mlp"]),
+        (None, ["linear"]),
+    ],
+)
+def test_dense_models_get_every_pattern(tmp_path, quantization, layers):
+    model, config = build(DENSE, 7, quantization)
+    save(model, config, tmp_path)
+    others = ["attention", "decode_step", "rmsnorm"]
+    assert patterns_of(tmp_path) == sorted(others + layers)
 
 
 @pytest.mark.parametrize(

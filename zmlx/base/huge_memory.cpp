@@ -19,10 +19,12 @@ size_t rounded_up(size_t bytes, size_t unit) {
   return (bytes + unit - 1) / unit * unit;
 }
 
-/// A region of whole huge pages.
+/// A region that starts a huge page. The system is asked for as many as are
+/// filled: what is left over stays in pages of the usual size, since a huge one
+/// costs all of its memory.
 class Region {
  public:
-  explicit Region(size_t bytes) : size_(rounded_up(bytes, kHuge) + kHuge) {
+  explicit Region(size_t bytes) : size_(bytes + kHuge) {
     map_ = ::mmap(
         nullptr,
         size_,
@@ -34,7 +36,8 @@ class Region {
       throw std::bad_alloc();
     }
 #ifdef MADV_HUGEPAGE
-    ::madvise(map_, size_, MADV_HUGEPAGE); // a refusal costs time only
+    // A refusal costs time only.
+    ::madvise(data(), bytes / kHuge * kHuge, MADV_HUGEPAGE);
 #endif
   }
   Region(const Region&) = delete;

@@ -20,35 +20,36 @@
 namespace zmlx {
 namespace {
 
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) {
-      ::close(fd);
+// Reads [begin, end) of the file to `to`. Returns an errno, 0 when all was
+// read.
+int read_range(int descriptor, size_t begin, size_t end, char* to) {
+  while (begin < end) {
+    const ssize_t got =
+        ::pread(descriptor, to, end - begin, static_cast<off_t>(begin));
+    if (got > 0) {
+      begin += static_cast<size_t>(got);
+      to += got;
+    } else if (got == 0) {
+      return ENODATA; // the file became shorter
+    } else if (errno != EINTR) {
+      return errno;
     }
   }
-};
+  return 0;
+}
 
 #ifdef MADV_HUGEPAGE
 // Reads the first `size` bytes, on a few threads since one is bound by copying.
 // Returns an errno, 0 when all was read.
-int read_all(int fd, char* to, size_t size) {
+int read_all(int descriptor, char* to, size_t size) {
   constexpr size_t kPart = size_t{16} << 20;
   std::atomic<size_t> next{0};
-  std::atomic<int> error{fd < 0 ? errno : 0};
+  std::atomic<int> error{0};
   const auto work = [&] {
     for (size_t part; (part = kPart * next++) < size && error == 0;) {
       const size_t end = std::min(size, part + kPart);
-      for (size_t at = part; at < end && error == 0;) {
-        const ssize_t got =
-            ::pread(fd, to + at, end - at, static_cast<off_t>(at));
-        if (got > 0) {
-          at += static_cast<size_t>(got);
-        } else if (got == 0) {
-          error = ENODATA; // the file became shorter
-        } else if (errno != EINTR) {
-          error = errno;
-        }
+      if (const int failed = read_range(descriptor, part, end, to + part)) {
+        error = failed;
       }
     }
   };
@@ -73,8 +74,8 @@ MappedFile::MappedFile(const std::string& path, Links links) : path_(path) {
   // O_NONBLOCK: opening a pipe must not wait for a writer.
   const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK |
       (links == Links::kRefuse ? O_NOFOLLOW : 0);
-  const Descriptor file{::open(path.c_str(), flags)};
-  if (file.fd < 0) {
+  file_.number = ::open(path.c_str(), flags);
+  if (file_.number < 0) {
     const int error = errno;
     if (links == Links::kRefuse && error == ELOOP) {
       bad_file(path, "must not be a symbolic link.");
@@ -82,7 +83,7 @@ MappedFile::MappedFile(const std::string& path, Links links) : path_(path) {
     bad_file(path, "cannot be opened: ", std::strerror(error), ".");
   }
   struct stat info;
-  if (::fstat(file.fd, &info) != 0) {
+  if (::fstat(file_.number, &info) != 0) {
     bad_file(path, "cannot be read: ", std::strerror(errno), ".");
   }
   if (!S_ISREG(info.st_mode)) {
@@ -98,8 +99,8 @@ MappedFile::MappedFile(const std::string& path, Links links) : path_(path) {
   // larger than the machine's memory would be refused.
   map_flags |= MAP_NORESERVE;
 #endif
-  void* map =
-      ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, map_flags, file.fd, 0);
+  void* map = ::mmap(
+      nullptr, size_, PROT_READ | PROT_WRITE, map_flags, file_.number, 0);
   if (map == MAP_FAILED) {
     bad_file(
         path,
@@ -110,6 +111,12 @@ MappedFile::MappedFile(const std::string& path, Links links) : path_(path) {
         ".");
   }
   data_ = static_cast<char*>(map);
+}
+
+MappedFile::Descriptor::~Descriptor() {
+  if (number >= 0) {
+    ::close(number);
+  }
 }
 
 MappedFile::~MappedFile() {
@@ -129,10 +136,13 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
       region_(std::exchange(other.region_, nullptr)),
-      region_size_(std::exchange(other.region_size_, 0)) {}
+      region_size_(std::exchange(other.region_size_, 0)) {
+  std::swap(file_.number, other.file_.number);
+}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
+  std::swap(file_.number, other.file_.number);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(region_, other.region_);
@@ -164,8 +174,7 @@ bool MappedFile::read_into_huge_pages([[maybe_unused]] size_t aligned) {
     ::munmap(map, size);
     return false;
   }
-  const Descriptor file{::open(path_.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (const int error = read_all(file.fd, to, size_)) {
+  if (const int error = read_all(file_.number, to, size_)) {
     ::munmap(map, size);
     bad_file(path_, "cannot be read: ", std::strerror(error), ".");
   }
@@ -177,6 +186,23 @@ bool MappedFile::read_into_huge_pages([[maybe_unused]] size_t aligned) {
 #else
   return false;
 #endif
+}
+
+void MappedFile::read(size_t offset, size_t length, char* to) const {
+  if (length > size_ || offset > size_ - length) {
+    bad_file(
+        path_,
+        "must hold ",
+        length,
+        " bytes from ",
+        offset,
+        " on, got ",
+        size_,
+        " in all.");
+  }
+  if (const int error = read_range(file_.number, offset, offset + length, to)) {
+    bad_file(path_, "cannot be read: ", std::strerror(error), ".");
+  }
 }
 
 void MappedFile::advise(Advice advice, size_t offset, size_t length) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -50,6 +51,11 @@ class MappedFile {
   /// pages. Throws FileError when reading fails.
   bool read_into_huge_pages(size_t aligned);
 
+  /// Copies [offset, offset + length) to memory without going through the map,
+  /// so that no page of it becomes resident here. Throws FileError where the
+  /// range is not in the file or reading fails. From any number of threads.
+  void read(size_t offset, size_t length, char* to) const;
+
   /// Tells the kernel about [offset, offset + length), cut to the file.
   /// kWillNeed takes every page that the range touches, kDontNeed only pages
   /// that lie wholly in it; they are read again from the file when touched.
@@ -59,12 +65,28 @@ class MappedFile {
  private:
   void release();
 
+  // Closes the file.
+  struct Descriptor {
+    Descriptor() = default;
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    ~Descriptor();
+    int number = -1;
+  };
+
   std::string path_;
+  Descriptor file_;
   char* data_ = nullptr;
   size_t size_ = 0;
   // What to unmap when it is not [data_, data_ + size_).
   char* region_ = nullptr;
   size_t region_size_ = 0;
+};
+
+/// Bytes of a mapped file, from an offset on.
+struct FilePlace {
+  std::shared_ptr<const MappedFile> file;
+  size_t offset;
 };
 
 } // namespace zmlx

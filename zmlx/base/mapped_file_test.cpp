@@ -92,6 +92,33 @@ TEST_F(MappedFiles, AdviceKeepsTheBytesAndAnyRangeIsTaken) {
   }
 }
 
+TEST_F(MappedFiles, CopiesAnyRangeWithoutTheMap) {
+  write_file(path("a"), "0123456789");
+  const MappedFile file(path("a"));
+  char bytes[10];
+  file.read(3, 4, bytes);
+  EXPECT_EQ(std::string(bytes, 4), "3456");
+  file.read(0, 10, bytes);
+  EXPECT_EQ(std::string(bytes, 10), "0123456789");
+  file.read(10, 0, bytes);
+  // The file of the map, whatever stands at its path now.
+  fs::remove(path("a"));
+  write_file(path("a"), "another one");
+  file.read(0, 2, bytes);
+  EXPECT_EQ(std::string(bytes, 2), "01");
+}
+
+TEST_F(MappedFiles, RefusesToCopyWhatTheFileDoesNotHave) {
+  write_file(path("a"), "0123456789");
+  MappedFile file(path("a"));
+  char bytes[20];
+  EXPECT_THROW(file.read(3, 8, bytes), FileError);
+  EXPECT_THROW(file.read(SIZE_MAX, 2, bytes), FileError);
+  EXPECT_THROW(file.read(2, SIZE_MAX, bytes), FileError);
+  fs::resize_file(path("a"), 5);
+  EXPECT_THROW(file.read(3, 4, bytes), FileError);
+}
+
 TEST_F(MappedFiles, FollowsALinkOnlyWhereTheCallerAllowsIt) {
   write_file(path("a"), "x");
   fs::create_symlink("a", path("link"));

@@ -66,7 +66,8 @@ struct BenchResult {
   /// The row of a side, or null.
   const BenchRow* find(const BenchTest& test, const std::string& side) const;
   /// Bytes of weights and caches that a row reads a second; 0 for prompts,
-  /// which read each weight once for many tokens.
+  /// which read each weight once for many tokens, and for batches whose stages
+  /// were not timed.
   double bytes_per_second(const BenchRow& row) const;
 };
 

@@ -178,11 +178,19 @@ std::string line_of(
 } // namespace
 
 double BenchResult::bytes_per_second(const BenchRow& row) const {
-  // Sequences of a batch share some of the experts: nobody knows the bytes.
-  return row.test.n_gen > 0 && row.test.batch == 1 && row.side != "llama.cpp"
-      ? static_cast<double>(info.active_bytes + row.cache_bytes) *
-          median(row.tokens_per_second())
-      : 0;
+  if (row.test.n_gen == 0 || row.side == "llama.cpp") {
+    return 0;
+  }
+  const double steps = median(row.tokens_per_second()) / row.test.batch;
+  if (row.test.batch == 1) {
+    return static_cast<double>(info.active_bytes + row.cache_bytes) * steps;
+  }
+  // Sequences of a batch share some of the experts: only the stages know.
+  uint64_t bytes = 0;
+  for (const auto& stage : row.stages) {
+    bytes += stage.bytes;
+  }
+  return static_cast<double>(bytes) * steps;
 }
 
 std::string bench_markdown(const BenchResult& result) {

@@ -63,14 +63,18 @@ class Buffer {
 constexpr size_t kLine = 8; // words a cache line
 
 // Sums `count` words as `Streams` equal runs read side by side, one cache line
-// of each in turn. Eight sums a stream break the chain of additions.
-template <size_t Streams>
+// of each in turn, which are asked for `Ahead` bytes before. Eight sums a
+// stream break the chain of additions.
+template <size_t Streams, size_t Ahead = 0>
 uint64_t read_words(const uint64_t* words, size_t count) {
   const size_t stride = count / Streams / kLine * kLine;
   std::array<std::array<uint64_t, kLine>, Streams> sums{};
   for (size_t i = 0; i < stride; i += kLine) {
     for (size_t stream = 0; stream < Streams; ++stream) {
       const uint64_t* line = words + stream * stride + i;
+      if constexpr (Ahead > 0) {
+        __builtin_prefetch(line + Ahead / sizeof(uint64_t), 0, 2);
+      }
       for (size_t j = 0; j < kLine; ++j) {
         sums[stream][j] += line[j];
       }
@@ -93,7 +97,9 @@ struct NamedLoop {
 };
 constexpr NamedLoop kLoops[] = {
     {"1 stream", read_words<1>},
-    {"4 streams", read_words<4>}};
+    {"4 streams", read_words<4>},
+    {"1 stream prefetched", read_words<1, 8192>},
+    {"4 streams prefetched", read_words<4, 2048>}};
 
 // The best bytes a second over passes through the buffer for `seconds`; all
 // threads start each pass together and the slowest ends it.

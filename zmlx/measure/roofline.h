@@ -15,7 +15,7 @@ struct RooflineOptions {
   /// Threads of the CPU loops; 0 means one a logical core.
   int threads = 0;
   /// Time spent reading, spread over the loops tried.
-  double seconds = 0.6;
+  double seconds = 1.2;
 };
 
 /// The best of the read loops tried.

@@ -82,8 +82,9 @@ mx::Dtype checked(mx::Dtype dtype) {
 
 // Whether most layers can lie in blocks; see cpu::RowBlocks::fit().
 bool takes_blocks(const std::optional<Quantization>& standard) {
-  return standard && standard->mode == "affine" &&
-      (standard->bits == 4 || standard->bits == 8);
+  return standard &&
+      (standard->mode == "affine" ? standard->bits == 4 || standard->bits == 8
+                                  : standard->mode != "mxfp8");
 }
 
 void count_weights(
@@ -152,8 +153,9 @@ std::unique_ptr<Model> load(
   check_memory(*checkpoint);
   const bool huge_pages = options.huge_pages &&
       env("ZMLX_HUGE_PAGES").value_or("1") != "0" && buffer_header_bytes();
+  // What is not aligned is copied to where it is; see mapped_array().
   const bool in_blocks = huge_pages && cpu::prefers_blocks() &&
-      takes_blocks(checkpoint->quantization());
+      takes_blocks(checkpoint->quantization()) && checkpoint->is_aligned();
   if (huge_pages && !in_blocks) {
     checkpoint->read_into_memory();
   }
@@ -163,8 +165,8 @@ std::unique_ptr<Model> load(
   model->info.eos_ids = checkpoint->eos_ids();
   auto source = TensorSource::of(*checkpoint);
   if (in_blocks) {
-    source.advise = [checkpoint](const mx::array& array, bool needed) {
-      return checkpoint->advise(array.data<char>(), array.nbytes(), needed);
+    source.place_of = [checkpoint](const mx::array& array) {
+      return checkpoint->place_of(array.data<char>(), array.nbytes());
     };
   }
   Weights weights(std::move(source), model->dtype);

@@ -17,7 +17,7 @@
 namespace zmlx {
 namespace {
 
-inline void relax() {
+inline void pause() {
 #if defined(__x86_64__)
   _mm_pause();
 #elif defined(__aarch64__)
@@ -89,11 +89,7 @@ void ThreadTeam::run_erased(Entry entry, void* context) {
   job_.notify_all();
   entry(context, 0);
   for (int spins = 0; running_.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < kSpinsBeforeYield) {
-      relax();
-    } else {
-      std::this_thread::yield();
-    }
+    relax(spins);
   }
 }
 
@@ -103,7 +99,7 @@ void ThreadTeam::work(int thread) {
     int spins = 0;
     while (job_.load(std::memory_order_acquire) == seen) {
       if (++spins < kSpins) {
-        relax();
+        pause();
       } else {
         job_.wait(seen, std::memory_order_acquire);
       }
@@ -117,20 +113,20 @@ void ThreadTeam::work(int thread) {
   }
 }
 
-void ThreadTeam::barrier() {
-  const uint32_t phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    return;
+bool ThreadTeam::arrives_last(uint32_t phase) {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) != size_ - 1) {
+    return false;
   }
-  for (int spins = 0; phase_.load(std::memory_order_acquire) == phase;
-       ++spins) {
-    if (spins < kSpinsBeforeYield) {
-      relax();
-    } else {
-      std::this_thread::yield();
-    }
+  arrived_.store(0, std::memory_order_relaxed);
+  phase_.store(phase + 1, std::memory_order_release);
+  return true;
+}
+
+void ThreadTeam::relax(int spins) {
+  if (spins < kSpinsBeforeYield) {
+    pause();
+  } else {
+    std::this_thread::yield();
   }
 }
 

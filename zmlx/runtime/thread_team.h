@@ -40,9 +40,28 @@ class ThreadTeam {
   }
 
   /// Waits until every thread of the running job has come here.
-  void barrier();
+  void barrier() {
+    barrier([] { return false; });
+  }
+  /// The same; idle() is called again and again meanwhile, does a little and
+  /// returns whether there was something to do.
+  template <class Idle>
+  void barrier(const Idle& idle) {
+    const uint32_t phase = phase_.load(std::memory_order_relaxed);
+    if (arrives_last(phase)) {
+      return;
+    }
+    int spins = 0;
+    while (phase_.load(std::memory_order_acquire) == phase) {
+      if (!idle()) {
+        relax(spins++);
+      }
+    }
+  }
 
  private:
+  bool arrives_last(uint32_t phase);
+  static void relax(int spins);
   using Entry = void (*)(void* context, int thread);
   void run_erased(Entry entry, void* context);
   void work(int thread);

@@ -95,8 +95,10 @@ void check_packed(const PackedInputs& in, const Spec& spec, int offset) {
   check_new(in, spec);
   const auto &keys = in.cached_keys, &values = in.cached_values;
   const int batch = in.queries.shape(0), needed = offset + in.keys.shape(1);
-  check_caches(
-      keys.words, values.words, batch, spec, needed, spec.head_dim / 4);
+  const int width = keys.words.shape(3) == spec.head_dim / 8
+      ? spec.head_dim / 8 // four bits
+      : spec.head_dim / 4;
+  check_caches(keys.words, values.words, batch, spec, needed, width);
   const int groups = keys.scales.shape(3);
   const int size = groups > 0 ? spec.head_dim / groups : 0;
   if (size * groups != spec.head_dim ||
@@ -167,6 +169,7 @@ cpu::CacheRows packed_rows(
   rows.biases = biases.data<float>();
   rows.group_size = spec.head_dim / scales.shape(3);
   rows.head_dim = spec.head_dim;
+  rows.bits = 32 * words.shape(3) / spec.head_dim;
   return rows;
 }
 

@@ -46,9 +46,9 @@ struct Outputs {
   mx::array cached_keys, cached_values; // with the new rows
 };
 
-/// A cache in 8 bits, as mlx.core.quantize makes it.
+/// A cache in 8 or 4 bits, as mlx.core.quantize makes it.
 struct PackedCache {
-  mx::array words; // (batch, kv_heads, capacity, head_dim / 4) uint32
+  mx::array words; // (batch, kv_heads, capacity, dim * bits / 32)
   mx::array scales, biases; // (batch, kv_heads, capacity, groups) float32
 };
 
@@ -69,8 +69,8 @@ struct PackedOutputs {
 /// nobody else holds them. Throws std::invalid_argument on a mismatch.
 Outputs attend(const Inputs& in, const Spec& spec, int offset);
 
-/// The same over a cache in 8 bits; new keys and values are rounded before they
-/// are attended to.
+/// The same over a cache in 8 or 4 bits; new keys and values are rounded before
+/// they are attended to.
 PackedOutputs
 attend_packed(const PackedInputs& in, const Spec& spec, int offset);
 

@@ -210,25 +210,26 @@ CachedRows from(const CachedRows& rows, int64_t position, int64_t dim) {
   if (rows.floats) {
     moved.floats += position * dim;
   } else {
-    moved.bytes += position * dim;
+    moved.bytes += position * (dim * rows.bits / 8);
     moved.scales += position * (dim / rows.group_size);
     moved.biases += position * (dim / rows.group_size);
   }
   return moved;
 }
 
-// mlx.core.quantize of 8 bits: the end of the range that is further from zero
-// is exact, and zero is if it is in the range.
+// mlx.core.quantize of 8 or 4 bits: the end of the range that is further from
+// zero is exact, and zero is if it is in the range.
 void quantize_group(
     const float* x,
     int count,
+    int bits,
     uint8_t* bytes,
     float* scale_out,
     float* bias_out) {
-  constexpr float kMost = 255;
+  const auto most = static_cast<float>((1 << bits) - 1);
   const auto [low, high] = std::minmax_element(x, x + count);
   const bool from_low = std::abs(*low) > std::abs(*high);
-  float scale = std::max((*high - *low) / kMost, 1e-7f);
+  float scale = std::max((*high - *low) / most, 1e-7f);
   scale = from_low ? scale : -scale;
   const float edge = from_low ? *low : *high;
   const float steps = std::rint(edge / scale);
@@ -237,9 +238,14 @@ void quantize_group(
     scale = edge / steps;
     bias = edge;
   }
-  for (int i = 0; i < count; ++i) {
+  const auto field = [&](int i) {
     const float value = std::rint((x[i] - bias) / scale);
-    bytes[i] = static_cast<uint8_t>(std::min(std::max(value, 0.0f), kMost));
+    return static_cast<uint8_t>(std::min(std::max(value, 0.0f), most));
+  };
+  for (int i = 0; i < count * bits / 8; ++i) {
+    bytes[i] = bits == 8
+        ? field(i)
+        : static_cast<uint8_t>(field(2 * i) | field(2 * i + 1) << 4);
   }
   *scale_out = scale;
   *bias_out = bias;
@@ -248,7 +254,8 @@ void quantize_group(
 } // namespace
 
 CachedRows CacheRows::from(int64_t row) const {
-  return cpu::from({floats, bytes, scales, biases, group_size}, row, head_dim);
+  return cpu::from(
+      {floats, bytes, scales, biases, group_size, bits}, row, head_dim);
 }
 
 void CacheRows::store(int64_t row, const float* x) const {
@@ -261,7 +268,8 @@ void CacheRows::store(int64_t row, const float* x) const {
     quantize_group(
         x + g * group_size,
         group_size,
-        bytes + row * head_dim + g * group_size,
+        bits,
+        bytes + row * row_bytes() + g * group_size * bits / 8,
         scales + row * groups + g,
         biases + row * groups + g);
   }

@@ -8,14 +8,14 @@
 namespace zmlx::cpu {
 
 /// Keys or values of one head of one sequence, a row of head_dim a position:
-/// floats, or bytes with scale * byte + bias for each group of group_size (32,
-/// 64 or 128), as mlx.core.quantize makes them of 8 bits.
+/// floats, or fields of 8 or 4 bits with scale * field + bias for each group of
+/// group_size (32, 64 or 128), as mlx.core.quantize makes them.
 struct CachedRows {
   const float* floats = nullptr; // (positions, head_dim), or null and
-  const uint8_t* bytes = nullptr; // (positions, head_dim)
+  const uint8_t* bytes = nullptr; // (positions, head_dim * bits / 8)
   const float* scales = nullptr; // (positions, head_dim / group_size)
   const float* biases = nullptr; // likewise
-  int group_size = 64;
+  int group_size = 64, bits = 8;
 };
 
 /// The same to write: rows of any number of heads.
@@ -23,10 +23,14 @@ struct CacheRows {
   float* floats = nullptr;
   uint8_t* bytes = nullptr;
   float *scales = nullptr, *biases = nullptr;
-  int group_size = 64, head_dim = 64;
+  int group_size = 64, head_dim = 64, bits = 8;
 
+  /// Bytes of a row of fields.
+  int64_t row_bytes() const {
+    return int64_t{head_dim} * bits / 8;
+  }
   /// Stores x (head_dim), rounded as mlx.core.quantize does where rows are
-  /// bytes.
+  /// fields.
   void store(int64_t row, const float* x) const;
   /// Rows from `row` on.
   CachedRows from(int64_t row) const;

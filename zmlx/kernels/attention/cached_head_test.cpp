@@ -24,26 +24,35 @@ std::vector<float> normal(int64_t count, int seed, float scale = 1) {
   return values;
 }
 
-/// One side of a cache, as floats or bytes, and the values that it stands for.
+/// One side of a cache, as floats (0 bits) or fields, and the values that it
+/// stands for.
 struct Side {
-  Side(int64_t positions, int dim, int seed, bool bytes, int group = 32)
+  Side(int64_t positions, int dim, int seed, int bits, int group = 32)
       : values(normal(positions * dim, seed)) {
-    if (!bytes) {
+    if (bits == 0) {
       rows.floats = values.data();
       return;
     }
     std::mt19937 rng(seed);
-    quants.resize(values.size());
+    quants.resize(values.size() * static_cast<size_t>(bits) / 8);
     scales.resize(values.size() / group);
     biases.resize(scales.size());
     for (size_t g = 0; g < scales.size(); ++g) {
       scales[g] = 0.01f + 1e-5f * static_cast<float>(rng() % 1000);
-      biases[g] = -128 * scales[g];
+      scales[g] *= bits == 8 ? 1 : 16;
+      biases[g] = -static_cast<float>(1 << (bits - 1)) * scales[g];
+    }
+    for (auto& byte : quants) {
+      byte = static_cast<uint8_t>(rng());
     }
     for (size_t i = 0; i < values.size(); ++i) {
-      quants[i] = static_cast<uint8_t>(rng());
-      values[i] = scales[i / group] * quants[i] + biases[i / group];
+      const int field = bits == 8 ? quants[i]
+          : i % 2 == 0            ? quants[i / 2] & 15
+                                  : quants[i / 2] >> 4;
+      values[i] =
+          scales[i / group] * static_cast<float>(field) + biases[i / group];
     }
+    rows.bits = bits;
     rows.bytes = quants.data();
     rows.scales = scales.data();
     rows.biases = biases.data();
@@ -129,11 +138,11 @@ class CachedHeadOnEveryTarget : public testing::TestWithParam<int64_t> {
 };
 
 TEST_P(CachedHeadOnEveryTarget, MatchesDoubleSumsForAnyShape) {
-  for (bool bytes : {false, true}) {
-    for (int dim : {32, 64, 96, 128, bytes ? 160 : 37}) {
+  for (int bits : {0, 8, 4}) {
+    for (int dim : {32, 64, 96, 128, bits ? 160 : 37}) {
       for (int64_t seen : {1, 3, 64, 255, 256, 257, 700}) {
         const int count = 1 + static_cast<int>(seen) % 7;
-        const Side keys(seen, dim, 1, bytes), values(seen, dim, 2, bytes);
+        const Side keys(seen, dim, 1, bits), values(seen, dim, 2, bits);
         const CachedHead head{keys.rows, values.rows, dim};
         const auto queries = normal(count * dim, 3, 0.5f);
         const auto chunks = by_chunks(head, queries, count, seen);
@@ -154,7 +163,7 @@ TEST_P(CachedHeadOnEveryTarget, MatchesDoubleSumsForAnyShape) {
 
 TEST_P(CachedHeadOnEveryTarget, LetsEachRowSeeItsOwnPositions) {
   const int dim = 64;
-  const Side keys(600, dim, 1, false), values(600, dim, 2, false);
+  const Side keys(600, dim, 1, 0), values(600, dim, 2, 0);
   const CachedHead head{keys.rows, values.rows, dim};
   std::vector<int64_t> seen;
   for (int i = 0; i < 30; ++i) {
@@ -178,7 +187,7 @@ TEST_P(CachedHeadOnEveryTarget, LetsEachRowSeeItsOwnPositions) {
 
 TEST_P(CachedHeadOnEveryTarget, KeepsScoresFarApartFinite) {
   const int dim = 64;
-  Side keys(520, dim, 1, false), values(520, dim, 2, false);
+  Side keys(520, dim, 1, 0), values(520, dim, 2, 0);
   std::fill_n(keys.values.begin() + 300 * dim, dim, 40.0f);
   const CachedHead head{keys.rows, values.rows, dim};
   const std::vector<float> query(dim, 1.0f);

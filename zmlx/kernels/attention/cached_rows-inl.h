@@ -41,26 +41,26 @@ struct FloatRows {
   int64_t dim;
 };
 
-struct ByteRows {
-  ByteRows(const CachedRows& rows, int64_t dim)
+/// Fields of kBits, 8 or 4: of a byte's two the even column is the lower one.
+template <int kBits>
+struct FieldRows {
+  FieldRows(const CachedRows& rows, int64_t dim)
       : rows(rows), dim(dim), groups(dim / rows.group_size) {}
 
   template <class D>
   HWY_INLINE hn::Vec<D> load(D d, int64_t position, int64_t i) const {
-    const hn::Rebind<uint8_t, D> bytes;
     const hn::Rebind<int32_t, D> integers;
-    const auto values = hn::ConvertTo(
-        d,
-        hn::PromoteTo(
-            integers, hn::LoadU(bytes, rows.bytes + position * dim + i)));
+    const auto values =
+        hn::ConvertTo(d, hn::PromoteTo(integers, fields(d, position, i)));
     const int64_t group = position * groups + i / rows.group_size;
     return hn::MulAdd(
         values, hn::Set(d, rows.scales[group]), hn::Set(d, rows.biases[group]));
   }
 
   HWY_INLINE void prefetch(int64_t position) const {
-    for (int64_t i = 0; i < dim; i += 64) {
-      hwy::Prefetch(rows.bytes + position * dim + i);
+    const int64_t bytes = dim * kBits / 8;
+    for (int64_t i = 0; i < bytes; i += 64) {
+      hwy::Prefetch(rows.bytes + position * bytes + i);
     }
     hwy::Prefetch(rows.scales + position * groups);
     hwy::Prefetch(rows.biases + position * groups);
@@ -68,6 +68,31 @@ struct ByteRows {
 
   CachedRows rows;
   int64_t dim, groups;
+
+ private:
+  template <class D>
+  HWY_INLINE hn::Vec<hn::Rebind<uint8_t, D>>
+  fields(D, int64_t position, int64_t i) const {
+    const hn::Rebind<uint8_t, D> bytes;
+    const uint8_t* at = rows.bytes + (position * dim + i) * kBits / 8;
+    if constexpr (kBits == 8) {
+      return hn::LoadU(bytes, at);
+    } else if constexpr (hn::MaxLanes(D()) == 1) {
+      return hn::Set(bytes, i % 2 == 0 ? *at & 15 : *at >> 4);
+    } else {
+      return both_fields(bytes, at);
+    }
+  }
+
+#if HWY_TARGET != HWY_SCALAR // where a vector has one lane
+  template <class D>
+  static HWY_INLINE hn::Vec<D> both_fields(D bytes, const uint8_t* at) {
+    const hn::Half<D> half;
+    const auto two = hn::ZeroExtendVector(bytes, hn::LoadU(half, at));
+    return hn::InterleaveLower(
+        bytes, hn::And(two, hn::Set(bytes, 15)), hn::ShiftRight<4>(two));
+  }
+#endif
 };
 
 /// The largest of `count` >= 0 values and `most`.
@@ -92,8 +117,10 @@ HWY_INLINE void
 with_rows(const CachedRows& rows, int64_t dim, const Step& step) {
   if (rows.floats) {
     step(FloatRows(rows, dim));
+  } else if (rows.bits == 8) {
+    step(FieldRows<8>(rows, dim));
   } else {
-    step(ByteRows(rows, dim));
+    step(FieldRows<4>(rows, dim));
   }
 }
 

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
 #include <limits>
 
 #include "hwy/highway.h"
@@ -24,6 +25,17 @@ namespace zmlx::cpu::HWY_NAMESPACE {
 /// Twice the value of each e2m1 field.
 constexpr int kTwiceE2m1[16] =
     {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+/// The same as bytes for integer products: kE2m1Offset more, so none is below
+/// zero.
+constexpr int kE2m1Offset = 12;
+constexpr std::array<uint8_t, 16> kE2m1Bytes = [] {
+  std::array<uint8_t, 16> bytes{};
+  for (size_t i = 0; i < 16; ++i) {
+    bytes[i] = static_cast<uint8_t>(kTwiceE2m1[i] + kE2m1Offset);
+  }
+  return bytes;
+}();
 
 /// Sign, four bits of exponent and three of fraction; all ones are NaN.
 constexpr float e4m3(uint8_t bits) {
@@ -40,6 +52,17 @@ constexpr float e4m3(uint8_t bits) {
     value *= 2;
   }
   return (bits & 0x80) != 0 ? -value : value;
+}
+
+/// The same without tables or branches, for loops that fill vectors.
+HWY_INLINE float e4m3_in_lanes(uint8_t field) {
+  const int32_t code = field & 0x7f, exponent = code >> 3;
+  const int32_t eighths = (code & 7) | (exponent > 0 ? 8 : 0);
+  const int32_t power = std::max(exponent, 1) + (127 - 7 - 3);
+  const float value =
+      static_cast<float>(eighths) * std::bit_cast<float>(power << 23);
+  const int32_t bits = std::bit_cast<int32_t>(value) | (field & 0x80) << 24;
+  return std::bit_cast<float>(code == 0x7f ? 0x7fc00000 : bits);
 }
 
 /// 2^(bits - 127); the last code, NaN by the standard, is infinity in MLX.
@@ -65,22 +88,25 @@ inline void read_float_fields(
     int64_t first,
     int64_t count,
     float* out) {
-  const auto* fields = reinterpret_cast<const uint8_t*>(w.row_words(row));
-  const auto* scales = static_cast<const uint8_t*>(w.row_scales(row));
   const auto& scale_of = w.scheme == Scheme::NVFP4 ? kE4m3 : kE8m0;
-  for (int64_t g = 0; g < count; g += w.group_size) {
-    const float scale = scale_of[scales[(first + g) / w.group_size]];
-    const int64_t end = std::min(count, g + w.group_size);
+  const int64_t stride = w.word_stride(), words = w.words_per_group();
+  for (int64_t k = 0; k < count; k += w.group_size, out += w.group_size) {
+    const int64_t group = (first + k) / w.group_size;
+    const uint32_t* from = w.group_words(row, group);
+    uint8_t fields[32]; // of the most columns and bits
+    for (int64_t i = 0; i < words; ++i) {
+      std::memcpy(fields + 4 * i, from + i * stride, 4);
+    }
+    const float scale = scale_of[w.byte_scale(row, group)];
     if (w.bits == 8) {
-      for (int64_t k = g; k < end; ++k) {
-        out[k] = scale * kE4m3[fields[first + k]];
+      for (int64_t i = 0; i < 32; ++i) {
+        out[i] = scale * e4m3_in_lanes(fields[i]);
       }
     } else {
       const float half = 0.5f * scale;
-      for (int64_t k = g; k < end; k += 2) {
-        const uint8_t two = fields[(first + k) / 2];
-        out[k] = half * static_cast<float>(kTwiceE2m1[two & 15]);
-        out[k + 1] = half * static_cast<float>(kTwiceE2m1[two >> 4]);
+      for (int64_t i = 0; i < 4 * words; ++i) {
+        out[2 * i] = half * static_cast<float>(kTwiceE2m1[fields[i] & 15]);
+        out[2 * i + 1] = half * static_cast<float>(kTwiceE2m1[fields[i] >> 4]);
       }
     }
   }

@@ -9,6 +9,7 @@
 #include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/kernels/common/gemm.h"
 #include "zmlx/kernels/common/matvec.h"
+#include "zmlx/kernels/common/row_blocks.h"
 #include "zmlx/kernels/common/test_matrices.h"
 
 namespace zmlx::cpu {
@@ -42,6 +43,21 @@ std::vector<float> product(const PackedMatrix& w, const std::vector<float>& x) {
   std::vector<float> y(static_cast<size_t>(w.rows));
   matvec(w, prepared, 0, w.rows, y.data());
   return y;
+}
+
+void multiply_all(
+    const PackedMatrix& w,
+    const std::vector<std::vector<float>>& x,
+    std::vector<std::vector<float>>& y) {
+  std::vector<const float*> from;
+  std::vector<float*> to;
+  for (size_t i = 0; i < x.size(); ++i) {
+    from.push_back(x[i].data());
+    to.push_back(y[i].data());
+  }
+  PreparedRows prepared;
+  prepared.prepare(w, from.data(), static_cast<int64_t>(x.size()));
+  gemm(w, 0, w.rows, prepared, to.data());
 }
 
 class FloatFieldsOnEveryTarget : public testing::TestWithParam<int64_t> {
@@ -133,18 +149,10 @@ TEST_P(FloatFieldsOnEveryTarget, MultiplyManyVectors) {
     for (int count : {1, 5, 13, 30}) {
       const auto w = random(mode, {70, 416}, count);
       std::vector<std::vector<float>> x, y(count, std::vector<float>(70));
-      std::vector<const float*> from;
-      std::vector<float*> to;
       for (int i = 0; i < count; ++i) {
         x.push_back(normal(416, i));
-        to.push_back(y[i].data());
       }
-      for (const auto& one : x) {
-        from.push_back(one.data());
-      }
-      PreparedRows prepared;
-      prepared.prepare(quant::view(w), from.data(), count);
-      gemm(quant::view(w), 0, 70, prepared, to.data());
+      multiply_all(quant::view(w), x, y);
       EXPECT_LT(worst_error(dequantized(mode, w), x, y), 3e-7)
           << mode.name << ' ' << count;
     }
@@ -163,6 +171,94 @@ TEST_P(FloatFieldsOnEveryTarget, CarryNanInfinityAndTinyValues) {
     const auto y = product(quant::view(w), tiny);
     EXPECT_LT(worst_error(dequantized(mode, w), {tiny}, {y}), 3e-7);
     EXPECT_EQ(product(quant::view(w), std::vector<float>(256))[2], 0.0f);
+  }
+}
+
+TEST_P(FloatFieldsOnEveryTarget, CarryNanAndTinyValuesAmongManyVectors) {
+  for (const auto& mode : kModes) {
+    const auto w = random(mode, {40, 256}, 9);
+    std::vector<std::vector<float>> x, y(6, std::vector<float>(40));
+    for (int i = 0; i < 6; ++i) {
+      x.push_back(normal(256, i));
+    }
+    x[1][17] = std::numeric_limits<float>::quiet_NaN();
+    std::fill(x[2].begin(), x[2].end(), 1e-35f);
+    multiply_all(quant::view(w), x, y);
+    for (float value : y[1]) {
+      EXPECT_TRUE(std::isnan(value)) << mode.name;
+    }
+    const auto values = dequantized(mode, w);
+    EXPECT_LT(worst_error(values, {x[0], x[2], x[5]}, {y[0], y[2], y[5]}), 3e-7)
+        << mode.name;
+  }
+}
+
+TEST_P(FloatFieldsOnEveryTarget, TakeEveryFieldAmongManyVectors) {
+  for (const auto& mode : kModes) {
+    // A row each field of eight bits, or each pair of four.
+    const int cols = 64, bytes = cols * mode.bits / 8;
+    auto w = random(mode, {256, cols}, 1);
+    std::vector<uint32_t> words(256 * cols * mode.bits / 32);
+    for (int r = 0; r < 256; ++r) {
+      reinterpret_cast<uint8_t*>(words.data())[r * bytes + r % bytes] =
+          static_cast<uint8_t>(r);
+    }
+    w.words = mx::array(words.data(), w.words.shape(), mx::uint32);
+    w.scales = mx::full(w.scales.shape(), 120, mx::uint8);
+    mx::eval(w.words, w.scales);
+    const double scale = mode.scheme == Scheme::NVFP4 ? 256 : 0x1p-7;
+    auto ramp = std::vector<float>(cols);
+    for (int i = 0; i < cols; ++i) {
+      ramp[static_cast<size_t>(i)] = 1 + static_cast<float>(i) / 64;
+    }
+    const std::vector<std::vector<float>> x(5, ramp);
+    std::vector<std::vector<float>> y(5, std::vector<float>(256));
+    multiply_all(quant::view(w), x, y);
+    const auto values = dequantized(mode, w);
+    for (int r = 0; r < 256; ++r) {
+      double want = 0;
+      for (int c = 0; c < cols; ++c) {
+        want += double{values.data<float>()[r * cols + c]} * ramp[c];
+      }
+      if (std::isnan(want)) {
+        EXPECT_TRUE(std::isnan(y[4][r])) << mode.name << ' ' << r;
+      } else {
+        // Fields of four bits are bytes less an offset, which rounds.
+        const double unit =
+            mode.bits == 8 ? 1e-6 * std::abs(want) : 2e-4 * scale;
+        EXPECT_NEAR(y[4][r], want, unit) << mode.name << ' ' << r;
+      }
+    }
+  }
+}
+
+TEST_P(FloatFieldsOnEveryTarget, AreTheSameInBlocks) {
+  for (const auto& mode : {kModes[0], kModes[1]}) {
+    for (int cols : {128, 640, 1792}) {
+      const auto w = random(mode, {64, cols}, cols);
+      const RowBlocks blocks(quant::view(w), 1);
+      const auto values = dequantized(mode, w);
+      std::vector<std::vector<float>> x, y(9, std::vector<float>(64));
+      std::vector<float> row(static_cast<size_t>(cols));
+      dequantize_row(blocks.matrix(), 37, row.data());
+      for (int c = 0; c < cols; ++c) {
+        ASSERT_EQ(row[c], values.data<float>()[37 * cols + c]);
+      }
+      for (int i = 0; i < 9; ++i) {
+        x.push_back(normal(cols, i));
+      }
+      multiply_all(blocks.matrix(), x, y);
+      EXPECT_LT(worst_error(values, x, y), 3e-7) << mode.name << cols;
+      auto rows = y;
+      multiply_all(quant::view(w), x, rows);
+      EXPECT_EQ(y, rows) << mode.name;
+      for (int i = 0; i < 9; ++i) {
+        y[i] = product(blocks.matrix(), x[i]);
+      }
+      EXPECT_LT(worst_error(values, x, y), 3e-7) << mode.name << cols;
+      x[3][40] = std::numeric_limits<float>::infinity();
+      EXPECT_FALSE(std::isfinite(product(blocks.matrix(), x[3])[5]));
+    }
   }
 }
 

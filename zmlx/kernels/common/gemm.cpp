@@ -18,12 +18,12 @@ HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
 
 /// Rows of a tile, for integers if the target has them.
-int64_t MaxTile(bool packed, bool* integers) {
+int64_t MaxTile(bool has_integers, bool* integers) {
 #if HWY_TARGET == HWY_AVX3_DL
-  *integers = packed;
-  return packed ? kIntegerTile : kFloatTile;
+  *integers = has_integers;
+  return has_integers ? kIntegerTile : kFloatTile;
 #else
-  (void)packed;
+  (void)has_integers;
   *integers = false;
   return kFloatTile;
 #endif
@@ -49,7 +49,9 @@ void GemmPacked(
     integer_gemm(w, begin, end, x, y);
     AlignedVector<uint8_t> quants;
     for (int64_t i = 0; i < x.count(); ++i) {
-      if (x.needs_float(i)) {
+      if (x.needs_float(i) && w.scheme != Scheme::Affine) {
+        plain_float_fields(w, x.row(i), begin, end, y[i]);
+      } else if (x.needs_float(i)) {
         quants.resize(static_cast<size_t>(w.cols));
         for (int64_t row = begin; row < end; ++row) {
           y[i][row - begin] = float_row(w, row, x.row(i), quants.data());
@@ -88,7 +90,7 @@ void PreparedRows::reserve(
     int64_t count) {
   bool integers = false;
   const int64_t most =
-      HWY_DYNAMIC_DISPATCH(MaxTile)(w.scheme == Scheme::Affine, &integers);
+      HWY_DYNAMIC_DISPATCH(MaxTile)(w.scheme != Scheme::MXFP8, &integers);
   group_size_ = integers ? w.group_size : 0;
   nibbles_ = w.bits == 4;
   reserve(x, count, w.cols, most);

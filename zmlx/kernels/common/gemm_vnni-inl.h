@@ -11,6 +11,8 @@
 #define ZMLX_COMMON_GEMM_VNNI_INL_H
 #endif
 
+#include <utility>
+
 #include <immintrin.h>
 
 #include "zmlx/kernels/common/float_tile-inl.h"
@@ -58,6 +60,7 @@ class Panel {
   void fill(const PackedMatrix& w, int64_t row, int64_t rows) {
     steps_ = w.cols / 4;
     groups_ = w.groups_per_row();
+    floats_of_four_bits_ = w.scheme != Scheme::Affine;
     bytes_.resize(static_cast<size_t>(kPanelVectors * steps_ * 64));
     scales_.resize(static_cast<size_t>(2 * kPanelVectors * groups_ * kLanes));
     for (int v = 0; v < kPanelVectors; ++v) {
@@ -100,7 +103,6 @@ class Panel {
       stride = steps_;
     }
     const int steps_a_word = as_stored && w.bits == 4 ? 2 : 1;
-    const __m512i mask = _mm512_set1_epi8(15);
     for (int64_t first = 0; first < stride; first += 16) {
       const int64_t count = std::min<int64_t>(16, stride - first);
       __m512i v[16];
@@ -109,15 +111,19 @@ class Panel {
       __m512i* to = reinterpret_cast<__m512i*>(out) + first * steps_a_word;
       for (int64_t j = 0; j < count; ++j) {
         if (steps_a_word == 2) {
-          _mm512_store_si512(to + 2 * j, _mm512_and_si512(v[j], mask));
+          _mm512_store_si512(to + 2 * j, nibbles(v[j]));
           _mm512_store_si512(
-              to + 2 * j + 1,
-              _mm512_and_si512(_mm512_srli_epi16(v[j], 4), mask));
+              to + 2 * j + 1, nibbles(_mm512_srli_epi16(v[j], 4)));
         } else {
           _mm512_store_si512(to + j, v[j]);
         }
       }
     }
+  }
+
+  HWY_INLINE __m512i nibbles(__m512i bytes) const {
+    return floats_of_four_bits_ ? low_nibbles<true>(bytes)
+                                : low_nibbles<false>(bytes);
   }
 
   // The bytes of some rows, row by row; nibbles in the order of the digits.
@@ -126,6 +132,11 @@ class Panel {
     for (int64_t r = 0; r < rows; ++r) {
       auto* bytes = reinterpret_cast<uint8_t*>(unpacked_.data() + r * steps_);
       unpack_row(w, row + r, 0, w.cols, bytes);
+      if (floats_of_four_bits_) {
+        for (int64_t k = 0; k < w.cols; ++k) {
+          bytes[k] = kE2m1Bytes[bytes[k]];
+        }
+      }
       for (int64_t k = 0; w.bits == 4 && k < w.cols; k += 8) {
         const uint8_t* b = bytes + k;
         const uint8_t ordered[] = {
@@ -137,20 +148,25 @@ class Panel {
 
   // Vector v from half a block, which has rows in lanes already.
   void fill_from_block(const PackedMatrix& w, int64_t row, int v) {
-    const __m512i mask = _mm512_set1_epi8(15);
     auto* to = reinterpret_cast<__m512i*>(bytes_.data() + v * steps_ * 64);
     const uint32_t* from = w.block(row) + row % kBlockRows;
-    for (int64_t g = 0; g < groups_; ++g) {
-      const Halves halves(w.float_type, _mm512_loadu_si512(from));
-      _mm512_store_ps(scales(v) + g * kLanes, halves.scale);
-      _mm512_store_ps(biases(v) + g * kLanes, halves.bias);
+    float *scales = this->scales(v), *biases = this->biases(v);
+    for (int64_t u = 0; u < w.units_per_row(); ++u) {
+      __m512i floats = _mm512_loadu_si512(from);
+      for (int64_t g = 0; g < w.groups_per_unit(); ++g) {
+        const Halves halves = w.scheme == Scheme::Affine
+            ? Halves(w.float_type, floats)
+            : Halves(w.scheme, floats);
+        _mm512_store_ps(std::exchange(scales, scales + kLanes), halves.scale);
+        _mm512_store_ps(std::exchange(biases, biases + kLanes), halves.bias);
+        floats = _mm512_srli_epi32(floats, 8);
+      }
       from += kBlockRows;
-      for (int64_t k = 0; k < w.words_per_group(); ++k, from += kBlockRows) {
+      for (int64_t k = 0; k < w.words_per_unit(); ++k, from += kBlockRows) {
         const __m512i fields = _mm512_loadu_si512(from);
         if (w.bits == 4) {
-          _mm512_store_si512(to++, _mm512_and_si512(fields, mask));
-          _mm512_store_si512(
-              to++, _mm512_and_si512(_mm512_srli_epi16(fields, 4), mask));
+          _mm512_store_si512(to++, nibbles(fields));
+          _mm512_store_si512(to++, nibbles(_mm512_srli_epi16(fields, 4)));
         } else {
           _mm512_store_si512(to++, fields);
         }
@@ -196,6 +212,7 @@ class Panel {
   }
 
   int64_t steps_ = 0, groups_ = 0;
+  bool floats_of_four_bits_ = false;
   AlignedVector<uint8_t> bytes_;
   AlignedVector<float> scales_, floats_;
   AlignedVector<uint32_t> unpacked_;

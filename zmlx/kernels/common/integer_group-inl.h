@@ -14,6 +14,7 @@
 #include <immintrin.h>
 
 #include "hwy/highway.h"
+#include "zmlx/kernels/common/float_fields-inl.h"
 #include "zmlx/kernels/common/packed_matrix.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -23,6 +24,39 @@ namespace zmlx::cpu::HWY_NAMESPACE {
 /// spills every sum of the intrinsic's.
 HWY_INLINE void dot_bytes(__m512i& sum, __m512i bytes, __m512i digits) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(digits));
+}
+
+/// A 256th of the e4m3 values in the upper bytes of 16 integers. As halves,
+/// whose exponents differ by 8: small numbers are no floats that cores are slow
+/// with.
+HWY_INLINE __m512 e4m3_halves(__m256i codes) {
+  // The sign comes along to the exponent's first bit, and is cleared there.
+  const __m256i halves = _mm256_and_si256(
+      _mm256_srai_epi16(codes, 1),
+      _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
+  const __m256i ones = _mm256_set1_epi16(0x3f80);
+  const __mmask16 nan =
+      _mm256_cmpeq_epi16_mask(_mm256_and_si256(halves, ones), ones);
+  return _mm512_cvtph_ps(
+      _mm256_mask_mov_epi16(halves, nan, _mm256_set1_epi16(0x7e00)));
+}
+
+/// Half the scales of 16 rows of a block from the lowest bytes of its words, as
+/// products with kE2m1Bytes need them.
+template <Scheme kScheme>
+HWY_INLINE __m512 half_scales(__m512i words) {
+  const __m512i codes = _mm512_and_si512(words, _mm512_set1_epi32(255));
+  if constexpr (kScheme == Scheme::MXFP4) {
+    // 2^-127 is not a normal number.
+    return _mm512_mul_ps(
+        _mm512_castsi512_ps(_mm512_max_epu32(
+            _mm512_slli_epi32(codes, 23), _mm512_set1_epi32(0x00400000))),
+        _mm512_set1_ps(0.5f));
+  } else {
+    return _mm512_mul_ps(
+        e4m3_halves(_mm256_slli_epi16(_mm512_cvtepi32_epi16(codes), 8)),
+        _mm512_set1_ps(128));
+  }
 }
 
 /// The scales and biases of 16 rows of a block, from a word of both for each.
@@ -40,7 +74,27 @@ struct Halves {
           _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
     }
   }
+  /// Of fields as kE2m1Bytes has them.
+  HWY_INLINE Halves(Scheme scheme, __m512i words)
+      : scale(
+            scheme == Scheme::NVFP4 ? half_scales<Scheme::NVFP4>(words)
+                                    : half_scales<Scheme::MXFP4>(words)),
+        bias(_mm512_mul_ps(scale, _mm512_set1_ps(-kE2m1Offset))) {}
 };
+
+/// The lower halves of bytes as integer products take them: as they are, or as
+/// kE2m1Bytes has them.
+template <bool kFloats>
+HWY_INLINE __m512i low_nibbles(__m512i bytes) {
+  const __m512i low = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+  if constexpr (!kFloats) {
+    return low;
+  } else {
+    const auto* table = reinterpret_cast<const __m128i*>(kE2m1Bytes.data());
+    return _mm512_shuffle_epi8(
+        _mm512_broadcast_i32x4(_mm_loadu_si128(table)), low);
+  }
+}
 
 /// Digits, scale and sum of a group of one row; false where integers will not
 /// do. Digit d of columns 4 k .. 4 k + 3 goes to digits[(d * steps + k) *

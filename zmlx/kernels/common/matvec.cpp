@@ -57,6 +57,9 @@ void FloatMatvec(
     int64_t begin,
     int64_t end,
     float* y) {
+  if (w.scheme != Scheme::Affine) {
+    return plain_float_fields(w, x, begin, end, y);
+  }
   AlignedVector<uint8_t> quants(static_cast<size_t>(w.cols));
   for (int64_t row = begin; row < end; ++row) {
     y[row - begin] = float_row(w, row, x, quants.data());
@@ -100,7 +103,7 @@ void Matvec(
       return float_fields_matvec(w, x, begin, end, y, next);
     }
 #endif
-    return plain_float_fields(w, x.values(), begin, end, y);
+    return FloatMatvec(w, x.values(), begin, end, y);
   }
 #if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX2 || \
     HWY_TARGET == HWY_AVX3
@@ -162,7 +165,9 @@ void PreparedVector::reserve(
     int bits,
     int group_size,
     bool in_blocks) {
-  group_size = std::max(group_size, 32); // a block; NVFP4 has halves of one
+  if (!in_blocks) {
+    group_size = std::max(group_size, 32); // NVFP4 has halves of one
+  }
   group_size_ = group_size;
   nibbles_ = bits == 4;
   in_blocks_ = in_blocks;

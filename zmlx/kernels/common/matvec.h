@@ -82,6 +82,7 @@ class PreparedVector {
 /// Where some rows lie, for prefetching.
 struct RowsAhead {
   const void *words = nullptr, *scales = nullptr, *biases = nullptr;
+  int64_t bytes = 0; // from words on that will be read, as far as told
 
   RowsAhead() = default;
   RowsAhead(const PackedMatrix& w, int64_t row)

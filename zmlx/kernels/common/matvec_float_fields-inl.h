@@ -12,6 +12,7 @@
 #endif
 
 #include "zmlx/kernels/common/float_fields-inl.h"
+#include "zmlx/kernels/common/integer_group-inl.h"
 #include "zmlx/kernels/common/matvec_vnni-inl.h"
 
 HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
@@ -35,44 +36,30 @@ small_chunk(__m512i even, __m512i odd, const __m512i* digits) {
 template <Scheme kScheme>
 struct ByteScales {
   static constexpr int64_t kGroups = kScheme == Scheme::NVFP4 ? 8 : 4;
+  /// What load() must be multiplied by to become half the scales.
+  static constexpr float kFactor = kScheme == Scheme::NVFP4 ? 128 : 0.5f;
 
   ByteScales() {
+    constexpr int kLaneBytes = kScheme == Scheme::NVFP4 ? 2 : 4;
     alignas(64) uint8_t bytes[64];
     std::fill_n(bytes, 64, uint8_t{0x80});
     for (int lane = 0; lane < 16; ++lane) {
-      bytes[4 * lane + 3] = static_cast<uint8_t>(lane * kGroups / 16);
+      bytes[kLaneBytes * (lane + 1) - 1] =
+          static_cast<uint8_t>(lane * kGroups / 16);
     }
     to_top_ = _mm512_load_si512(bytes);
   }
 
   HWY_INLINE __m512 load(const char* first) const {
-    __m512i packed;
     if constexpr (kScheme == Scheme::NVFP4) {
       int64_t eight;
       std::memcpy(&eight, first, 8);
-      packed = _mm512_set1_epi64(eight);
+      return e4m3_halves(_mm256_shuffle_epi8(
+          _mm256_set1_epi64x(eight), _mm512_castsi512_si256(to_top_)));
     } else {
       int32_t four;
       std::memcpy(&four, first, 4);
-      packed = _mm512_set1_epi32(four);
-    }
-    const __m512i top = _mm512_shuffle_epi8(packed, to_top_);
-    if constexpr (kScheme == Scheme::NVFP4) {
-      // Moved to a float's place, the exponent lacks 120 and subnormals come
-      // out right by the product.
-      const __m512i sign = _mm512_set1_epi32(INT32_MIN);
-      const __m512i bits = _mm512_andnot_si512(sign, top);
-      const __m512 size = _mm512_mul_ps(
-          _mm512_castsi512_ps(_mm512_srli_epi32(bits, 4)),
-          _mm512_set1_ps(0x1p120f));
-      const __mmask16 nan =
-          _mm512_cmpeq_epi32_mask(bits, _mm512_set1_epi32(0x7f000000));
-      return _mm512_castsi512_ps(_mm512_mask_mov_epi32(
-          _mm512_or_si512(
-              _mm512_castps_si512(size), _mm512_and_si512(sign, top)),
-          nan,
-          _mm512_set1_epi32(0x7fc00000)));
-    } else {
+      const __m512i top = _mm512_shuffle_epi8(_mm512_set1_epi32(four), to_top_);
       // 2^-127 is not a normal number.
       return _mm512_castsi512_ps(_mm512_max_epu32(
           _mm512_srli_epi32(top, 1), _mm512_set1_epi32(0x00400000)));
@@ -93,15 +80,11 @@ class FourBitRows {
         chunks_((w.cols + 127) / 128),
         last_groups_(
             w.groups_per_row() - (chunks_ - 1) * ByteScales<kScheme>::kGroups) {
-    alignas(16) uint8_t bytes[16];
-    for (int i = 0; i < 16; ++i) {
-      bytes[i] = static_cast<uint8_t>(12 + kTwiceE2m1[i]);
-    }
     table_ = _mm512_broadcast_i32x4(
-        _mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(kE2m1Bytes.data())));
     static thread_local AlignedVector<int32_t> sums;
     sums.resize(static_cast<size_t>(16 * chunks_));
-    const __m512i twelve = _mm512_set1_epi8(12);
+    const __m512i twelve = _mm512_set1_epi8(kE2m1Offset);
     for (int64_t c = 0; c < chunks_; ++c) {
       _mm512_store_si512(
           sums.data() + 16 * c, small_chunk(twelve, twelve, digits_ + 6 * c));
@@ -169,7 +152,8 @@ class FourBitRows {
  private:
   HWY_INLINE __m512 chunk_scale(int64_t c) const {
     return _mm512_mul_ps(
-        _mm512_load_ps(x_scales_ + 16 * c), _mm512_set1_ps(0.5f));
+        _mm512_load_ps(x_scales_ + 16 * c),
+        _mm512_set1_ps(ByteScales<kScheme>::kFactor));
   }
   HWY_INLINE __m512 chunk(__m512i words, int64_t c, __m512i offset) const {
     const __m512i mask = _mm512_set1_epi8(15);

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "zmlx/kernels/common/float_fields-inl.h"
 #include "zmlx/kernels/common/packed_matrix.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -81,24 +82,27 @@ inline void unpack_row(
   }
   const int64_t words = w.words_per_group();
   for (int64_t k = 0; k < count; k += w.group_size) {
-    const uint32_t* from = w.block(row) +
-        (first + k) / w.group_size * w.block_group_words() + row % kBlockRows;
+    const uint32_t* from = w.group_words(row, (first + k) / w.group_size);
     uint32_t group[32]; // of the most columns and bits
     for (int64_t i = 0; i < words; ++i) {
-      group[i] = from[(1 + i) * kBlockRows];
+      group[i] = from[i * kBlockRows];
     }
     unpack(group, w.bits, w.group_size, out + k);
   }
 }
 
-/// The scale and the bias of a group of a row.
+/// The scale and the bias of a group of a row. Fields of four bits that are
+/// floats count as the bytes that kE2m1Bytes makes of them.
 struct ScaleAndBias {
   float scale, bias;
 
   ScaleAndBias(const PackedMatrix& w, int64_t row, int64_t group) {
-    if (w.in_blocks) {
-      const uint32_t* both =
-          w.block(row) + group * w.block_group_words() + row % kBlockRows;
+    if (w.scheme != Scheme::Affine) {
+      scale = 0.5f *
+          (w.scheme == Scheme::NVFP4 ? kE4m3 : kE8m0)[w.byte_scale(row, group)];
+      bias = -kE2m1Offset * scale;
+    } else if (w.in_blocks) {
+      const uint32_t* both = w.unit(row, group);
       scale = load_float(both, w.float_type, 0);
       bias = load_float(both, w.float_type, 1);
     } else {

@@ -157,58 +157,43 @@ TEST_P(MatvecOnEveryTarget, ReadsRowsInBlocksAsTheyWere) {
   }
 }
 
+// What each of `count` vectors gives alone and among the others.
+void expect_same_in_groups(const PackedMatrix& w, int count, bool infinite) {
+  std::vector<PreparedVector> prepared(static_cast<size_t>(count));
+  std::vector<const PreparedVector*> pointers;
+  std::vector<std::vector<float>> one, all(count, std::vector<float>(w.rows));
+  std::vector<float*> out;
+  for (int i = 0; i < count; ++i) {
+    auto x = normal(w.cols, i);
+    // One that integers cannot hold, among others.
+    x[7] = infinite && i == 5 ? std::numeric_limits<float>::infinity() : x[7];
+    prepared[i].prepare(x.data(), w);
+    pointers.push_back(&prepared[i]);
+    one.push_back(run(w, x));
+  }
+  for (auto [begin, end] : {std::pair{0, 5}, {5, 32}, {32, 70}, {70, 96}}) {
+    out.clear();
+    for (auto& y : all) {
+      out.push_back(y.data() + begin);
+    }
+    matvec(w, pointers.data(), count, begin, end, out.data());
+  }
+  for (int i = 0; i < count; ++i) {
+    if (!infinite || i != 5) {
+      EXPECT_EQ(one[i], all[i]) << i << " of " << count;
+    }
+  }
+}
+
 TEST_P(MatvecOnEveryTarget, GivesTheSameBitsHoweverRowsAndVectorsAreGrouped) {
-  const Case c{96, 384, 4, 64};
-  const Weights weights(c);
+  const Weights weights(Case{96, 384, 4, 64});
   const RowBlocks blocks(weights.matrix(), 1);
   for (const PackedMatrix& w : {weights.matrix(), blocks.matrix()}) {
-    constexpr int kCount = 11;
-    std::vector<PreparedVector> prepared(kCount);
-    std::vector<const PreparedVector*> pointers;
-    std::vector<std::vector<float>> one, all(kCount, std::vector<float>(96));
-    std::vector<float*> out;
-    for (int i = 0; i < kCount; ++i) {
-      auto x = normal(c.cols, i);
-      // One that integers cannot hold, among others.
-      x[7] = i == 5 ? std::numeric_limits<float>::infinity() : x[7];
-      prepared[i].prepare(x.data(), w);
-      pointers.push_back(&prepared[i]);
-      one.push_back(run(w, x));
-    }
-    for (auto [begin, end] : {std::pair{0, 5}, {5, 32}, {32, 70}, {70, 96}}) {
-      out.clear();
-      for (auto& y : all) {
-        out.push_back(y.data() + begin);
-      }
-      matvec(w, pointers.data(), kCount, begin, end, out.data());
-    }
-    for (int i = 0; i < kCount; ++i) {
-      EXPECT_EQ(i == 5 ? one[4] : one[i], i == 5 ? all[4] : all[i]) << i;
+    expect_same_in_groups(w, 11, true);
+    for (int count : {2, 4, 5, 8, 9, 11, 17}) {
+      expect_same_in_groups(w, count, false);
     }
   }
-}
-
-TEST(RowBlocks, HoldStacksOfMatrices) {
-  const Weights weights(Case{3 * 32, 128, 8, 64});
-  PackedMatrix w = weights.matrix();
-  w.rows = 32;
-  const RowBlocks blocks(w, 3);
-  std::vector<float> before(128), after(128);
-  for (int i = 0; i < 3; ++i) {
-    dequantize_row(w.at(i), 30, before.data());
-    dequantize_row(blocks.matrix().at(i), 30, after.data());
-    EXPECT_EQ(before, after);
-  }
-}
-
-TEST(RowBlocks, AreForWholeBlocksOfNibblesOrBytesWithScalesOfTwoBytes) {
-  EXPECT_TRUE(RowBlocks::fit(Weights(Case{32, 64, 4, 32}).matrix()));
-  EXPECT_TRUE(
-      RowBlocks::fit(Weights(Case{64, 64, 8, 64, mx::float16}).matrix()));
-  EXPECT_FALSE(RowBlocks::fit(Weights(Case{33, 64, 4, 32}).matrix()));
-  EXPECT_FALSE(RowBlocks::fit(Weights(Case{32, 64, 6, 32}).matrix()));
-  EXPECT_FALSE(
-      RowBlocks::fit(Weights(Case{32, 64, 4, 32, mx::float32}).matrix()));
 }
 
 INSTANTIATE_TEST_SUITE_P(

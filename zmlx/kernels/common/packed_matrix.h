@@ -26,10 +26,11 @@ constexpr int64_t kBlockRows = 32;
 /// each group of group_size columns. Rows are contiguous, or lie in blocks.
 ///
 /// In blocks, of kBlockRows rows each, all of a block is one stream: for each
-/// group a word a row with the scale in its low half and the bias in its high
-/// one, then for each of the group's words that word of every row. The scheme
-/// is affine, bits are 4 or 8, scales and biases halves of a word; there are no
-/// others.
+/// unit a word a row that holds its scales, then for each of the unit's words
+/// of fields that word of every row. In the affine scheme, of 4 or 8 bits, a
+/// unit is a group, with the scale in the low half of the word and the bias in
+/// the high one; in MXFP4 and NVFP4 it is four groups, with a byte for the
+/// scale of each. Nothing else lies in blocks.
 struct PackedMatrix {
   const uint32_t* words = nullptr; // (rows, cols * bits / 32), or blocks
   const void* scales = nullptr; // (rows, cols / group_size); not in blocks
@@ -50,13 +51,50 @@ struct PackedMatrix {
   int64_t words_per_group() const {
     return group_size * bits / 32;
   }
-  /// Words of a group of a block.
-  int64_t block_group_words() const {
-    return kBlockRows * (1 + words_per_group());
+  /// Groups of a unit of a block.
+  int64_t groups_per_unit() const {
+    return scheme == Scheme::Affine ? 1 : 4;
+  }
+  int64_t units_per_row() const {
+    return groups_per_row() / groups_per_unit();
+  }
+  /// Words of a unit of a row, without the one of scales.
+  int64_t words_per_unit() const {
+    return groups_per_unit() * words_per_group();
+  }
+  /// Words of a unit of a block.
+  int64_t block_unit_words() const {
+    return kBlockRows * (1 + words_per_unit());
+  }
+  int64_t block_words() const {
+    return units_per_row() * block_unit_words();
   }
   /// The block of a row.
   const uint32_t* block(int64_t row) const {
-    return words + row / kBlockRows * groups_per_row() * block_group_words();
+    return words + row / kBlockRows * block_words();
+  }
+  /// The scales of a group of a row of a block, with those of its unit.
+  const uint32_t* unit(int64_t row, int64_t group) const {
+    return block(row) + group / groups_per_unit() * block_unit_words() +
+        row % kBlockRows;
+  }
+  /// The first word of a group of a row; the next one is word_stride() on.
+  const uint32_t* group_words(int64_t row, int64_t group) const {
+    if (!in_blocks) {
+      return row_words(row) + group * words_per_group();
+    }
+    const int64_t before = group % groups_per_unit() * words_per_group();
+    return unit(row, group) + (1 + before) * kBlockRows;
+  }
+  int64_t word_stride() const {
+    return in_blocks ? kBlockRows : 1;
+  }
+  /// The scale of a group of a row where scales are bytes.
+  uint8_t byte_scale(int64_t row, int64_t group) const {
+    if (!in_blocks) {
+      return static_cast<const uint8_t*>(row_scales(row))[group];
+    }
+    return static_cast<uint8_t>(*unit(row, group) >> (8 * (group % 4)));
   }
   /// The first byte to be read for rows from this one on.
   const void* rows_from(int64_t row) const {
@@ -71,17 +109,21 @@ struct PackedMatrix {
   const void* row_biases(int64_t row) const {
     return row_of_groups(biases, row);
   }
+  /// The same from a row on; in blocks, from its block on.
+  PackedMatrix from(int64_t row) const {
+    PackedMatrix rest = *this;
+    if (in_blocks) {
+      rest.words = block(row);
+      return rest;
+    }
+    rest.words = row_words(row);
+    rest.scales = row_scales(row);
+    rest.biases = row_biases(row);
+    return rest;
+  }
   /// Matrix `index` of a stack of equal ones.
   PackedMatrix at(int64_t index) const {
-    PackedMatrix one = *this;
-    if (in_blocks) {
-      one.words = block(index * rows);
-      return one;
-    }
-    one.words += index * rows * words_per_row();
-    one.scales = row_of_groups(scales, index * rows);
-    one.biases = row_of_groups(biases, index * rows);
-    return one;
+    return from(index * rows);
   }
   uint64_t nbytes() const {
     return static_cast<uint64_t>(rows) *

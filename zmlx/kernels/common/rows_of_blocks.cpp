@@ -69,7 +69,7 @@ void unpack_words(const cpu::PackedMatrix& w, int64_t count, uint32_t* out) {
       uint32_t* to = out + (b * cpu::kBlockRows + r) * w.words_per_row();
       for (int64_t g = 0; g < w.groups_per_row(); ++g) {
         const uint32_t* from =
-            block + g * w.block_group_words() + cpu::kBlockRows + r;
+            block + g * w.block_unit_words() + cpu::kBlockRows + r;
         for (int64_t k = 0; k < fields; ++k) {
           *to++ = from[k * cpu::kBlockRows];
         }
@@ -93,7 +93,7 @@ void unpack_groups(
       for (int64_t g = 0; g < w.groups_per_row(); ++g) {
         to[g] =
             as(static_cast<uint16_t>(
-                block[g * w.block_group_words() + r] >> shift));
+                block[g * w.block_unit_words() + r] >> shift));
       }
     }
   });
@@ -145,9 +145,12 @@ class UnpackRows : public mx::Primitive {
 
 std::shared_ptr<const RowsOfBlocks> RowsOfBlocks::pack(
     const QuantizedArrays& w) {
+  if (w.scheme != cpu::Scheme::Affine) {
+    return nullptr; // units of several groups are not unpacked here
+  }
   QuantizedArrays narrow = w;
   narrow.blocks = nullptr;
-  if (w.scales.dtype() == mx::float32 && w.scheme == cpu::Scheme::Affine) {
+  if (w.scales.dtype() == mx::float32) {
     const auto halves = narrowed(w.scales, w.biases);
     if (!halves) {
       return nullptr;

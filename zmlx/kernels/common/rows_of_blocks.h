@@ -14,9 +14,9 @@ namespace zmlx::quant {
 /// was made of on demand.
 class RowsOfBlocks : public std::enable_shared_from_this<RowsOfBlocks> {
  public:
-  /// Packs evaluated arrays in row order. Null where they cannot lie in blocks:
-  /// see cpu::RowBlocks::fit(); float32 scales and biases may, where 16 bits
-  /// hold every one of them.
+  /// Packs evaluated arrays in row order. Null where they are not affine or
+  /// cannot lie in blocks, see cpu::RowBlocks::fit(); float32 scales and biases
+  /// may, where 16 bits hold every one of them.
   static std::shared_ptr<const RowsOfBlocks> pack(const QuantizedArrays& w);
 
   enum class Part { Words, Scales, Biases };

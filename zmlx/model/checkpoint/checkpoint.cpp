@@ -293,21 +293,26 @@ void Checkpoint::read_into_memory() {
   }
 }
 
-bool Checkpoint::advise(const void* bytes, size_t count, bool needed) const {
+bool Checkpoint::is_aligned() const {
+  return std::all_of(files_.begin(), files_.end(), [](const auto& file) {
+    const auto& tensors = file.header.tensors;
+    return std::all_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
+      return tensor.begin % tensor.dtype.size() == 0;
+    });
+  });
+}
+
+std::optional<FilePlace> Checkpoint::place_of(const void* bytes, size_t count)
+    const {
   const auto* begin = static_cast<const char*>(bytes);
   for (const auto& file : files_) {
     const char* data = file.map->data();
-    if (!file.map->is_mapped() || begin < data ||
-        begin + count > data + file.map->size()) {
-      continue;
+    if (file.map->is_mapped() && begin >= data &&
+        begin + count <= data + file.map->size()) {
+      return FilePlace{file.map, static_cast<size_t>(begin - data)};
     }
-    file.map->advise(
-        needed ? MappedFile::Advice::kWillNeed : MappedFile::Advice::kDontNeed,
-        static_cast<size_t>(begin - data),
-        count);
-    return true;
   }
-  return false;
+  return std::nullopt;
 }
 
 mx::array Checkpoint::tensor(const std::string& name) const {

@@ -61,9 +61,13 @@ class Checkpoint {
   /// with the maps. Throws FileError when reading fails.
   void read_into_memory();
 
-  /// Whether these bytes lie in a mapped file; if so they are needed soon, or
-  /// no longer, and the system is told so.
-  bool advise(const void* bytes, size_t count, bool needed) const;
+  /// Whether every tensor can be looked at where it lies in a file's map, as
+  /// far as alignment goes.
+  bool is_aligned() const;
+
+  /// The mapped file in which these bytes lie, and where; none when they are in
+  /// memory of their own.
+  std::optional<FilePlace> place_of(const void* bytes, size_t count) const;
 
   /// What holds for layers that the configuration does not name.
   const std::optional<Quantization>& quantization() const {

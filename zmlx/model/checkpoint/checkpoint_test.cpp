@@ -74,6 +74,42 @@ TEST_F(Checkpoints, ReadsOneFile) {
   EXPECT_TRUE(checkpoint.eos_ids().empty());
 }
 
+TEST_F(Checkpoints, TellsWhereATensorLiesInItsFile) {
+  two_files();
+  const Checkpoint checkpoint = open();
+  for (const std::string name : {"a", "b"}) {
+    const auto tensor = checkpoint.tensor(name);
+    const auto place =
+        checkpoint.place_of(tensor.data<char>(), tensor.nbytes());
+    ASSERT_TRUE(place.has_value());
+    std::vector<float> values(tensor.size());
+    place->file->read(
+        place->offset, tensor.nbytes(), reinterpret_cast<char*>(values.data()));
+    EXPECT_EQ(values, std::vector<float>(tensor.size(), name == "a" ? 1 : 2));
+    // Not what reaches over the file's end.
+    EXPECT_FALSE(checkpoint.place_of(tensor.data<char>(), 100000).has_value());
+  }
+  const auto other = mx::full({2}, 1.0f);
+  mx::eval(other);
+  EXPECT_FALSE(
+      checkpoint.place_of(other.data<char>(), other.nbytes()).has_value());
+}
+
+TEST_F(Checkpoints, TellWhetherTensorsAreAligned) {
+  two_files();
+  EXPECT_TRUE(open().is_aligned());
+  // A header of 61 bytes, and 8 before it.
+  const std::string header =
+      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}       )";
+  std::string bytes(8, '\0');
+  bytes[0] = static_cast<char>(header.size());
+  ASSERT_EQ(header.size() % 4, 1u);
+  write_file(
+      folder_.file("model-00001-of-00002.safetensors"),
+      bytes + header + std::string(4, 'x'));
+  EXPECT_FALSE(open().is_aligned());
+}
+
 TEST_F(Checkpoints, ATensorOutlivesTheCheckpoint) {
   config("{}");
   weights("model.safetensors", {{"a", mx::full({1000}, 7)}});

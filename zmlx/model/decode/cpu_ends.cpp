@@ -18,6 +18,9 @@ class Embed : public CpuStage {
   uint64_t nbytes() const override {
     return table_.nbytes() / static_cast<uint64_t>(table_.rows());
   }
+  uint64_t read_nbytes(const Lane& lane) const override {
+    return nbytes() * static_cast<uint64_t>(lane.batch());
+  }
 
   void run(Lane& lane) const override {
     const auto mine = lane.share_of(lane.batch(), 1);
@@ -32,6 +35,7 @@ class Embed : public CpuStage {
         std::fill_n(lane.work.h[b], table_.cols(), NAN);
       }
     }
+    lane.stream.start(lane.after());
   }
   cpu::RowsAhead first(const Lane&) const override {
     return {};
@@ -66,25 +70,20 @@ class Head : public CpuStage {
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return out_.view.ahead(first_row(lane, out_.view.rows()));
+    return out_.view.ahead(own_rows(lane, out_.view.rows()));
   }
 
  private:
   void logits(Lane& lane, Range rows, const cpu::RowsAhead& next) const {
-    std::vector<float*> out;
+    lane.outputs.clear();
     for (int b = 0; b < lane.batch(); ++b) {
-      out.push_back(lane.work.step.logits + b * out_.view.rows() + rows.begin);
+      lane.outputs.push_back(
+          lane.work.step.logits + b * out_.view.rows() + rows.begin);
     }
     multiply(
-        out_.view,
-        lane.work.x[out_.pool_index],
-        nullptr,
-        lane.batch(),
-        rows,
-        out.data(),
-        next);
+        lane, out_.view, lane.work.x[out_.pool_index], nullptr, rows, next);
     for (int64_t row = rows.begin; bias_ && row < rows.end; ++row) {
-      for (float* values : out) {
+      for (float* values : lane.outputs) {
         values[row - rows.begin] += bias_[row];
       }
     }

@@ -119,6 +119,10 @@ class CpuExecutor::Impl {
       stages_.push_back(
           std::visit([&](const auto& s) { return compile(s, work_); }, stage));
     }
+    next_.resize(stages_.size());
+    for (size_t i = stages_.size() - 1; i > 0; --i) {
+      next_[i - 1] = stages_[i]->nbytes() > 0 ? stages_[i].get() : next_[i];
+    }
   }
 
   void run(const Step& step) {
@@ -130,13 +134,13 @@ class CpuExecutor::Impl {
     team->run([&](int thread) {
       Lane lane{work_, *team, thread};
       for (size_t i = 0; i < stages_.size(); ++i) {
-        lane.next_stage =
-            i + 1 < stages_.size() ? stages_[i + 1].get() : nullptr;
+        lane.next_stage = next_[i];
         stages_[i]->run(lane);
-        team->barrier();
+        lane.barrier();
         if (timing && thread == 0) {
           const auto now = Clock::now();
           seconds_[i] += std::chrono::duration<double>(now - last).count();
+          bytes_[i] += stages_[i]->read_nbytes(lane);
           last = now;
         }
       }
@@ -147,6 +151,7 @@ class CpuExecutor::Impl {
   void start_timing() {
     std::lock_guard lock(mutex_);
     seconds_.assign(stages_.size(), 0);
+    bytes_.assign(stages_.size(), 0);
     steps_ = 0;
     timing_ = true;
   }
@@ -164,7 +169,8 @@ class CpuExecutor::Impl {
       }
       ++row->count;
       row->seconds += seconds_[i];
-      row->bytes += stages_[i]->nbytes() + stages_[i]->cache_nbytes(work_.step);
+      row->bytes += stages_[i]->cache_nbytes(work_.step) +
+          bytes_[i] / static_cast<uint64_t>(std::max<int64_t>(1, steps_));
       row->steps = steps_;
     }
     return rows;
@@ -200,11 +206,13 @@ class CpuExecutor::Impl {
   std::mutex mutex_;
   Workspace work_;
   std::vector<CpuStagePtr> stages_;
+  std::vector<const CpuStage*> next_; // that has weights, of each stage
   int batch_ = 0; // the largest so far
   int64_t chunks_ = 0; // likewise, of attention
   bool timing_ = false;
   int64_t steps_ = 0;
   std::vector<double> seconds_; // a stage
+  std::vector<uint64_t> bytes_; // likewise, of weights
 };
 
 CpuExecutor::CpuExecutor(std::shared_ptr<const Program> program)

@@ -2,6 +2,7 @@
 // Stages of the feed-forward layers: router, gate and up of the chosen experts,
 // down and their weighted sum.
 #include <numeric>
+#include <utility>
 
 #include "zmlx/kernels/common/vector_math.h"
 #include "zmlx/model/decode/cpu_workspace.h"
@@ -15,10 +16,9 @@ void group_pairs(Routing& routing) {
   const auto pairs = routing.ids.size();
   routing.order.resize(pairs);
   std::iota(routing.order.begin(), routing.order.end(), 0);
-  std::stable_sort(
-      routing.order.begin(), routing.order.end(), [&](int a, int b) {
-        return routing.ids[a] < routing.ids[b];
-      });
+  std::sort(routing.order.begin(), routing.order.end(), [&](int a, int b) {
+    return std::pair(routing.ids[a], a) < std::pair(routing.ids[b], b);
+  });
   routing.groups.clear();
   for (size_t i = 0; i < pairs; ++i) {
     const int expert = routing.ids[routing.order[i]];
@@ -37,35 +37,35 @@ class Router {
         bias_(data_of(router.bias)) {}
 
   Range part(const Lane& lane) const {
-    return lane.share_of(matrix.view.rows(), cpu::kBlockRows);
+    const int64_t rows = matrix.view.rows();
+    return shared(lane) ? lane.share_of(rows, cpu::kBlockRows) : Range{0, rows};
   }
 
   /// Every thread ends with the same routing.
   void run(Lane& lane) const {
-    auto& scores = lane.work.scores;
-    const int64_t rows = matrix.view.rows();
+    const auto rows = static_cast<int>(matrix.view.rows());
+    float* own = shared(lane) ? nullptr : lane.floats(lane.batch() * rows);
+    const auto scores = [&](int b) {
+      return own ? own + b * rows : lane.work.scores[b];
+    };
     const auto mine = part(lane); // a small matrix: equal parts
-    std::vector<float*> out;
+    lane.outputs.clear();
     for (int b = 0; b < lane.batch(); ++b) {
-      out.push_back(scores[b] + mine.begin);
+      lane.outputs.push_back(scores(b) + mine.begin);
     }
     if (mine.begin < mine.end) {
       multiply(
-          matrix.view,
-          lane.work.x[matrix.pool_index],
-          nullptr,
-          lane.batch(),
-          mine,
-          out.data(),
-          {});
+          lane, matrix.view, lane.work.x[matrix.pool_index], nullptr, mine, {});
     }
-    lane.team.barrier();
+    if (!own) {
+      lane.barrier();
+    }
     for (int b = 0; b < lane.batch(); ++b) {
       moe::route(
           spec_,
-          scores[b],
+          scores(b),
           bias_,
-          static_cast<int>(rows),
+          rows,
           lane.routing.ids.data() + b * spec_.top_k,
           lane.routing.weights.data() + b * spec_.top_k);
     }
@@ -74,6 +74,12 @@ class Router {
   Matrix matrix;
 
  private:
+  // Where there is no block for each thread, all of them take the whole: some
+  // would wait for the others' otherwise.
+  bool shared(const Lane& lane) const {
+    return matrix.view.rows() >= lane.team.size() * cpu::kBlockRows;
+  }
+
   moe::RouterSpec spec_;
   const float* bias_;
 };
@@ -106,9 +112,10 @@ class Experts : public CpuStage {
     }
   }
   uint64_t nbytes() const override {
-    return static_cast<uint64_t>(top_k_) *
-        (gate_.view.nbytes() + up_.view.nbytes()) +
-        (router_ ? router_->matrix.view.nbytes() : 0);
+    return nbytes_of(static_cast<uint64_t>(top_k_));
+  }
+  uint64_t read_nbytes(const Lane& lane) const override {
+    return nbytes_of(lane.routing.groups.size());
   }
 
   void run(Lane& lane) const override {
@@ -143,12 +150,21 @@ class Experts : public CpuStage {
   }
   cpu::RowsAhead first(const Lane& lane) const override {
     if (router_) {
-      return router_->matrix.view.ahead(router_->part(lane).begin);
+      return router_->matrix.view.ahead(router_->part(lane));
     }
-    return gate_.view.ahead(first_row(lane, gate_.view.rows()));
+    const int64_t rows = gate_.view.rows();
+    const auto mine = own_rows(lane, 2 * rows); // of gate and up as one
+    return mine.begin < rows
+        ? gate_.view.ahead(Range{mine.begin, std::min(mine.end, rows)})
+        : up_.view.ahead(Range{mine.begin - rows, mine.end - rows});
   }
 
  private:
+  uint64_t nbytes_of(uint64_t experts) const {
+    return experts * (gate_.view.nbytes() + up_.view.nbytes()) +
+        (router_ ? router_->matrix.view.nbytes() : 0);
+  }
+
   /// Some rows of gate or up of an expert, for its sequences.
   struct Part {
     const Routing::Group& group;
@@ -158,20 +174,19 @@ class Experts : public CpuStage {
   };
 
   void compute(Lane& lane, const Part& part, const cpu::RowsAhead& next) const {
-    std::vector<int> sequences;
-    std::vector<float*> out;
+    lane.sequences.clear();
+    lane.outputs.clear();
     for (int i = 0; i < part.group.count; ++i) {
       const int pair = lane.routing.order[part.group.first + i];
-      sequences.push_back(pair / top_k_);
-      out.push_back(part.out[pair] + part.rows.begin);
+      lane.sequences.push_back(pair / top_k_);
+      lane.outputs.push_back(part.out[pair] + part.rows.begin);
     }
     multiply(
+        lane,
         part.matrix.view.at(part.group.expert),
         lane.work.x[part.matrix.pool_index],
-        sequences.data(),
-        part.group.count,
+        lane.sequences.data(),
         part.rows,
-        out.data(),
         next);
   }
 
@@ -195,6 +210,9 @@ class Combine : public CpuStage {
   uint64_t nbytes() const override {
     return static_cast<uint64_t>(top_k_) * down_.view.nbytes();
   }
+  uint64_t read_nbytes(const Lane& lane) const override {
+    return lane.routing.groups.size() * down_.view.nbytes();
+  }
 
   void run(Lane& lane) const override {
     const auto pairs = static_cast<int64_t>(lane.routing.ids.size());
@@ -208,8 +226,8 @@ class Combine : public CpuStage {
         phase_,
         static_cast<int64_t>(groups.size()) * blocks.count(),
         [&](int64_t task) {
-          return ahead(
-              lane, group_of(task), blocks[task % blocks.count()].begin);
+          return matrix_of(lane, group_of(task))
+              .ahead(blocks[task % blocks.count()].begin);
         },
         [&](int64_t task, const cpu::RowsAhead& next) {
           compute(
@@ -218,29 +236,36 @@ class Combine : public CpuStage {
               blocks[task % blocks.count()],
               next);
         });
-    lane.team.barrier();
+    lane.barrier();
     sum(lane);
   }
   cpu::RowsAhead first(const Lane& lane) const override {
     const Blocks blocks{down_.view.rows()};
     const auto count =
         static_cast<int64_t>(lane.routing.groups.size()) * blocks.count();
-    const int64_t task = lane.share_of(count, 1).begin;
-    return task < count ? ahead(
-                              lane,
-                              static_cast<size_t>(task / blocks.count()),
-                              blocks[task % blocks.count()].begin)
-                        : cpu::RowsAhead();
+    const auto mine = lane.share_of(count, 1);
+    if (mine.begin == mine.end) {
+      return {};
+    }
+    const auto group = static_cast<size_t>(mine.begin / blocks.count());
+    const int64_t before = static_cast<int64_t>(group) * blocks.count();
+    return matrix_of(lane, group)
+        .ahead(
+            Range{
+                blocks[mine.begin - before].begin,
+                blocks[mine.end - before].begin});
   }
 
  private:
   void prepare(Lane& lane, int64_t pairs) const {
-    const int64_t cols = down_.view.cols(), chunks = (cols + 127) / 128;
+    constexpr int64_t kColumns = Preparation::kColumns;
+    const int64_t cols = down_.view.cols();
+    const int64_t chunks = (cols + kColumns - 1) / kColumns;
     auto& prepared = lane.work.hidden_prepared[down_.pool_index];
     const auto mine = lane.share_of(pairs * chunks, 1);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
-      const int64_t pair = i / chunks, begin = i % chunks * 128;
-      const int64_t end = std::min(cols, begin + 128);
+      const int64_t pair = i / chunks, begin = i % chunks * kColumns;
+      const int64_t end = std::min(cols, begin + kColumns);
       float* hidden = lane.work.hidden[pair];
       cpu::silu_mul(
           hidden + begin,
@@ -248,12 +273,13 @@ class Combine : public CpuStage {
           hidden + begin,
           end - begin);
       prepared[static_cast<size_t>(pair)].prepare_part(hidden, begin, end);
+      lane.stream.ask(kLinesAPart);
     }
-    lane.team.barrier();
+    lane.barrier();
   }
 
-  cpu::RowsAhead ahead(const Lane& lane, size_t group, int64_t row) const {
-    return down_.view.at(lane.routing.groups[group].expert).ahead(row);
+  MatrixView matrix_of(const Lane& lane, size_t group) const {
+    return down_.view.at(lane.routing.groups[group].expert);
   }
 
   // Some rows of an expert's down, for its pairs.
@@ -263,17 +289,16 @@ class Combine : public CpuStage {
       Range rows,
       const cpu::RowsAhead& next) const {
     const int* order = lane.routing.order.data() + group.first;
-    std::vector<float*> out;
+    lane.outputs.clear();
     for (int i = 0; i < group.count; ++i) {
-      out.push_back(lane.work.outputs[order[i]] + rows.begin);
+      lane.outputs.push_back(lane.work.outputs[order[i]] + rows.begin);
     }
     multiply(
+        lane,
         down_.view.at(group.expert),
         lane.work.hidden_prepared[down_.pool_index],
         order,
-        group.count,
         rows,
-        out.data(),
         next);
   }
 

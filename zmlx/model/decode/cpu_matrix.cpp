@@ -35,6 +35,16 @@ cpu::RowsAhead MatrixView::ahead(int64_t row) const {
   return ahead;
 }
 
+cpu::RowsAhead MatrixView::ahead(Range range) const {
+  auto ahead = this->ahead(range.begin);
+  const int64_t count = range.end - range.begin;
+  const auto* w = packed();
+  ahead.bytes = count *
+      (w && !w->in_blocks ? 4 * w->words_per_row()
+                          : static_cast<int64_t>(nbytes()) / rows());
+  return ahead;
+}
+
 void MatrixView::copy_row(int64_t row, float* out) const {
   if (const auto* w = packed()) {
     cpu::dequantize_row(*w, row, out);
@@ -66,21 +76,6 @@ void MatrixView::matvec(
           y[i] + (row - begin));
     }
   }
-}
-
-void multiply(
-    const MatrixView& w,
-    const std::vector<cpu::PreparedVector>& vectors,
-    const int* indices,
-    int64_t count,
-    Range rows,
-    float* const* out,
-    const cpu::RowsAhead& next) {
-  std::vector<const cpu::PreparedVector*> chosen;
-  for (int64_t i = 0; i < count; ++i) {
-    chosen.push_back(&vectors[static_cast<size_t>(indices ? indices[i] : i)]);
-  }
-  w.matvec(chosen.data(), count, rows.begin, rows.end, out, next);
 }
 
 } // namespace zmlx::decode

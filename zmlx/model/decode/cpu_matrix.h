@@ -34,6 +34,8 @@ class MatrixView {
   MatrixView at(int64_t index) const;
   /// Where rows from this one on lie.
   cpu::RowsAhead ahead(int64_t row) const;
+  /// Likewise of [begin, end), of which the bytes are told too.
+  cpu::RowsAhead ahead(Range range) const;
   /// out[col] = the values of a row.
   void copy_row(int64_t row, float* out) const;
   /// y[i][row - begin] = W[row] . x[i] for rows [begin, end) and `count`
@@ -128,16 +130,5 @@ struct Matrix {
   Matrix(const Weight& weight, PreparedPool& pool)
       : view(weight), pool_index(pool.index_of(view)) {}
 };
-
-/// out[i][row - begin] = (W x)[row] for vectors x = vectors[indices ?
-/// indices[i] : i], i < count.
-void multiply(
-    const MatrixView& w,
-    const std::vector<cpu::PreparedVector>& vectors,
-    const int* indices,
-    int64_t count,
-    Range rows,
-    float* const* out,
-    const cpu::RowsAhead& next);
 
 } // namespace zmlx::decode

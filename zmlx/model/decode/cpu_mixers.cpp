@@ -2,6 +2,7 @@
 // Stages around the sequence mixers: short convolution, attention, and the
 // projection that adds their result to the residual stream.
 #include <cmath>
+#include <utility>
 
 #include "zmlx/kernels/attention/cached_head.h"
 #include "zmlx/kernels/common/vector_math.h"
@@ -19,20 +20,16 @@ void project(
     Range rows,
     const cpu::RowsAhead& next,
     const To& to) {
-  std::vector<float*> out;
+  lane.outputs.clear();
   for (int b = 0; b < lane.batch(); ++b) {
-    out.push_back(to(b) + rows.begin);
+    lane.outputs.push_back(to(b) + rows.begin);
   }
   multiply(
-      matrix.view,
-      lane.work.x[matrix.pool_index],
-      nullptr,
-      lane.batch(),
-      rows,
-      out.data(),
-      next);
-  for (int b = 0; bias && b < lane.batch(); ++b) {
-    cpu::axpy(1, bias + rows.begin, out[b], rows.end - rows.begin);
+      lane, matrix.view, lane.work.x[matrix.pool_index], nullptr, rows, next);
+  for (float* out : lane.outputs) {
+    if (bias) {
+      cpu::axpy(1, bias + rows.begin, out, rows.end - rows.begin);
+    }
   }
 }
 
@@ -47,7 +44,9 @@ class Conv : public CpuStage {
         num_taps_(stage.taps.shape(0)),
         dim_(stage.taps.shape(1)),
         layer_(static_cast<size_t>(stage.layer)),
-        phase_(work.add_phase()) {}
+        phase_(work.add_phase()) {
+    work.mixed_prepared = true;
+  }
 
   void reserve(Workspace& work, int batch) const override {
     work.mixed.reserve(batch, dim_);
@@ -69,8 +68,8 @@ class Conv : public CpuStage {
             return lane.work.projected[b];
           });
         });
-    lane.team.barrier();
-    const auto [begin, end] = lane.share_of(dim_, 16);
+    lane.barrier();
+    const auto [begin, end] = lane.share_of(dim_, Preparation::kColumns);
     for (int b = 0; b < lane.batch() && begin < end; ++b) {
       const float* gate = lane.work.projected[b] + begin;
       convolve(
@@ -83,9 +82,10 @@ class Conv : public CpuStage {
               begin,
           lane.work.mixed[b] + begin);
     }
+    lane.next_stage->prepare(lane, begin, end);
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return in_.view.ahead(first_row(lane, 3 * dim_));
+    return in_.view.ahead(own_rows(lane, 3 * dim_));
   }
 
  private:
@@ -179,7 +179,18 @@ class Qkv : public CpuStage {
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return ahead(first_row(lane, num_rows()));
+    const auto mine = own_rows(lane, num_rows());
+    int64_t before = 0;
+    for (const auto& part : parts_) {
+      const auto& view = part.matrix.view;
+      if (mine.begin < before + view.rows()) {
+        return view.ahead(
+            Range{
+                mine.begin - before, std::min(view.rows(), mine.end - before)});
+      }
+      before += view.rows();
+    }
+    return {};
   }
 
  private:
@@ -233,8 +244,8 @@ class Attend : public CpuStage {
   uint64_t cache_nbytes(const Step& step) const override {
     const auto& rows = step.layers[layer_].keys;
     const int64_t each = rows.floats
-        ? 4 * spec_.head_dim
-        : spec_.head_dim + 8 * (spec_.head_dim / rows.group_size);
+        ? int64_t{4} * spec_.head_dim
+        : rows.row_bytes() + 8 * (spec_.head_dim / rows.group_size);
     return static_cast<uint64_t>(
         2 * each * (int64_t{step.position} + 1) * step.batch * spec_.kv_heads);
   }
@@ -263,14 +274,14 @@ class Attend : public CpuStage {
     if (chunks == 1) {
       return;
     }
-    lane.team.barrier();
+    lane.barrier();
     for_each(chunk_phase_, heads * chunks, [&](int64_t task) {
       const int64_t head = task / chunks, chunk = task % chunks;
       if (chunk < cpu::attention_chunks(seen(lane, head))) {
         attend(lane, head, chunk);
       }
     });
-    lane.team.barrier();
+    lane.barrier();
     const auto mine = lane.share_of(heads, 1);
     for (int64_t head = mine.begin; head < mine.end; ++head) {
       merge(lane, head);
@@ -375,6 +386,7 @@ class Mix : public CpuStage {
       : out_(stage.out.weight, work.x),
         bias_(data_of(stage.out.bias)),
         preparation_(nullptr, {&out_}),
+        prepared_(std::exchange(work.mixed_prepared, false)),
         phase_(work.add_phase()) {}
 
   void reserve(Workspace&, int) const override {}
@@ -382,8 +394,16 @@ class Mix : public CpuStage {
     return out_.view.nbytes();
   }
 
+  void prepare(Lane& lane, int64_t begin, int64_t end) const override {
+    for (int b = 0; b < lane.batch(); ++b) {
+      preparation_.prepare(lane, b, lane.work.mixed[b], begin, end);
+    }
+  }
+
   void run(Lane& lane) const override {
-    preparation_.run(lane, lane.work.mixed);
+    if (!prepared_) {
+      preparation_.run(lane, lane.work.mixed);
+    }
     for_each_block(
         lane,
         phase_,
@@ -402,13 +422,14 @@ class Mix : public CpuStage {
         });
   }
   cpu::RowsAhead first(const Lane& lane) const override {
-    return out_.view.ahead(first_row(lane, out_.view.rows()));
+    return out_.view.ahead(own_rows(lane, out_.view.rows()));
   }
 
  private:
   Matrix out_;
   const float* bias_;
   Preparation preparation_;
+  bool prepared_; // by the stage before
   int phase_;
 };
 

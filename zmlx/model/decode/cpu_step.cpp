@@ -25,16 +25,14 @@ mx::Shape with_batch(int batch, const mx::Shape& shape) {
   return whole;
 }
 
-// The rows of the array of floats at `next`, or of the three of bytes.
-cpu::CacheRows rows_at(
-    std::vector<mx::array>& arrays,
-    size_t& next,
-    bool bytes,
-    int head_dim) {
+// The rows of the array of floats at `next`, or of the three of fields.
+cpu::CacheRows
+rows_at(std::vector<mx::array>& arrays, size_t& next, int bits, int head_dim) {
   cpu::CacheRows rows;
   rows.head_dim = head_dim;
+  rows.bits = bits;
   mx::array& first = arrays[next++];
-  if (!bytes) {
+  if (bits == 0) {
     rows.floats = first.data<float>();
     return rows;
   }
@@ -58,7 +56,8 @@ void each_array(QuantizedKVCache& kv, const Visit& visit) {
 } // namespace
 
 bool CpuStep::takes_packed(const QuantizedKVCache& cache) const {
-  return cache.bits == 8 && cache.keys.scales.dtype() == mx::float32;
+  return (cache.bits == 8 || cache.bits == 4) &&
+      cache.keys.scales.dtype() == mx::float32;
 }
 
 CpuStep::CpuStep(std::shared_ptr<const Program> program)
@@ -86,11 +85,11 @@ mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
   arrays.inputs.push_back(mx::contiguous(mx::astype(tokens, mx::int32)));
   arrays.outputs.push_back(
       {{batch, 1, executor_->program().vocab}, mx::float32});
-  std::vector<bool> bytes; // of each layer's cache
+  std::vector<int> bits; // of each layer's cache, 0: floats
   const mx::array nothing(0.0f);
   for (const auto& layer : layers_) {
     auto* packed = dynamic_cast<QuantizedKVCache*>(cache[layer.index].get());
-    bytes.push_back(packed != nullptr);
+    bits.push_back(packed ? packed->bits : 0);
     if (packed) {
       position = packed->offset;
       packed->reserve(1);
@@ -119,7 +118,7 @@ mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
       [executor = executor_,
        layers = layers_,
        starts = std::move(starts),
-       bytes = std::move(bytes),
+       bits = std::move(bits),
        batch,
        position](const auto& in, auto& out) {
         Step step;
@@ -136,8 +135,8 @@ mx::array CpuStep::forward(const mx::array& tokens, Cache& cache) {
           if (layer.attends) {
             const int dim = layer.state[2];
             state.capacity = out[next].shape(2);
-            state.keys = rows_at(out, next, bytes[i], dim);
-            state.values = rows_at(out, next, bytes[i], dim);
+            state.keys = rows_at(out, next, bits[i], dim);
+            state.values = rows_at(out, next, bits[i], dim);
           } else {
             state.inputs = out[next++].template data<float>();
           }

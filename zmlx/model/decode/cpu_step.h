@@ -9,13 +9,13 @@
 
 namespace zmlx::decode {
 
-/// Caches must be float32 or packed in 8 bits; they are updated in place when
-/// nobody else holds their arrays.
+/// Caches must be float32 or packed in 8 or 4 bits; they are updated in place
+/// when nobody else holds their arrays.
 class CpuStep : public StepExecutor {
  public:
   explicit CpuStep(std::shared_ptr<const Program> program);
   mx::array forward(const mx::array& tokens, Cache& cache) override;
-  /// Of 8 bits, with float32 scales.
+  /// Of 8 or 4 bits, with float32 scales.
   bool takes_packed(const QuantizedKVCache& cache) const override;
   bool takes_starts() const override {
     return true;

@@ -36,8 +36,7 @@ Preparation::Preparation(
 }
 
 void Preparation::run(Lane& lane, Rows& rows) const {
-  // 128 columns are a chunk of a prepared vector of any format.
-  const auto [begin, end] = lane.share_of(cols_, 128);
+  const auto [begin, end] = lane.share_of(cols_, kColumns);
   for (int b = 0; b < lane.batch() && begin < end; ++b) {
     const float* values = rows[b];
     if (weight_) {
@@ -52,12 +51,46 @@ void Preparation::run(Lane& lane, Rows& rows) const {
           end - begin);
       values = normed;
     }
-    for (const int index : pool_indices_) {
-      lane.work.x[index][static_cast<size_t>(b)].prepare_part(
-          values, begin, end);
-    }
+    prepare(lane, b, values, begin, end);
   }
-  lane.team.barrier();
+  lane.barrier();
+}
+
+void Preparation::prepare(
+    Lane& lane,
+    int sequence,
+    const float* values,
+    int64_t begin,
+    int64_t end) const {
+  for (int64_t first = begin; first < end; first += kColumns) {
+    for (const int index : pool_indices_) {
+      lane.work.x[index][static_cast<size_t>(sequence)].prepare_part(
+          values, first, std::min(end, first + kColumns));
+    }
+    lane.stream.ask(kLinesAPart);
+  }
+}
+
+void multiply(
+    Lane& lane,
+    const MatrixView& w,
+    const std::vector<cpu::PreparedVector>& vectors,
+    const int* indices,
+    Range rows,
+    const cpu::RowsAhead& next) {
+  const auto count = static_cast<int64_t>(lane.outputs.size());
+  lane.inputs.clear();
+  for (int64_t i = 0; i < count; ++i) {
+    lane.inputs.push_back(
+        &vectors[static_cast<size_t>(indices ? indices[i] : i)]);
+  }
+  w.matvec(
+      lane.inputs.data(),
+      count,
+      rows.begin,
+      rows.end,
+      lane.outputs.data(),
+      next);
 }
 
 } // namespace zmlx::decode

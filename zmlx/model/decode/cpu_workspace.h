@@ -119,11 +119,43 @@ struct Workspace {
   int add_rotation(const attention::Spec& spec);
 
   int num_phases = 0;
+  /// While stages are compiled: whether the last one prepares what it mixed.
+  bool mixed_prepared = false;
   /// Experts a sequence goes to: in the last stage compiled, and the most.
   int top_k = 1, most_top_k = 1;
   /// One a phase and thread, (phase, thread); fresh before a step.
   std::vector<Span> spans;
 };
+
+/// Weights that a thread will read next. It asks for them where it would leave
+/// memory idle: while it waits for others, or prepares a vector.
+class Stream {
+ public:
+  void start(const cpu::RowsAhead& ahead) {
+    at_ = static_cast<const char*>(ahead.words);
+    end_ = at_ + std::min(ahead.bytes, kMost);
+  }
+  /// Asks for `lines` lines at most; false where there are none.
+  bool ask(int lines) {
+    if (at_ == end_) {
+      return false;
+    }
+    for (; lines > 0 && at_ < end_; --lines, at_ += kLine) {
+      __builtin_prefetch(at_, 0, 2); // to L2
+    }
+    at_ = std::min(at_, end_);
+    return true;
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  static constexpr int64_t kMost = int64_t{128} << 10; // L2 has some more
+
+  const char *at_ = nullptr, *end_ = nullptr;
+};
+
+/// Lines that memory brings while a chunk of columns is prepared.
+constexpr int kLinesAPart = 20;
 
 class CpuStage;
 
@@ -133,14 +165,22 @@ struct Lane {
   ThreadTeam& team;
   const int thread;
   Routing routing = {}; // the same on every thread
+  Stream stream = {};
   AlignedVector<float> scratch = {};
-  const CpuStage* next_stage = nullptr;
+  std::vector<float*> outputs = {}; // of the product under way
+  std::vector<const cpu::PreparedVector*> inputs = {}; // likewise
+  std::vector<int> sequences = {}; // likewise
+  const CpuStage* next_stage = nullptr; // that has weights
 
   Range share_of(int64_t count, int64_t unit) const {
     return share(count, unit, thread, team.size());
   }
   int batch() const {
     return work.step.batch;
+  }
+  /// Waits for the other threads.
+  void barrier() {
+    team.barrier([this] { return stream.ask(kLinesAWait); });
   }
   /// Calls run(task, next) for tasks of 0 .. count - 1 that no other thread
   /// takes. Each has a share of tasks that follow one another, so that memory
@@ -165,6 +205,7 @@ struct Lane {
         run(its.begin + i, after());
       }
     }
+    stream.start(after());
   }
   /// What the next stage reads first.
   cpu::RowsAhead after() const;
@@ -174,6 +215,10 @@ struct Lane {
     }
     return scratch.data();
   }
+
+ private:
+  // What memory brings in the time of a look at the barrier.
+  static constexpr int kLinesAWait = 4;
 };
 
 /// Blocks of rows, each a task.
@@ -209,18 +254,41 @@ void for_each_block(
       });
 }
 
-/// The row that a thread starts for_each_block() with.
-inline int64_t first_row(const Lane& lane, int64_t rows) {
+/// The rows that are a thread's own in for_each_block().
+inline Range own_rows(const Lane& lane, int64_t rows) {
   const Blocks blocks{rows};
-  return blocks[lane.share_of(blocks.count(), 1).begin].begin;
+  const auto mine = lane.share_of(blocks.count(), 1);
+  return {blocks[mine.begin].begin, blocks[mine.end].begin};
 }
 
+/// lane.outputs[i][row - begin] = (W x)[row] for the vectors x =
+/// vectors[indices ? indices[i] : i].
+void multiply(
+    Lane& lane,
+    const MatrixView& w,
+    const std::vector<cpu::PreparedVector>& vectors,
+    const int* indices,
+    Range rows,
+    const cpu::RowsAhead& next);
+
 /// Prepares norm(rows), or the rows themselves without one, for matrices of
-/// some pool indices of Workspace::x. Ends with a barrier.
+/// some pool indices of Workspace::x.
 class Preparation {
  public:
   Preparation(const Norm* norm, std::initializer_list<const Matrix*> matrices);
+  /// Shares the columns among the threads; ends with a barrier.
   void run(Lane& lane, Rows& rows) const;
+  /// Columns [begin, end), multiples of kColumns (end may be the last), of a
+  /// sequence's values.
+  void prepare(
+      Lane& lane,
+      int sequence,
+      const float* values,
+      int64_t begin,
+      int64_t end) const;
+
+  /// A chunk of a prepared vector of any format.
+  static constexpr int64_t kColumns = 128;
 
  private:
   const float* weight_ = nullptr;
@@ -242,10 +310,17 @@ class CpuStage {
   virtual void run(Lane& lane) const = 0;
   /// The weights that a thread reads first, as far as they are known before.
   virtual cpu::RowsAhead first(const Lane& lane) const = 0;
+  /// Prepares columns of what the stage before hands on, where that stage does
+  /// so; see Preparation::prepare().
+  virtual void prepare(Lane&, int64_t /*begin*/, int64_t /*end*/) const {}
   /// Grows the workspace for a batch at the step's position.
   virtual void reserve(Workspace& work, int batch) const = 0;
   /// Bytes of weights that one sequence's step reads.
   virtual uint64_t nbytes() const = 0;
+  /// Bytes of weights that the lane's last run read.
+  virtual uint64_t read_nbytes(const Lane&) const {
+    return nbytes();
+  }
   /// Bytes of caches that a step reads.
   virtual uint64_t cache_nbytes(const Step&) const {
     return 0;

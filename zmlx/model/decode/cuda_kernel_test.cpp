@@ -15,6 +15,8 @@
 #undef gridDim
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "zmlx/model/decode/cpu_executor.h"
 #include "zmlx/model/decode/cuda_table.h"
@@ -133,23 +135,48 @@ Program at_8_bits(Program program) {
   return program;
 }
 
-// Copies of arrays where a device would have them, at multiples of 256 bytes.
-struct Aligned {
-  std::vector<std::vector<char>> copies;
+// Copies of arrays that end where no memory follows: a read past the end of one
+// ends the test, as it ends a step on a device whose next page is not mapped.
+class Aligned {
+ public:
   std::vector<uint64_t> addresses;
 
   explicit Aligned(std::vector<mx::array> arrays) {
-    constexpr uint64_t kTo = 256;
+    constexpr size_t kTo = 16; // what copies into shared memory ask for
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     mx::eval(arrays);
     for (const auto& array : arrays) {
-      auto& copy = copies.emplace_back(array.nbytes() + kTo);
-      auto address = reinterpret_cast<uint64_t>(copy.data());
-      address = (address + kTo - 1) / kTo * kTo;
-      std::memcpy(
-          reinterpret_cast<char*>(address), array.data<char>(), array.nbytes());
-      addresses.push_back(address);
+      const size_t room = (array.nbytes() + page - 1) / page * page;
+      void* at = mmap(
+          nullptr,
+          room + page,
+          PROT_READ | PROT_WRITE,
+          MAP_PRIVATE | MAP_ANONYMOUS,
+          -1,
+          0);
+      if (at == MAP_FAILED || mprotect(begin(at) + room, page, PROT_NONE)) {
+        throw std::runtime_error("no memory for a guarded array");
+      }
+      maps_.emplace_back(at, room + page);
+      char* to = begin(at) + room - (array.nbytes() + kTo - 1) / kTo * kTo;
+      std::memcpy(to, array.data<char>(), array.nbytes());
+      addresses.push_back(reinterpret_cast<uint64_t>(to));
     }
   }
+  Aligned(const Aligned&) = delete;
+  Aligned& operator=(const Aligned&) = delete;
+  ~Aligned() {
+    for (const auto& [at, size] : maps_) {
+      munmap(at, size);
+    }
+  }
+
+ private:
+  static char* begin(void* map) {
+    return static_cast<char*>(map);
+  }
+
+  std::vector<std::pair<void*, size_t>> maps_;
 };
 
 // The caches of both sides, with something in them.

@@ -111,7 +111,8 @@ using Stage = std::variant<
     CombineStage,
     HeadStage>;
 
-/// Ends with a HeadStage; each CombineStage follows its ExpertsStage.
+/// Ends with a HeadStage; each CombineStage follows its ExpertsStage, and each
+/// ConvStage has its MixStage next.
 struct Program {
   int dim = 0;
   int vocab = 0;
@@ -124,8 +125,8 @@ struct StageTime {
   int count = 0; // stages of a step
   double seconds = 0; // all of them, over `steps`
   int64_t steps = 0;
-  /// Of weights that a step of batch 1 reads in them, and of caches that the
-  /// last one read.
+  /// Of weights that a step read in them, on average, each of an expert's once
+  /// however many sequences went there; and of caches that the last one read.
   uint64_t bytes = 0;
 };
 

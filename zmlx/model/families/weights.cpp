@@ -198,8 +198,8 @@ PackedWeight Weights::packed(const std::string& path, const mx::Shape& shape) {
         q.bits,
         q.group_size,
         q.mode,
-        source_.advise ? std::make_shared<KeptBlocks>(source_.advise)
-                       : nullptr};
+        source_.place_of ? std::make_shared<KeptBlocks>(source_.place_of)
+                         : nullptr};
   }
   // Scales of the floating-point modes are bytes and are never cast.
   auto scales = take(path + ".scales", group_shape);

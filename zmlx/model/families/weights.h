@@ -53,7 +53,7 @@ struct TensorSource {
   std::function<std::optional<Quantization>(const std::string& path)>
       quantization_of;
   /// Set where fused modules shall read weights in blocks.
-  AdvisePages advise = nullptr;
+  FindPlace place_of = nullptr;
 
   /// The checkpoint must outlive it.
   static TensorSource of(const Checkpoint& checkpoint);

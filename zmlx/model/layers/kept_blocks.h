@@ -4,34 +4,37 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "zmlx/base/mapped_file.h"
 #include "zmlx/kernels/common/quantized_arrays.h"
 
 namespace zmlx {
 
 namespace mx = mlx::core;
 
-/// Tells the system whether a mapped array's pages are needed soon, or no
-/// longer. Returns false for an array that is in memory of its own.
-using AdvisePages = std::function<bool(const mx::array&, bool needed)>;
+/// Where the values of an array lie in a mapped file; none for an array in
+/// memory of its own.
+using FindPlace = std::function<std::optional<FilePlace>(const mx::array&)>;
 
 /// Made once and kept as long as a fused module holds it, so that weights are
-/// in memory once: stock modules read the file's pages, fused ones the blocks.
-/// One thread at a time.
+/// in memory once: fused modules read the blocks, stock ones the file's pages,
+/// which are resident only while they are in use. One thread at a time.
 class KeptBlocks {
  public:
-  /// advise: for the arrays that get() is called with.
-  explicit KeptBlocks(AdvisePages advise) : advise_(std::move(advise)) {}
+  /// place_of: for the arrays that get() is called with.
+  explicit KeptBlocks(FindPlace place_of) : place_of_(std::move(place_of)) {}
 
   /// Null where the matrix cannot lie in blocks, or would be in memory twice.
+  /// Throws FileError when reading the file fails.
   std::shared_ptr<const cpu::RowBlocks> get(const quant::QuantizedArrays& rows);
 
   /// While there are blocks, the pages of these arrays are not needed.
   void let_go(const std::vector<mx::array>& rows) const;
 
  private:
-  AdvisePages advise_;
+  FindPlace place_of_;
   std::weak_ptr<const cpu::RowBlocks> blocks_;
 };
 

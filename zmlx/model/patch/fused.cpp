@@ -201,9 +201,10 @@ class FusedAttention : public FusedMixer {
   mx::array forward(const mx::array& x, LayerCache* cache) const override {
     const auto& parts = attention_.parts;
     if (auto* packed = dynamic_cast<QuantizedKVCache*>(cache)) {
-      // Only bytes have a kernel; stock goes on through these projections.
-      return packed->bits == 8 ? parts.out_proj->forward(attend(x, *packed))
-                               : stock->forward(x, cache);
+      // Other bits have no kernel; stock goes on through these projections.
+      return packed->bits == 8 || packed->bits == 4
+          ? parts.out_proj->forward(attend(x, *packed))
+          : stock->forward(x, cache);
     }
     KVCache whole_sequence;
     auto& kv = cache ? static_cast<KVCache&>(*cache) : whole_sequence;

@@ -78,6 +78,9 @@ __device__ __forceinline__ float store_cached(u64 base, u32 at, float v) {
 __device__ __forceinline__ Early
 load_early(const Consumer& c, const Stage& s, int unit) {
   Early early = {};
+  if (unit >= s.units) {
+    return early; // a block more than there are units
+  }
   const int row = unit * kRows + c.warp, i = c.lane & (kRowLanes - 1);
   if (s.kind == kConv) {
     if (i < s.num_taps) {
