@@ -42,7 +42,8 @@ void add_synth(CLI::App& app, int* exit_code) {
   auto& command =
       *app.add_subcommand("synth", "Write random weights at a model's shapes");
   command
-      .add_option("SHAPE", flags->shape, "One of " + join(synth_shapes(), ", "))
+      .add_option(
+          "SHAPE", flags->shape, "One of " + join(synth_shapes(), ",\n"))
       ->type_name("")
       ->required();
   command.add_option("OUT", flags->folder, "A new or empty folder")
