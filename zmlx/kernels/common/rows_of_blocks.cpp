@@ -62,16 +62,15 @@ void for_each_block(int64_t count, const Task& task) {
 }
 
 void unpack_words(const cpu::PackedMatrix& w, int64_t count, uint32_t* out) {
-  const int64_t fields = w.words_per_group();
+  const int64_t fields = w.words_per_group(), stride = w.word_stride();
   for_each_block(count, [&](int64_t b) {
-    const uint32_t* block = w.block(b * cpu::kBlockRows);
     for (int64_t r = 0; r < cpu::kBlockRows; ++r) {
-      uint32_t* to = out + (b * cpu::kBlockRows + r) * w.words_per_row();
+      const int64_t row = b * cpu::kBlockRows + r;
+      uint32_t* to = out + row * w.words_per_row();
       for (int64_t g = 0; g < w.groups_per_row(); ++g) {
-        const uint32_t* from =
-            block + g * w.block_unit_words() + cpu::kBlockRows + r;
+        const uint32_t* from = w.group_words(row, g);
         for (int64_t k = 0; k < fields; ++k) {
-          *to++ = from[k * cpu::kBlockRows];
+          *to++ = from[k * stride];
         }
       }
     }
@@ -87,13 +86,11 @@ void unpack_groups(
     To* out,
     const As& as) {
   for_each_block(count, [&](int64_t b) {
-    const uint32_t* block = w.block(b * cpu::kBlockRows);
     for (int64_t r = 0; r < cpu::kBlockRows; ++r) {
-      To* to = out + (b * cpu::kBlockRows + r) * w.groups_per_row();
+      const int64_t row = b * cpu::kBlockRows + r;
+      To* to = out + row * w.groups_per_row();
       for (int64_t g = 0; g < w.groups_per_row(); ++g) {
-        to[g] =
-            as(static_cast<uint16_t>(
-                block[g * w.block_unit_words() + r] >> shift));
+        to[g] = as(static_cast<uint16_t>(*w.unit(row, g) >> shift));
       }
     }
   });

@@ -90,4 +90,20 @@ std::unique_ptr<Network> make_decoder(
   return make_residual_network(std::move(parts));
 }
 
+std::unique_ptr<Network> make_dense_decoder(
+    const char* kind,
+    const DecoderShape& model,
+    Weights& weights,
+    ModelInfo& info) {
+  return make_decoder(
+      kind,
+      "TransformerBlock",
+      model,
+      weights,
+      [&](int, const std::string& path) {
+        return make_decoder_mlp(model, weights, path);
+      },
+      info);
+}
+
 } // namespace zmlx

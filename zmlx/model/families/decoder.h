@@ -47,4 +47,11 @@ std::unique_ptr<Network> make_decoder(
     const MakeFeedForward& make_feed_forward,
     ModelInfo& info);
 
+/// The same where each block has make_decoder_mlp().
+std::unique_ptr<Network> make_dense_decoder(
+    const char* kind,
+    const DecoderShape& model,
+    Weights& weights,
+    ModelInfo& info);
+
 } // namespace zmlx

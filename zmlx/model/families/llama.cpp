@@ -42,15 +42,7 @@ std::unique_ptr<Network> build(
     Weights& weights,
     ModelInfo& info) {
   drop_frequencies(model, weights);
-  return make_decoder(
-      kind,
-      "TransformerBlock",
-      model,
-      weights,
-      [&](int, const std::string& path) {
-        return make_decoder_mlp(model, weights, path);
-      },
-      info);
+  return make_dense_decoder(kind, model, weights, info);
 }
 
 } // namespace

@@ -100,15 +100,7 @@ void stack_experts(
 std::unique_ptr<Network>
 build_qwen3(const Config& config, Weights& weights, ModelInfo& info) {
   const DecoderShape model = read_shape(config);
-  return make_decoder(
-      "Qwen3Model",
-      "TransformerBlock",
-      model,
-      weights,
-      [&](int, const std::string& path) {
-        return make_decoder_mlp(model, weights, path);
-      },
-      info);
+  return make_dense_decoder("Qwen3Model", model, weights, info);
 }
 
 std::unique_ptr<Network>
