@@ -7,6 +7,7 @@
 function(steady_link variable name)
   if(${variable} AND NOT CMAKE_HOST_WIN32)
     set(path "${PROJECT_BINARY_DIR}/packages/${name}")
+    file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/packages")
     file(REMOVE "${path}")
     file(CREATE_LINK "${${variable}}" "${path}" SYMBOLIC)
     set(${variable}
