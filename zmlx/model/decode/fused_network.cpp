@@ -49,22 +49,22 @@ void check_starts(const mx::array& tokens, const Cache& cache) {
   }
 }
 
-void check_step(
+void check_room(
     const mx::array& tokens,
     const Cache& cache,
     int max_positions) {
-  const int batch = tokens.shape(0);
+  const int batch = tokens.shape(0), length = tokens.shape(1);
   for (const auto& layer : cache) {
     const auto* kv = dynamic_cast<const KVCache*>(layer.get());
     const auto* packed = dynamic_cast<const QuantizedKVCache*>(layer.get());
     const int offset = kv ? kv->offset : packed ? packed->offset : 0;
-    if (max_positions > 0 && offset >= max_positions) {
+    if (max_positions > 0 && length > max_positions - offset) {
       invalid(
           "decode_step",
           "the context must be at most ",
           max_positions,
           " tokens, got ",
-          offset + 1,
+          offset + length,
           '.');
     }
     for (const auto& state : layer->state()) {
@@ -117,11 +117,11 @@ FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
       invalid("decode_step", "the sequences must start at the same row.");
     }
   }
+  check_room(tokens, cache, max_positions_);
   if (tokens.shape(1) != 1 || cache.empty() || !taken) {
     executor->settle();
     return stock->forward(tokens, cache, last_only);
   }
-  check_step(tokens, cache, max_positions_);
   return executor->forward(tokens, cache);
 }
 
