@@ -6,6 +6,7 @@
 #include "zmlx/model/decode/cuda/exchange.cuh"
 #include "zmlx/model/decode/cuda/multiply.cuh"
 #include "zmlx/model/decode/cuda/produce.cuh"
+#include "zmlx/model/decode/cuda/draw.cuh"
 #include "zmlx/model/decode/cuda/stages.cuh"
 #include "zmlx/model/decode/cuda/attend.cuh"
 #include "zmlx/model/decode/cuda/kernel.cuh"
@@ -13,6 +14,8 @@
 #undef threadIdx
 #undef blockIdx
 #undef gridDim
+
+#include <array>
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -22,6 +25,7 @@
 #include "zmlx/model/decode/cuda_table.h"
 #include "zmlx/model/decode/lower.h"
 #include "zmlx/model/model.h"
+#include "zmlx/model/sampler.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define ZMLX_NO_FIBERS
@@ -38,9 +42,9 @@ namespace mx = mlx::core;
 
 constexpr int kCapacity = 256;
 
-// The demo model's first three layers, a dense one, one with experts and one
-// with attention, then its head.
-Program short_program() {
+// The demo model's first layers, a dense one, one with experts and one with
+// attention, then its head.
+Program short_program(int layers = 3) {
   LoadOptions options;
   options.skip_tokenizer = true;
   const auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
@@ -48,7 +52,7 @@ Program short_program() {
   std::vector<Stage> stages;
   int combined = 0;
   for (const auto& stage : program.stages) {
-    if (combined < 3 || std::holds_alternative<HeadStage>(stage)) {
+    if (combined < layers || std::holds_alternative<HeadStage>(stage)) {
       stages.push_back(stage);
     }
     combined += std::holds_alternative<CombineStage>(stage);
@@ -221,6 +225,69 @@ struct Step {
   int32_t token;
 };
 
+// What a launch leaves.
+struct Launched {
+  std::vector<float> logits;
+  std::vector<int> chosen;
+  int next[4] = {2, 0, 0, 0}, failed = 2;
+};
+
+// A program on the host's form of the device, with caches that have something
+// in them.
+class Device {
+ public:
+  Device(const Program& program, int blocks)
+      : vocab_(program.vocab),
+        blocks_(blocks),
+        arrays_(arrays_of(program)),
+        table_(make_cuda_table(program, arrays_.addresses, blocks)),
+        workspace_(
+            static_cast<size_t>(
+                2 * table_.exchange_len + zmlx_decode::kCountsLen)),
+        caches(program) {
+    std::fill_n(
+        workspace_.begin(), 2 * table_.exchange_len, zmlx_decode::kAbsent);
+  }
+
+  // draw: as zmlx_decode::Draw has it.
+  Launched
+  launch(Step at, const std::array<uint32_t, 4>& draw = {}, int drawn = 0) {
+    Launched result;
+    const int step[] = {0, at.position, kCapacity, drawn};
+    result.logits.assign(static_cast<size_t>(vocab_), NAN);
+    result.chosen.assign(draw[3], -1);
+    zmlx_decode::run_grid(blocks_, [&] {
+      zmlx_decode::run(
+          table_.words.data(),
+          reinterpret_cast<const zmlx_decode::u64*>(caches.addresses.data()),
+          &at.token,
+          draw.data(),
+          step,
+          reinterpret_cast<float*>(workspace_.data()),
+          result.logits.data(),
+          result.chosen.data(),
+          result.next,
+          &result.failed);
+    });
+    EXPECT_EQ(result.failed, 0);
+    EXPECT_EQ(result.next[0], 0);
+    const int count = static_cast<int>(draw[3]);
+    EXPECT_EQ(result.next[1], at.position + std::max(count, 1));
+    EXPECT_EQ(result.next[2], kCapacity);
+    EXPECT_EQ(result.next[3], drawn + count);
+    return result;
+  }
+
+ private:
+  int vocab_, blocks_;
+  Aligned arrays_;
+  CudaTable table_;
+  std::vector<uint32_t> workspace_;
+
+ public:
+  Caches caches;
+};
+
 // Steps on both sides, which find what the ones before left.
 void expect_same_logits(
     const Program& program,
@@ -229,53 +296,93 @@ void expect_same_logits(
 #ifdef ZMLX_NO_FIBERS
   GTEST_SKIP() << "sanitizers do not follow this test's fibers";
 #endif
-  ASSERT_EQ(why_not_on_cuda(program), "");
-  const Aligned arrays(arrays_of(program));
-  const auto table = make_cuda_table(program, arrays.addresses, blocks);
-  std::vector<uint32_t> workspace(
-      static_cast<size_t>(2 * table.exchange_len + zmlx_decode::kCountsLen));
-  std::fill_n(workspace.begin(), 2 * table.exchange_len, zmlx_decode::kAbsent);
-  Caches ours(program), theirs(program);
+  ASSERT_EQ(why_not_on_cuda(program, blocks), "");
+  Device device(program, blocks);
+  Caches theirs(program);
   CpuExecutor executor(std::make_shared<const Program>(program));
-  for (const auto [position, token] : steps) {
-    const int step[] = {0, position, kCapacity};
-    std::vector<float> logits(static_cast<size_t>(program.vocab), NAN);
-    auto expected = logits;
-    int failed = 2, next[] = {2, 0, 0};
-    zmlx_decode::run_grid(blocks, [&] {
-      zmlx_decode::run(
-          table.words.data(),
-          reinterpret_cast<const zmlx_decode::u64*>(ours.addresses.data()),
-          &token,
-          step,
-          reinterpret_cast<float*>(workspace.data()),
-          logits.data(),
-          next,
-          &failed);
-    });
-    EXPECT_EQ(failed, 0);
-    EXPECT_EQ(next[0], 0);
-    EXPECT_EQ(next[1], position + 1);
-    EXPECT_EQ(next[2], kCapacity);
+  for (const auto step : steps) {
+    const auto logits = device.launch(step).logits;
+    std::vector<float> expected(logits.size(), NAN);
     zmlx::decode::Step cpu;
-    cpu.position = position;
-    cpu.tokens = &token;
+    cpu.position = step.position;
+    cpu.tokens = &step.token;
     cpu.layers = theirs.layers;
     cpu.logits = expected.data();
     executor.run(cpu);
     double apart = 0, size = 0;
-    for (int i = 0; i < program.vocab; ++i) {
+    for (size_t i = 0; i < logits.size(); ++i) {
       apart += std::pow(double(logits[i]) - expected[i], 2);
       size += std::pow(double(expected[i]), 2);
     }
-    EXPECT_LT(std::sqrt(apart / size), 2e-6) << token;
+    EXPECT_LT(std::sqrt(apart / size), 2e-6) << step.token;
   }
-  for (size_t i = 0; i < ours.arrays.size(); ++i) {
-    for (size_t j = 0; j < ours.arrays[i].size(); ++j) {
-      ASSERT_NEAR(ours.arrays[i][j], theirs.arrays[i][j], 1e-4)
-          << i << ' ' << j;
+  const auto& ours = device.caches.arrays;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    for (size_t j = 0; j < ours[i].size(); ++j) {
+      ASSERT_NEAR(ours[i][j], theirs.arrays[i][j], 1e-4) << i << ' ' << j;
     }
   }
+}
+
+// Tokens of launches of 2 and 1 against zmlx::Sampler on the logits of launches
+// that are given their tokens.
+void expect_tokens_of_sampler(int layers, const SamplerOptions& options) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  constexpr int kFirst = 7; // draws before
+  const auto program = short_program(layers);
+  const Sampler sampler(options);
+  Step at = {40, 77};
+  Device forced(program, 6), free(program, 6);
+  std::vector<int> expected, chosen;
+  for (int i = 0; i < 3; ++i) {
+    auto logits = forced.launch(at).logits;
+    const mx::array row(logits.begin(), {program.vocab}, mx::float32);
+    const auto token = sampler(row, kFirst + i).item<uint32_t>();
+    expected.push_back(static_cast<int>(token));
+    at = {at.position + 1, static_cast<int32_t>(token)};
+  }
+  at = {40, 77};
+  for (const int count : {2, 1}) {
+    const auto drawn = static_cast<int>(chosen.size());
+    const auto part =
+        free.launch(at, draw_words(options, count), kFirst + drawn).chosen;
+    chosen.insert(chosen.end(), part.begin(), part.end());
+    at = {at.position + count, part.back()};
+  }
+  EXPECT_EQ(chosen, expected);
+  EXPECT_EQ(free.caches.arrays, forced.caches.arrays);
+}
+
+TEST(CudaKernel, ChoosesTheMostLikelyToken) {
+  expect_tokens_of_sampler(3, {});
+}
+
+TEST(CudaKernel, DrawsAsTheSamplerDoes) {
+  expect_tokens_of_sampler(1, {.temperature = 1.5, .seed = 0x123456789abcdef});
+}
+
+// The head's weights in the second half are the first's: each logit is there
+// twice.
+TEST(CudaKernel, ChoosesTheFirstOfEqualTokens) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  auto program = short_program(1);
+  auto& head = std::get<HeadStage>(program.stages.back());
+  auto& w = std::get<quant::QuantizedArrays>(head.out.weight);
+  for (auto* part : {&w.words, &w.scales, &w.biases}) {
+    const auto half =
+        mx::slice(*part, {0, 0}, {program.vocab / 2, part->shape(1)});
+    *part = mx::contiguous(mx::concatenate({half, half}));
+  }
+  Device device(program, 7);
+  const auto result = device.launch({3, 5}, draw_words({}, 1));
+  const auto best =
+      std::max_element(result.logits.begin(), result.logits.end());
+  EXPECT_EQ(result.chosen.front(), best - result.logits.begin());
+  EXPECT_LT(result.chosen.front(), program.vocab / 2);
 }
 
 TEST(CudaKernel, AgreesWithTheCpuAtTheStart) {
@@ -309,11 +416,20 @@ TEST(CudaKernel, AgreesOnASoftmaxRouter) {
 }
 
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {
-  const int step[] = {1, 5, kCapacity};
-  int next[] = {0, 0, 0}, failed = 0;
+  const int step[] = {1, 5, kCapacity, 0};
+  int next[] = {0, 0, 0, 0}, failed = 0;
   zmlx_decode::run_grid(2, [&] {
     zmlx_decode::run(
-        nullptr, nullptr, nullptr, step, nullptr, nullptr, next, &failed);
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        step,
+        nullptr,
+        nullptr,
+        nullptr,
+        next,
+        &failed);
   });
   EXPECT_EQ(failed, 1);
   EXPECT_EQ(next[0], 1);

@@ -123,11 +123,24 @@ void for_each_array(const Program& program, Visit visit) {
 /// What the kernel asks of a program; throws std::invalid_argument.
 class Check {
  public:
-  explicit Check(const Program& program) : program_(program) {
+  Check(const Program& program, int blocks)
+      : program_(program), blocks_(blocks) {
+    need(
+        blocks <= cuda::kMaxBlocks,
+        "the device must have at most 256 multiprocessors, got ",
+        blocks);
     need(
         program.dim % cuda::kChunk == 0 && program.dim <= cuda::kMaxDim,
         "the width must be a multiple of 128 up to 2048, got ",
         program.dim);
+    // What a block keeps of the residual stream.
+    const int least = program.dim / (cuda::kRows * cuda::kMaxOwn);
+    need(
+        blocks >= least,
+        "the device must have at least ",
+        least,
+        " multiprocessors for this width, got ",
+        blocks);
     need(
         program.vocab % cuda::kRows == 0,
         "the vocabulary must be a multiple of 16, got ",
@@ -166,6 +179,12 @@ class Check {
         spec.head_dim == 64 || spec.head_dim == 128,
         "head_dim must be 64 or 128, got ",
         spec.head_dim);
+    need(
+        spec.kv_heads <= blocks_,
+        "the device must have a multiprocessor for each of ",
+        spec.kv_heads,
+        " key heads, got ",
+        blocks_);
     need(
         spec.heads / spec.kv_heads * spec.head_dim <= cuda::kMaxAttended,
         "a key head must serve at most 1024 values of queries, got ",
@@ -266,6 +285,7 @@ class Check {
   }
 
   const Program& program_;
+  const int blocks_;
   std::optional<mx::Dtype> scales_;
   std::optional<attention::Spec> rotation_;
 };
@@ -517,13 +537,30 @@ class Layout {
 
 } // namespace
 
-std::string why_not_on_cuda(const Program& program) {
+std::string why_not_on_cuda(const Program& program, int blocks) {
   try {
-    Check check(program);
+    Check check(program, blocks);
   } catch (const std::invalid_argument& error) {
     return error.what();
   }
   return "";
+}
+
+bool can_draw(const SamplerOptions& options, int vocab) {
+  const bool filtered = (options.top_p > 0 && options.top_p < 1) ||
+      options.min_p > 0 || (options.top_k > 0 && options.top_k < vocab);
+  return options.temperature == 0 || !filtered;
+}
+
+std::array<uint32_t, 4> draw_words(const SamplerOptions& options, int count) {
+  const float scale = options.temperature == 0
+      ? -1.0f
+      : static_cast<float>(1.0 / options.temperature);
+  return {
+      static_cast<uint32_t>(options.seed),
+      static_cast<uint32_t>(options.seed >> 32),
+      std::bit_cast<uint32_t>(scale),
+      static_cast<uint32_t>(count)};
 }
 
 std::vector<mx::array> arrays_of(const Program& program) {

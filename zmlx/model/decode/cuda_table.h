@@ -2,12 +2,14 @@
 // Lays a decode program out as the CUDA kernel reads it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "zmlx/model/decode/program.h"
+#include "zmlx/model/sampler.h"
 
 namespace zmlx::decode {
 
@@ -19,8 +21,15 @@ struct CudaTable {
   bool half_scales = false; // float16, not bfloat16
 };
 
-/// Why the kernel cannot run the program, or "".
-std::string why_not_on_cuda(const Program& program);
+/// Why the kernel cannot run the program on a grid of `blocks`, or "".
+std::string why_not_on_cuda(const Program& program, int blocks);
+
+/// How the kernel is told to choose `count` tokens, cuda/exchange.cuh's Draw;
+/// the options' filters must be off.
+std::array<uint32_t, 4> draw_words(const SamplerOptions& options, int count);
+
+/// Whether it can draw so.
+bool can_draw(const SamplerOptions& options, int vocab);
 
 /// The arrays that the kernel reads, of a program that it can run.
 std::vector<mx::array> arrays_of(const Program& program);

@@ -308,6 +308,17 @@ inline float load_word(const float* at) {
 inline float4 load_words(const float* at) {
   return *reinterpret_cast<const float4*>(at);
 }
+inline uint4 load_choice(const u32* at) {
+  return *reinterpret_cast<const uint4*>(at);
+}
+inline void store_choice(u32* at, uint4 v) {
+  *reinterpret_cast<uint4*>(at) = v;
+  grid_now()->stored = true;
+}
+inline u32 arrive_in_order(u32* count) {
+  return (*count)++;
+}
+inline void fence_grid() {}
 inline void await_arrival() {
   sleep_in(grid_now()->others);
 }

@@ -17,16 +17,10 @@ struct Ring {
   }
 };
 
-// Floats as unsigned integers of the same order; NaN lowest.
-__device__ __forceinline__ u32 ordered(float v) {
-  const u32 bits = __float_as_uint(v);
-  return v == v ? (bits >> 31 ? ~bits : bits | 0x80000000u) : 0;
-}
-
 // Adds up what the stage before published of the router's logits, each producing
 // warp that of every kProducers-th chunk of the vector.
 __device__ __forceinline__ void
-gather_logits(const Stage& s, u32 target, int mine) {
+gather_logits(const Stage& s, const float* exchange, u32 target, int mine) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31, quads = s.experts / 4; // a power of two
   const bool waits = lane < kWarps && lane % kProducers == mine;
@@ -42,7 +36,7 @@ gather_logits(const Stage& s, u32 target, int mine) {
 #pragma unroll 1
   for (int first = lane; first - lane < items; first += loads * 32) {
     const float* parts =
-        shared.exchange + s.partials_at + (mine * items + first) * 4;
+        exchange + s.partials_at + (mine * items + first) * 4;
     float4 v[most][loads];
 #pragma unroll
     for (int j = 0; j < most; ++j) {
@@ -173,6 +167,7 @@ __device__ __forceinline__ void route(
 template <int each>
 __device__ __forceinline__ void await_route(
     const Stage& s,
+    const float* exchange,
     u32 target,
     u32 parity,
     const float* sum_squares,
@@ -186,7 +181,7 @@ __device__ __forceinline__ void await_route(
         ? __ldg(reinterpret_cast<const float*>(s.router_bias) + e)
         : 0.0f;
   }
-  gather_logits(s, target, mine);
+  gather_logits(s, exchange, target, mine);
   wait(&block().routed, parity);
   route<each>(s, block(), sum_squares, bias, mine);
 }
@@ -363,21 +358,25 @@ __device__ __noinline__ void produce() {
   // Lane i follows the arrivals that multiplying warp i waits for.
   u32 target = lane < kWarps ? shared.targets[lane] : 0;
   const int mine = threadIdx.x / 32 - kWarps;
-  auto fetch = [&](int i) {
+  auto fetch = [&](int i, int stage) {
     if (lane < kStageWords) {
       copy16(
           reinterpret_cast<uint4*>(&shared.ahead[mine][i & 1]) + lane,
-          stage_words(shared, i) + lane);
+          stage_words(shared, stage) + lane);
     }
   };
-  fetch(0);
+  fetch(0, 0);
+  const int end = max(shared.draw.count, 1) * num_stages;
+  int stage = 0, token = 0;
 #pragma unroll 1
-  for (int i = 0; i < num_stages; ++i) {
+  for (int i = 0; i < end; ++i) {
     finish_copies();
     __syncwarp();
-    if (i + 1 < num_stages) {
-      fetch(i + 1);
+    const int token_now = token;
+    if (++stage == num_stages) {
+      stage = 0, ++token;
     }
+    fetch(i + 1, stage);
     const Stage& s = shared.ahead[mine][i & 1];
     if (has_pieces(s.kind)) {
       target += arrivals_before(s, lane);
@@ -386,10 +385,11 @@ __device__ __noinline__ void produce() {
       routed = s.experts > 0;
       if (routed) {
         const float* squares = shared.sum_squares[i & 1];
+        const float* from = half_of(token_now);
         if (s.experts <= 32) {
-          await_route<1>(s, target, routed_parity, squares, mine);
+          await_route<1>(s, from, target, routed_parity, squares, mine);
         } else {
-          await_route<4>(s, target, routed_parity, squares, mine);
+          await_route<4>(s, from, target, routed_parity, squares, mine);
         }
         routed_parity ^= 1;
         if (mine == 0 && lane == 0) {

@@ -7,7 +7,7 @@ namespace zmlx_decode {
 struct Consumer {
   int tid, warp, lane;
   Ring ring;
-  int stage; // index
+  int stage; // index, over all tokens of the launch
   u32 sums : 1; // which of two places sums of tiles are left in
   u32 weighed : 1; // parity
 };
@@ -38,11 +38,12 @@ __device__ __forceinline__ void meet(Consumer& c) {
     finish_copies();
   }
   sync_consumers();
-  if (c.warp == kWarps - 1 && c.lane < kStageWords &&
-      next < shared.p.num_stages) {
+  if (c.warp == kWarps - 1 && c.lane < kStageWords) {
+    int of = next - shared.end; // behind the last comes the next token's first
+    of += of < 0 ? shared.p.num_stages : 0;
     copy16(
         reinterpret_cast<uint4*>(&shared.stage[next % 3]) + c.lane,
-        stage_words(shared, next) + c.lane);
+        stage_words(shared, of) + c.lane);
   }
 }
 
@@ -341,6 +342,9 @@ __device__ __forceinline__ void plain_rows(
     publish(s.out_at + at, y);
   } else {
     block().logits[at] = y;
+    if (block().draw.count > 0) {
+      consider(y, at, row);
+    }
   }
 }
 

@@ -25,11 +25,17 @@ constexpr int kMaxTaps = 8; // of a convolution
 constexpr int kMaxExperts = kConsumers / 4;
 constexpr int kMaxAttended = 1024; // a group's heads times head_dim
 constexpr int kLine = 32; // words of the second-level cache that travel alone
-// Behind both halves of the exchange area: a count of arrivals a multiplying
-// warp, each on its own line; where they began and the number of the launch;
-// the count of blocks that have read these.
-constexpr int kCountsLen = (kWarps + 2) * kLine;
-constexpr int kHeadBytes = 8192; // of shared memory, in front of the slots
+constexpr int kMaxBlocks = 256; // of the grid
+// Behind both halves of the exchange area, in lines: a count of arrivals a
+// multiplying warp; where these began, and the numbers of launches and tokens;
+// the count of blocks that have ended; that of waits given up; four words a
+// block with its choice of a token, once more for every other token.
+constexpr int kStartAt = kWarps * kLine;
+constexpr int kEndedAt = kStartAt + kLine;
+constexpr int kGaveUpAt = kEndedAt + kLine;
+constexpr int kChoicesAt = kGaveUpAt + kLine;
+constexpr int kCountsLen = kChoicesAt + 2 * 4 * kMaxBlocks;
+constexpr int kHeadBytes = 9216; // of shared memory, in front of the slots
 
 /// A (rows, cols) matrix, or a stack of them, in MLX's affine packing.
 struct Matrix {
