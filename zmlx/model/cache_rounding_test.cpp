@@ -35,8 +35,8 @@ Cache copy_of(const Cache& cache) {
 }
 
 mx::array step(Model& model, Cache& cache, int token) {
-  auto logits = model.network->forward(
-      mx::array(&token, {1, 1}, mx::int32), cache, true);
+  auto logits =
+      model.network->forward(mx::array(&token, {1, 1}, mx::int32), cache, true);
   mx::eval(logits);
   eval(cache);
   return mx::reshape(logits, {-1});
@@ -46,8 +46,8 @@ mx::array step(Model& model, Cache& cache, int token) {
 std::vector<float> row_of(const mx::array& rows, int position) {
   mx::Shape start = {0, 0, position, 0}, stop = rows.shape();
   stop[2] = position + 1;
-  const auto row = mx::contiguous(
-      mx::astype(mx::slice(rows, start, stop), mx::float32));
+  const auto row =
+      mx::contiguous(mx::astype(mx::slice(rows, start, stop), mx::float32));
   mx::eval(row);
   return {row.data<float>(), row.data<float>() + row.size()};
 }
@@ -116,8 +116,8 @@ class Comparison {
           same = false;
           tie = std::abs(theirs[first + i] - own[first + i]) == 1 &&
               from_middle(
-                  (double(values[first + i]) - biases[group]) /
-                  scales[group]) < rounding_;
+                  (double(values[first + i]) - biases[group]) / scales[group]) <
+                  rounding_;
           if (!tie) {
             break;
           }
@@ -149,16 +149,15 @@ class CacheRounding : public testing::TestWithParam<KVQuantization> {};
 
 TEST_P(CacheRounding, DiffersFromStockOnlyBetweenTwoSteps) {
   const auto& kv = GetParam();
-  const int N = getenv("N") ? atoi(getenv("N")) : 100; const int T0 = getenv("T0") ? atoi(getenv("T0")) : 52;
   const auto stock = demo(), fused = demo();
   ASSERT_EQ(patch(*fused).counts().at("decode_step"), 1);
   auto cache = stock->network->make_cache();
   step(*stock, cache, 1);
   quantize(cache, kv);
   Comparison comparison(kv.bits, kv.group_size);
-  int token = T0, flipped_steps = 0;
+  int token = 52, flipped_steps = 0;
   double apart_without = 0, apart_with = 0;
-  for (int i = 0; i < N; ++i) {
+  for (int i = 0; i < 60; ++i) {
     const Cache before = copy_of(cache);
     auto ours = copy_of(cache);
     const auto logits = step(*stock, cache, token);

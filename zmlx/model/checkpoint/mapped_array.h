@@ -25,9 +25,9 @@ std::optional<size_t> usable_header_bytes(ptrdiff_t offset);
 
 /// The tensor of this shape and dtype at byte `offset` of the file; the caller
 /// has checked that it lies within. The array keeps the map alive. With
-/// header_bytes it looks into the map where these fit in front of the tensor and
-/// the tensor is aligned to its items; elsewhere it reads the file when it is
-/// evaluated, see lazy_array(). Without, it is a copy where MLX makes one.
+/// header_bytes it looks into the map where these fit in front of the tensor
+/// and the tensor is aligned to its items; elsewhere it reads the file when it
+/// is evaluated, see lazy_array(). Without, it is a copy where MLX makes one.
 mx::array mapped_array(
     const std::shared_ptr<const MappedFile>& file,
     size_t offset,

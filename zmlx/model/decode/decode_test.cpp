@@ -296,8 +296,7 @@ TEST(DecodeStep, RefusesWhatGoesPastTheContextOrHasAnotherBatch) {
   const std::string batch = "the batch must be the cache's, 1, got 2.";
   refuses(tokens({1, 2}, 2), batch);
   refuses(tokens({1, 2, 3, 4}, 2), batch);
-  refuses(
-      tokens({1, 2, 3}), "the context must be at most 4 tokens, got 5.");
+  refuses(tokens({1, 2, 3}), "the context must be at most 4 tokens, got 5.");
   // After each refusal the caches are what they were.
   for (int step = 0; step < 2; ++step) {
     EXPECT_EQ(

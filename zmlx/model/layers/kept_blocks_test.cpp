@@ -124,8 +124,7 @@ TEST_P(KeptBlocksOfAFile, LeaveNothingElseInMemory) {
   const int64_t before = all();
   const auto resident = [&] { return all() - before; };
   auto kept_blocks = kept();
-  const auto some =
-      static_cast<int64_t>(kept_blocks.rows().words.nbytes() / 2);
+  const auto some = static_cast<int64_t>(kept_blocks.rows().words.nbytes() / 2);
   const auto blocks = kept_blocks.get();
   EXPECT_LT(resident(), some);
   {
