@@ -32,10 +32,12 @@ struct Shared {
   int end; // what a token's last stage has for its index, plus one
   int failed;
   u32 key[2]; // of the token's draw
-  u64 best[kFlush * kRows]; // choices of threads that have logits
   alignas(16) float sum_squares[2][kWarps];
-  // Of the router; attend() may run meanwhile.
-  alignas(16) float partials[kProducers * kMaxExperts];
+  union {
+    // Of the router; attend() may run meanwhile.
+    alignas(16) float partials[kProducers * kMaxExperts];
+    u64 best[kFlush * kRows]; // of the head: choices of threads with logits
+  };
   float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
   alignas(16) float fresh[kRows];
   float weight[kMaxTopK];

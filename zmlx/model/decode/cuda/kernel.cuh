@@ -96,6 +96,9 @@ __device__ __forceinline__ void run_stage(Consumer& c) {
     merge(s);
     return;
   }
+  if (s.kind == kHead && shared.draw.count > 0) {
+    begin_choice(c.tid);
+  }
   float* sum_squares = shared.sum_squares[c.stage & 1];
   const Early early = load_early(c, s, blockIdx.x);
   const Work work = work_of(s);

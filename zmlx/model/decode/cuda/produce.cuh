@@ -193,8 +193,8 @@ struct Copy {
   u32 row_bytes, size, to; // to: in the slot
 };
 
-// Warps 0 and 1 copy words, with one lane; warps 2 and 3 scales and biases,
-// with two.
+// Warps 0 and 1 copy words, with one lane; warps 2 and 3 scales and biases (if
+// any), with two.
 __device__ __forceinline__ Copy
 copy_of(const Stage& s, const Matrix* m, int mine) {
   const u32 second = mine < 2 ? mine : threadIdx.x & 1;
@@ -202,7 +202,7 @@ copy_of(const Stage& s, const Matrix* m, int mine) {
     const u32 bytes = s.row_bytes;
     return {m->words, bytes, 8 * bytes, second * s.words_step};
   }
-  const u32 bytes = 2 * s.groups;
+  const u32 bytes = s.scale_bytes;
   return {
       mine == 2 ? m->scales : m->biases,
       bytes,
@@ -218,6 +218,7 @@ __device__ __forceinline__ void issue_rows(
     u32 slot,
     u32 bytes,
     int mine,
+    int lanes,
     u64 policy) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31;
@@ -226,7 +227,7 @@ __device__ __forceinline__ void issue_rows(
   if (mine == 0 && lane == 0) {
     arrive_expecting(full, bytes);
   }
-  if (lane < (mine < 2 ? 1 : 2)) {
+  if (lane < lanes) {
     copy_in(
         slot + copy.to,
         copy.from + static_cast<u64>(row) * copy.row_bytes,
@@ -246,6 +247,7 @@ __device__ __forceinline__ void issue_parts(
     u32 slot,
     u32 bytes,
     int mine,
+    bool biased,
     u64 policy) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31;
@@ -255,11 +257,11 @@ __device__ __forceinline__ void issue_parts(
     arrive_expecting(full, bytes);
   }
   // Warps 0 and 1 copy eight rows' words each, 2 and 3 scales and biases.
-  if (lane < (mine < 2 ? 8 : 16)) {
+  if (lane < (mine < 2 ? 8 : mine == 3 && !biased ? 0 : 16)) {
     const int r = mine < 2 ? mine * 8 + lane : lane;
     const int second = r >> 3, i = r & 7;
     const u64 part = static_cast<u64>(row + r) * s.inner_pieces + inner;
-    const u32 size = 2 * s.groups;
+    const u32 size = s.scale_bytes;
     if (mine < 2) {
       copy_in(
           slot + second * s.words_step + i * s.row_bytes,
@@ -286,7 +288,9 @@ issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
   Shared& shared = block();
   const int kind = s.kind, slots = shared.p.slots;
   const int second = mine < 2 ? mine : threadIdx.x & 1; // of the lane's copy
-  const u32 bytes = 16 * s.row_bytes + 64 * s.groups;
+  const bool biased = scheme_of(s.a) == kAffine;
+  const u32 bytes = 16 * s.row_bytes + (biased ? 32 : 16) * s.scale_bytes;
+  const int lanes = mine < 2 ? 1 : mine == 3 && !biased ? 0 : 2;
   const u32 slot_bytes = shared.p.slot_bytes,
             base = shared_address(shared_memory()) + shared.p.slots_at;
   Copy copy = copy_of(s, kind == kExperts && second ? &s.b : &s.a, mine);
@@ -323,9 +327,11 @@ issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
         const int first =
             row + tile * dim + (kind == kCombine ? expert(at) * dim : 0);
         if (inner_pieces == 1) {
-          issue_rows(ring, copy, first + ahead, slot, bytes, mine, policy);
+          issue_rows(
+              ring, copy, first + ahead, slot, bytes, mine, lanes, policy);
         } else {
-          issue_parts(s, ring, first, inner, slot, bytes, mine, policy);
+          issue_parts(
+              s, ring, first, inner, slot, bytes, mine, biased, policy);
         }
         if (++inner == inner_pieces) {
           inner = 0, ++at;
