@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Whole programs in the Metal dialect: helpers, tables, structs, and patterns of
-// kernels in the wild.
+// Whole programs in the Metal dialect: helpers, tables, structs, and patterns
+// of kernels in the wild.
 
 #include "zmlx/authoring/kernel_test_tools.h"
 
