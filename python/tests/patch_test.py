@@ -55,8 +55,8 @@ def result_of(model):
 PROMISED = (
     "lfm2_moe lfm2 qwen3_moe qwen3_next qwen2_moe gpt_oss mixtral phimoe olmoe deepseek"
     " deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe glm4_moe_lite granitemoe dots1"
-    " ernie4_5_moe bailing_moe minimax hunyuan afmoe kimi_linear llama4 nemotron_h llama"
-    " qwen3 gemma gemma2 gemma3_text"
+    " ernie4_5_moe bailing_moe minimax hunyuan afmoe kimi_linear llama4 nemotron_h"
+    " llama qwen3 gemma gemma2 gemma3_text"
 )
 
 

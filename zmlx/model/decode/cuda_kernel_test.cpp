@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 // The CUDA kernel's own text, run on the host, against the CPU executor.
 #define ZMLX_BITS 0 // matrices of both
+#define ZMLX_SCHEME -1 // and of any scheme
 // clang-format off: the order of the kernel's text
 #include "zmlx/model/decode/cuda/host_machine.h"
 #include "zmlx/model/decode/cuda/exchange.cuh"
 #include "zmlx/model/decode/cuda/multiply.cuh"
+#include "zmlx/model/decode/cuda/small.cuh"
 #include "zmlx/model/decode/cuda/produce.cuh"
 #include "zmlx/model/decode/cuda/draw.cuh"
 #include "zmlx/model/decode/cuda/stages.cuh"
@@ -21,6 +23,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/model/decode/cpu_executor.h"
 #include "zmlx/model/decode/cuda_table.h"
 #include "zmlx/model/decode/lower.h"
@@ -61,18 +64,28 @@ Program short_program(int layers = 3) {
   return program;
 }
 
+mx::array dense(const quant::QuantizedArrays& w) {
+  return mx::dequantize(
+      w.words,
+      w.mlx_scales(mx::float32),
+      w.mlx_biases(mx::float32),
+      w.group_size,
+      w.bits,
+      quant::name_of(w.scheme),
+      std::nullopt,
+      mx::float32);
+}
+
 // Every matrix at 8 bits.
 void requantize(Weight& weight) {
   auto& w = std::get<quant::QuantizedArrays>(weight);
-  const auto dense = mx::astype(
-      mx::dequantize(w.words, w.scales, w.biases, w.group_size, w.bits),
-      mx::float32);
-  auto parts = mx::quantize(dense, 64, 8);
+  auto parts = mx::quantize(dense(w), 64, 8);
   w.words = mx::contiguous(parts[0]);
   w.scales = mx::contiguous(mx::astype(parts[1], mx::bfloat16));
   w.biases = mx::contiguous(mx::astype(parts[2], mx::bfloat16));
   w.bits = 8;
   w.group_size = 64;
+  w.blocks = nullptr;
 }
 
 quant::QuantizedArrays random_matrix(const mx::Shape& shape, uint64_t seed) {
@@ -117,26 +130,56 @@ Program with_softmax_router(Program program) {
   return program;
 }
 
-Program at_8_bits(Program program) {
+// Calls change(weight) for every matrix that products are made with, and with
+// `rows` for those too of which the kernel reads rows and columns.
+template <class Change>
+Program with_weights(Program program, bool rows, Change change) {
   for (auto& stage : program.stages) {
-    if (auto* conv = std::get_if<ConvStage>(&stage)) {
-      requantize(conv->in.weight);
+    if (auto* embed = std::get_if<EmbedStage>(&stage)) {
+      if (rows) {
+        change(embed->table);
+      }
+    } else if (auto* conv = std::get_if<ConvStage>(&stage)) {
+      change(conv->in.weight);
     } else if (auto* qkv = std::get_if<QkvStage>(&stage)) {
-      requantize(qkv->q.weight);
-      requantize(qkv->k.weight);
-      requantize(qkv->v.weight);
+      change(qkv->q.weight);
+      change(qkv->k.weight);
+      change(qkv->v.weight);
     } else if (auto* mix = std::get_if<MixStage>(&stage)) {
-      requantize(mix->out.weight);
+      change(mix->out.weight);
     } else if (auto* experts = std::get_if<ExpertsStage>(&stage)) {
-      requantize(experts->gate);
-      requantize(experts->up);
+      change(experts->gate);
+      change(experts->up);
+      if (rows && experts->router) {
+        change(experts->router->weight);
+      }
     } else if (auto* combine = std::get_if<CombineStage>(&stage)) {
-      requantize(combine->down);
+      change(combine->down);
     } else if (auto* head = std::get_if<HeadStage>(&stage)) {
-      requantize(head->out.weight);
+      change(head->out.weight);
     }
   }
   return program;
+}
+
+Program at_8_bits(const Program& program) {
+  return with_weights(program, false, requantize);
+}
+
+Program in_mode(const Program& program, const cpu::Mode& mode, bool rows) {
+  return with_weights(program, rows, [&](Weight& weight) {
+    weight = cpu::packed(mode, dense(std::get<quant::QuantizedArrays>(weight)));
+  });
+}
+
+// What the matrices stand for, by MLX's own dequantize.
+Program in_floats(const Program& program) {
+  return with_weights(program, true, [](Weight& weight) {
+    auto floats =
+        mx::contiguous(dense(std::get<quant::QuantizedArrays>(weight)));
+    mx::eval(floats);
+    weight = floats;
+  });
 }
 
 // Copies of arrays that end where no memory follows: a read past the end of one
@@ -287,9 +330,11 @@ class Device {
   Caches caches;
 };
 
-// Steps on both sides, which find what the ones before left.
+// Steps of the kernel's program and of the CPU's, which find what the ones
+// before left.
 void expect_same_logits(
     const Program& program,
+    const Program& on_cpu,
     int blocks,
     const std::vector<Step>& steps) {
 #ifdef ZMLX_NO_FIBERS
@@ -298,7 +343,7 @@ void expect_same_logits(
   ASSERT_EQ(why_not_on_cuda(program, blocks), "");
   Device device(program, blocks);
   Caches theirs(program);
-  CpuExecutor executor(std::make_shared<const Program>(program));
+  CpuExecutor executor(std::make_shared<const Program>(on_cpu));
   for (const auto step : steps) {
     const auto logits = device.launch(step).logits;
     std::vector<float> expected(logits.size(), NAN);
@@ -321,6 +366,13 @@ void expect_same_logits(
       ASSERT_NEAR(ours[i][j], theirs.arrays[i][j], 1e-4) << i << ' ' << j;
     }
   }
+}
+
+void expect_same_logits(
+    const Program& program,
+    int blocks,
+    const std::vector<Step>& steps) {
+  expect_same_logits(program, program, blocks, steps);
 }
 
 // Tokens of launches of 2 and 1 against zmlx::Sampler on the logits of launches
@@ -404,6 +456,27 @@ TEST(CudaKernel, AgreesWithMoreBlocksThanRows) {
 
 TEST(CudaKernel, AgreesAt8Bits) {
   expect_same_logits(at_8_bits(short_program()), 7, {{3, 5}});
+}
+
+// Of small floats, against the values that MLX gives them: all matrices, and
+// all but the embedding and the router.
+TEST(CudaKernel, AgreesOnSmallFloats) {
+  const auto program = short_program();
+  for (const auto& mode : cpu::kModes) {
+    const bool rows = mode.scheme != cpu::Scheme::NVFP4;
+    SCOPED_TRACE(mode.name);
+    const auto small = in_mode(program, mode, rows);
+    expect_same_logits(small, in_floats(small), 7, {{1, 77}, {40, 900}});
+  }
+}
+
+TEST(CudaKernel, AgreesOnLongRowsOfSmallFloats) {
+  const auto long_rows = with_long_rows(short_program(1));
+  for (const auto& mode : cpu::kModes) {
+    SCOPED_TRACE(mode.name);
+    const auto small = in_mode(long_rows, mode, true);
+    expect_same_logits(small, in_floats(small), 6, {{1, 77}});
+  }
 }
 
 TEST(CudaKernel, AgreesOnRowsLongerThanAPiece) {

@@ -201,6 +201,8 @@ void CudaStep::compile(mx::Dtype cache_type) {
   std::string header = concat(
       "#define ZMLX_BITS ",
       table_.bits,
+      "\n#define ZMLX_SCHEME ",
+      table_.scheme,
       "\n#define ZMLX_HALF_SCALES ",
       table_.half_scales ? 1 : 0,
       "\n#define ZMLX_CACHE_TYPE ",
@@ -212,6 +214,7 @@ void CudaStep::compile(mx::Dtype cache_type) {
         cuda_machine,
         cuda_exchange,
         cuda_multiply,
+        cuda_small,
         cuda_produce,
         cuda_draw,
         cuda_stages,
@@ -229,6 +232,8 @@ void CudaStep::compile(mx::Dtype cache_type) {
       concat(
           "zmlx_decode_step_",
           table_.bits,
+          "_",
+          table_.scheme + 1,
           table_.half_scales ? "h" : "b",
           type),
       {"program", "caches", "token", "draw", "step", "workspace", "before"},

@@ -18,6 +18,7 @@ struct CudaTable {
   int exchange_len = 0; // floats that blocks hand on
   int shared_bytes = 0; // of a block
   int bits = 0; // of every matrix but routers, or 0
+  int scheme = 0; // likewise (cuda/table.h), or -1
   bool half_scales = false; // float16, not bfloat16
 };
 
@@ -30,6 +31,12 @@ std::array<uint32_t, 4> draw_words(const SamplerOptions& options, int count);
 
 /// Whether it can draw so.
 bool can_draw(const SamplerOptions& options, int vocab);
+
+/// Pieces that a row of `cols` columns is cut into; 0: there is no way to.
+int pieces_of_row(int cols);
+
+/// Throws std::invalid_argument for a weight that is not packed.
+const quant::QuantizedArrays& packed_of(const Weight& weight);
 
 /// The arrays that the kernel reads, of a program that it can run.
 std::vector<mx::array> arrays_of(const Program& program);

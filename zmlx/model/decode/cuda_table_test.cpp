@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/model/decode/cuda/table.h"
 #include "zmlx/model/decode/cuda_table.h"
 #include "zmlx/model/decode/lower.h"
@@ -118,6 +119,23 @@ TEST(CudaTable, DrawsWithoutFiltersOnly) {
   EXPECT_FALSE(can_draw({.temperature = 1, .top_p = 0.5}, 100));
   EXPECT_FALSE(can_draw({.temperature = 1, .min_p = 0.5}, 100));
   EXPECT_FALSE(can_draw({.temperature = 1, .top_k = 99}, 100));
+}
+
+TEST(CudaTable, TellsWhatAllMatricesHaveInCommon) {
+  auto program = *demo_program();
+  EXPECT_EQ(lay(program).table.bits, 4);
+  EXPECT_EQ(lay(program).table.scheme, cuda::kAffine);
+  auto& head = std::get<HeadStage>(program.stages.back()).out.weight;
+  head = cpu::random(cpu::kModes[2], {program.vocab, program.dim}, 1);
+  EXPECT_EQ(why_not_on_cuda(program, kBlocks), "");
+  EXPECT_EQ(lay(program).table.bits, 0);
+  EXPECT_EQ(lay(program).table.scheme, -1);
+  // A router or an embedding alone, too.
+  program = *demo_program();
+  std::get<EmbedStage>(program.stages.front()).table =
+      cpu::random(cpu::kModes[0], {program.vocab, program.dim}, 1);
+  EXPECT_EQ(lay(program).table.bits, 4);
+  EXPECT_EQ(lay(program).table.scheme, -1);
 }
 
 TEST(CudaTable, ReadsEveryArray) {

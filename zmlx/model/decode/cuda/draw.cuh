@@ -9,9 +9,6 @@ namespace zmlx_decode {
 // The key of the token's draw, from the seed and the number of the draw.
 __device__ __forceinline__ void begin_draw(int tid) {
   Shared& shared = block();
-  if (tid < kFlush * kRows) {
-    shared.best[tid] = 0;
-  }
   if (tid == 0) {
     const u64 seed =
         static_cast<u64>(shared.draw.seed_high) << 32 | shared.draw.seed_low;
@@ -23,6 +20,13 @@ __device__ __forceinline__ void begin_draw(int tid) {
     z ^= z >> 31;
     shared.key[0] = static_cast<u32>(z >> 32);
     shared.key[1] = static_cast<u32>(z);
+  }
+}
+
+// Before the head, when no router is at work.
+__device__ __forceinline__ void begin_choice(int tid) {
+  if (tid < kFlush * kRows) {
+    block().best[tid] = 0;
   }
 }
 

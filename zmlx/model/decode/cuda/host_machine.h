@@ -394,6 +394,9 @@ inline u16 load_shared_half(u32 at) {
   std::memcpy(&v, shared_memory() + at, sizeof(v));
   return v;
 }
+inline u16 load_shared_byte(u32 at) {
+  return shared_memory()[at];
+}
 inline float __uint_as_float(u32 bits) {
   float f;
   std::memcpy(&f, &bits, 4);

@@ -60,6 +60,9 @@ finish(const Consumer& c, int* next, int* failed) {
   u32* const start = shared.counts + kStartAt;
   u32 before = 0;
   if (c.lane == 0) {
+    if (shared.failed) {
+      arrive_at(shared.counts + kGaveUpAt);
+    }
     before = arrive_in_order(shared.counts + kEndedAt);
   }
   before = __shfl_sync(~0u, before, 0);
@@ -95,6 +98,9 @@ __device__ __forceinline__ void run_stage(Consumer& c) {
     meet(c);
     merge(s);
     return;
+  }
+  if (s.kind == kHead && shared.draw.count > 0) {
+    begin_choice(c.tid);
   }
   float* sum_squares = shared.sum_squares[c.stage & 1];
   const Early early = load_early(c, s, blockIdx.x);

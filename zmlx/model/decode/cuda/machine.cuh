@@ -138,6 +138,11 @@ __device__ __forceinline__ u16 load_shared_half(u32 at) {
   asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at));
   return v;
 }
+__device__ __forceinline__ u16 load_shared_byte(u32 at) {
+  u16 v;
+  asm volatile("ld.shared.u8 %0, [%1];" : "=h"(v) : "r"(at));
+  return v;
+}
 // Copies 16 bytes without waiting; finish_copies() waits for the thread's own.
 __device__ __forceinline__ void copy16(void* to, const void* from) {
   asm volatile(

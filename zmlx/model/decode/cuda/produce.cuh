@@ -38,23 +38,38 @@ gather_logits(const Stage& s, const float* exchange, u32 target, int mine) {
     const float* parts =
         exchange + s.partials_at + (mine * items + first) * 4;
     float4 v[most][loads];
-#pragma unroll
-    for (int j = 0; j < most; ++j) {
-#pragma unroll
-      for (int r = 0; r < loads; ++r) {
-        const bool there =
-            first + r * 32 < items && j * kProducers + mine < chunks;
-        v[j][r] = there
-            ? load_words(parts + (j * kProducers * items + r * 32) * 4)
-            : make_float4(0, 0, 0, 0);
+    bool absent = false;
+    looks = 0;
+#pragma unroll 1
+    do {
+      if (absent) {
+        await_word();
       }
-    }
+      absent = false;
+#pragma unroll
+      for (int j = 0; j < most; ++j) {
+#pragma unroll
+        for (int r = 0; r < loads; ++r) {
+          const bool there =
+              first + r * 32 < items && j * kProducers + mine < chunks;
+          v[j][r] = there
+              ? load_words(parts + (j * kProducers * items + r * 32) * 4)
+              : make_float4(0, 0, 0, 0);
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < most; ++j) {
+#pragma unroll
+        for (int r = 0; r < loads; ++r) {
+          absent |= has_absent(v[j][r]);
+        }
+      }
+    } while (absent && keep_waiting(looks));
 #pragma unroll
     for (int j = 0; j < most; ++j) {
 #pragma unroll
       for (int r = 0; r < loads; ++r) {
-        float4& part = v[j][r];
-        make_present(part, parts + (j * kProducers * items + r * 32) * 4);
+        const float4& part = v[j][r];
         sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
       }
     }
@@ -80,7 +95,7 @@ __device__ __forceinline__ void route(
     const Stage& s,
     Shared& shared,
     const float* sum_squares,
-    const float (&bias)[each],
+    const float* bias,
     int mine) {
   const float* partials = shared.partials;
   const int lane = threadIdx.x & 31, experts = s.experts, top_k = s.top_k;
@@ -164,28 +179,6 @@ __device__ __forceinline__ void route(
   __syncwarp();
 }
 
-template <int each>
-__device__ __forceinline__ void await_route(
-    const Stage& s,
-    const float* exchange,
-    u32 target,
-    u32 parity,
-    const float* sum_squares,
-    int mine) {
-  const int lane = threadIdx.x & 31;
-  float bias[each];
-#pragma unroll
-  for (int i = 0; i < each; ++i) {
-    const int e = lane + 32 * i;
-    bias[i] = s.router_bias && e < s.experts
-        ? __ldg(reinterpret_cast<const float*>(s.router_bias) + e)
-        : 0.0f;
-  }
-  gather_logits(s, exchange, target, mine);
-  wait(&block().routed, parity);
-  route<each>(s, block(), sum_squares, bias, mine);
-}
-
 // One of a piece's six copies, the lane's own: words, scales or biases of the
 // first or the second eight rows.
 struct Copy {
@@ -193,8 +186,8 @@ struct Copy {
   u32 row_bytes, size, to; // to: in the slot
 };
 
-// Warps 0 and 1 copy words, with one lane; warps 2 and 3 scales and biases,
-// with two.
+// Warps 0 and 1 copy words, with one lane; warps 2 and 3 scales and biases (if
+// any), with two.
 __device__ __forceinline__ Copy
 copy_of(const Stage& s, const Matrix* m, int mine) {
   const u32 second = mine < 2 ? mine : threadIdx.x & 1;
@@ -202,7 +195,7 @@ copy_of(const Stage& s, const Matrix* m, int mine) {
     const u32 bytes = s.row_bytes;
     return {m->words, bytes, 8 * bytes, second * s.words_step};
   }
-  const u32 bytes = 2 * s.groups;
+  const u32 bytes = s.scale_bytes;
   return {
       mine == 2 ? m->scales : m->biases,
       bytes,
@@ -218,6 +211,7 @@ __device__ __forceinline__ void issue_rows(
     u32 slot,
     u32 bytes,
     int mine,
+    int lanes,
     u64 policy) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31;
@@ -226,7 +220,7 @@ __device__ __forceinline__ void issue_rows(
   if (mine == 0 && lane == 0) {
     arrive_expecting(full, bytes);
   }
-  if (lane < (mine < 2 ? 1 : 2)) {
+  if (lane < lanes) {
     copy_in(
         slot + copy.to,
         copy.from + static_cast<u64>(row) * copy.row_bytes,
@@ -246,6 +240,7 @@ __device__ __forceinline__ void issue_parts(
     u32 slot,
     u32 bytes,
     int mine,
+    bool biased,
     u64 policy) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31;
@@ -255,11 +250,11 @@ __device__ __forceinline__ void issue_parts(
     arrive_expecting(full, bytes);
   }
   // Warps 0 and 1 copy eight rows' words each, 2 and 3 scales and biases.
-  if (lane < (mine < 2 ? 8 : 16)) {
+  if (lane < (mine < 2 ? 8 : mine == 3 && !biased ? 0 : 16)) {
     const int r = mine < 2 ? mine * 8 + lane : lane;
     const int second = r >> 3, i = r & 7;
     const u64 part = static_cast<u64>(row + r) * s.inner_pieces + inner;
-    const u32 size = 2 * s.groups;
+    const u32 size = s.scale_bytes;
     if (mine < 2) {
       copy_in(
           slot + second * s.words_step + i * s.row_bytes,
@@ -286,7 +281,9 @@ issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
   Shared& shared = block();
   const int kind = s.kind, slots = shared.p.slots;
   const int second = mine < 2 ? mine : threadIdx.x & 1; // of the lane's copy
-  const u32 bytes = 16 * s.row_bytes + 64 * s.groups;
+  const bool biased = scheme_of(s.a) == kAffine;
+  const u32 bytes = 16 * s.row_bytes + (biased ? 32 : 16) * s.scale_bytes;
+  const int lanes = mine < 2 ? 1 : mine == 3 && !biased ? 0 : 2;
   const u32 slot_bytes = shared.p.slot_bytes,
             base = shared_address(shared_memory()) + shared.p.slots_at;
   Copy copy = copy_of(s, kind == kExperts && second ? &s.b : &s.a, mine);
@@ -323,9 +320,11 @@ issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
         const int first =
             row + tile * dim + (kind == kCombine ? expert(at) * dim : 0);
         if (inner_pieces == 1) {
-          issue_rows(ring, copy, first + ahead, slot, bytes, mine, policy);
+          issue_rows(
+              ring, copy, first + ahead, slot, bytes, mine, lanes, policy);
         } else {
-          issue_parts(s, ring, first, inner, slot, bytes, mine, policy);
+          issue_parts(
+              s, ring, first, inner, slot, bytes, mine, biased, policy);
         }
         if (++inner == inner_pieces) {
           inner = 0, ++at;
@@ -384,12 +383,21 @@ __device__ __noinline__ void produce() {
     if (s.kind == kExperts) {
       routed = s.experts > 0;
       if (routed) {
+        float bias[kMaxExperts / 32] = {};
+#pragma unroll
+        for (int r = 0; r < kMaxExperts / 32; ++r) {
+          if (s.router_bias && lane + 32 * r < s.experts) {
+            bias[r] = __ldg(
+                reinterpret_cast<const float*>(s.router_bias) + lane + 32 * r);
+          }
+        }
+        gather_logits(s, half_of(token_now), target, mine);
+        wait(&shared.routed, routed_parity);
         const float* squares = shared.sum_squares[i & 1];
-        const float* from = half_of(token_now);
         if (s.experts <= 32) {
-          await_route<1>(s, from, target, routed_parity, squares, mine);
+          route<1>(s, shared, squares, bias, mine);
         } else {
-          await_route<4>(s, from, target, routed_parity, squares, mine);
+          route<4>(s, shared, squares, bias, mine);
         }
         routed_parity ^= 1;
         if (mine == 0 && lane == 0) {

@@ -35,15 +35,20 @@ constexpr int kEndedAt = kStartAt + kLine;
 constexpr int kGaveUpAt = kEndedAt + kLine;
 constexpr int kChoicesAt = kGaveUpAt + kLine;
 constexpr int kCountsLen = kChoicesAt + 2 * 4 * kMaxBlocks;
-constexpr int kHeadBytes = 9216; // of shared memory, in front of the slots
+constexpr int kHeadBytes = 8192; // of shared memory, in front of the slots
 
-/// A (rows, cols) matrix, or a stack of them, in MLX's affine packing.
+/// What fields of a matrix are: integers with a scale and a bias a group of 64
+/// or 128, 16 bits each; or e2m1 or e4m3 floats, with a scale of a byte a group
+/// of 32 or 16: e8m0, but for kNvfp4, where it is e4m3.
+enum Scheme { kAffine, kMxfp4, kNvfp4, kMxfp8 };
+
+/// A (rows, cols) matrix, or a stack of them, in MLX's packing.
 struct Matrix {
   unsigned long long words, scales, biases; // device addresses
   int cols; // of one row
   int bits; // 4 or 8
   int group_shift; // log2 of the group size
-  int padding;
+  int scheme;
 };
 
 enum Kind { kConv, kQkv, kAttend, kMerge, kMix, kExperts, kCombine, kHead };
@@ -57,8 +62,8 @@ struct Stage {
   int inner_pieces; // pieces of one matrix row; pieces / inner_pieces experts
   int x_len; // values of the input vector
   // A piece in its slot: two times eight rows of words, then two of scales and
-  // two of biases, in bytes.
-  int row_bytes, words_step, scales_at, scales_step, groups;
+  // two of biases, if any, in bytes; scale_bytes: of a row's.
+  int row_bytes, words_step, scales_at, scales_step, scale_bytes;
   int x_at, out_at;
   int rows_a, rows_b; // kQkv: rows of a and of b; kExperts: hidden
   int dim;
