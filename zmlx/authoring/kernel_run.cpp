@@ -5,6 +5,7 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
+#include "zmlx/runtime/cuda_modules.h"
 
 namespace zmlx {
 namespace {
@@ -278,14 +279,15 @@ std::vector<mx::array> KernelRunner::run_cuda(
       if (!whole_groups) {
         names.push_back("zm_size");
       }
-      known = mx::fast::cuda_kernel(
-          source_.name,
-          names,
-          source_.outputs,
-          translated.source,
-          translated.header,
-          source_.ensure_row_contiguous,
-          0);
+      known = kept_compiled(
+          mx::fast::cuda_kernel(
+              source_.name,
+              names,
+              source_.outputs,
+              translated.source,
+              translated.header,
+              source_.ensure_row_contiguous,
+              0));
     }
     function = known;
   }

@@ -25,6 +25,9 @@ class CudaStep : public StepExecutor {
   explicit CudaStep(std::shared_ptr<const Program> program);
   mx::array forward(const mx::array& tokens, Cache& cache) override;
   void settle() override;
+  std::optional<mx::array> last_written() const override {
+    return last_failed_;
+  }
 
  private:
   /// A layer's entry in the cache.
