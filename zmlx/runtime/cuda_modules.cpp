@@ -4,10 +4,12 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string_view>
 #include <vector>
 
@@ -141,24 +143,42 @@ const mx::fast::CustomKernel* custom_kernel(const mx::array& made) {
                 : nullptr;
 }
 
-void keep(const mx::array& made) {
+/// A kernel that MLX finds compiled by its name and a text that is none.
+struct Found {
+  std::string name, text;
+  bool row_contiguous = false;
+  int shared_memory = 0;
+};
+
+/// Sees to it that the module of the kernel whose output this is lies in the
+/// folder. What later calls name, or none where they must give the text.
+std::optional<Found> keep(const mx::array& made) {
   const auto* primitive = custom_kernel(made);
-  if (!primitive || kKnownMlx != mx::version()) {
-    return;
+  const auto arch = architecture();
+  if (!primitive || kKnownMlx != mx::version() || arch.empty()) {
+    return std::nullopt;
   }
   const auto state = primitive->state();
-  const auto& [kernel, source] =
-      std::tie(std::get<0>(state), std::get<1>(state));
+  const std::string& kernel = std::get<0>(state);
+  const std::string& source = std::get<1>(state);
+  const auto& reads = std::get<4>(state); // shape, strides, axes of each input
+  const bool bare = std::ranges::all_of(reads, [](const auto& read) {
+    return read == std::tuple(false, false, false);
+  });
+  const auto full = cuda_module_name(kernel, source);
+  Found found{full, "zmlx " + arch, std::get<5>(state), std::get<9>(state)};
   const auto folder = mlx_cache();
-  const auto name = cuda_module_name(kernel, source);
+  const auto name = bare ? cuda_module_name(found.name, found.text) : full;
   std::error_code error;
-  const auto arch = architecture();
-  if (fs::exists(folder / (name + ".ptx"), error) || arch.empty()) {
-    return;
+  if (!fs::exists(folder / (name + ".ptx"), error)) {
+    const auto module = compile_cuda_module(kernel, source, arch);
+    if (!module ||
+        !write_cuda_module(
+            folder, name, bare ? found.name : qualified(kernel), *module)) {
+      return std::nullopt;
+    }
   }
-  if (const auto module = compile_cuda_module(kernel, source, arch)) {
-    write_cuda_module(folder, name, kernel, *module);
-  }
+  return bare ? std::optional(found) : std::nullopt;
 }
 
 bool write_whole(const fs::path& file, const std::string& content) {
@@ -183,17 +203,55 @@ bool write_whole(const fs::path& file, const std::string& content) {
 
 mx::fast::CustomKernelFunction kept_compiled(
     mx::fast::CustomKernelFunction kernel) {
-  const auto once = std::make_shared<std::atomic_flag>();
-  // As long a list of arguments as MLX's.
-  return [kernel = std::move(kernel), once](auto&&... arguments) {
-    auto made = kernel(std::forward<decltype(arguments)>(arguments)...);
-    if (!once->test_and_set()) {
+  struct Kept {
+    std::once_flag once;
+    std::optional<Found> found;
+  };
+  return [kernel = std::move(kernel), kept = std::make_shared<Kept>()](
+             const std::vector<mx::array>& inputs,
+             const std::vector<mx::Shape>& shapes,
+             const std::vector<mx::Dtype>& dtypes,
+             std::tuple<int, int, int> grid,
+             std::tuple<int, int, int> threadgroup,
+             const std::vector<std::pair<std::string, mx::fast::TemplateArg>>&
+                 templates,
+             std::optional<float> init_value,
+             bool verbose,
+             mx::StreamOrDevice s) {
+    const auto with_text = [&] {
+      return kernel(
+          inputs,
+          shapes,
+          dtypes,
+          grid,
+          threadgroup,
+          templates,
+          init_value,
+          verbose,
+          s);
+    };
+    std::call_once(kept->once, [&] {
       try {
-        keep(made.at(0));
+        kept->found = keep(with_text().at(0));
       } catch (const std::exception&) { // MLX compiles it
       }
+    });
+    if (!kept->found) {
+      return with_text();
     }
-    return made;
+    return mx::fast::precompiled_cuda_kernel(
+        kept->found->name,
+        kept->found->text,
+        inputs,
+        shapes,
+        dtypes,
+        {},
+        grid,
+        threadgroup,
+        kept->found->shared_memory,
+        init_value,
+        kept->found->row_contiguous,
+        s);
   };
 }
 
@@ -212,8 +270,7 @@ bool write_cuda_module(
   fs::create_directories(folder, error);
   // MLX goes by the first of the two files, so it comes last.
   return write_whole(
-             folder / (name + ".txt"),
-             qualified(kernel) + '\t' + module.symbol + '\n') &&
+             folder / (name + ".txt"), kernel + '\t' + module.symbol + '\n') &&
       write_whole(folder / (name + ".ptx"), module.binary);
 }
 

@@ -12,9 +12,12 @@ namespace zmlx {
 
 namespace mx = mlx::core;
 
-/// The same kernel, whose first call puts its compiled form where MLX looks
-/// before it compiles. MLX looks there for every kernel, but writes only its
-/// own there; so without this each process would compile ours anew. Where that
+/// A kernel of mx::fast::cuda_kernel that is called with arrays of the same
+/// types and without template arguments every time. The first call puts its
+/// compiled form where MLX looks before it compiles: MLX looks there for every
+/// kernel, but writes only its own there, so that each process would compile
+/// ours anew. Later calls name that form, where the kernel reads no shapes, and
+/// spare MLX the making and hashing of its text, some 60 kB a call. Where it
 /// cannot be done (no NVRTC, no headers, another MLX, a folder that cannot be
 /// written), MLX compiles as ever.
 mx::fast::CustomKernelFunction kept_compiled(
@@ -31,7 +34,8 @@ std::string cuda_module_name(
     const std::string& source);
 
 /// Puts a module into the folder as MLX reads it: NAME.ptx and NAME.txt, whole
-/// or not at all. Returns whether it is there now.
+/// or not at all. `kernel` is what MLX calls its function. Returns whether it
+/// is there now.
 bool write_cuda_module(
     const std::filesystem::path& folder,
     const std::string& name,

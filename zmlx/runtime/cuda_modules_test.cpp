@@ -33,7 +33,10 @@ TEST(CudaModules, LieInTheFolderAsMlxReadsThem) {
   const auto folder = empty_folder();
   const std::string binary("\x7f\0ELF", 5);
   EXPECT_TRUE(write_cuda_module(
-      folder, "custom_kernel_k_1f", "custom_kernel_k", {binary, "_Z1k"}));
+      folder,
+      "custom_kernel_k_1f",
+      "mlx::core::cu::custom_kernel_k",
+      {binary, "_Z1k"}));
   EXPECT_EQ(content(folder / "custom_kernel_k_1f.ptx"), binary);
   EXPECT_EQ(
       content(folder / "custom_kernel_k_1f.txt"),
@@ -64,7 +67,7 @@ TEST(CudaModules, ArePassedByWhereAKernelIsNotOfMlx) {
         kernel({}, {}, {}, {1, 1, 1}, {1, 1, 1}, {}, std::nullopt, false, {})
             .size(),
         1u);
-    EXPECT_EQ(calls, i);
+    EXPECT_EQ(calls, i + 1); // one of them to look at what it makes
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "zmlx/authoring/kernel.h"
 #include "zmlx/dialect/print.h"
+#include "zmlx/kernels/common/constants.h"
 
 namespace zmlx::moe {
 namespace {
@@ -216,7 +217,7 @@ bool fits(const Projection& projection) {
 
 /// A bias, or something in its place.
 mx::array bias_of(const Projection& projection) {
-  return projection.bias.value_or(mx::array({0.0f}));
+  return projection.bias.value_or(constants({0}));
 }
 
 /// Threads along x that take all rows of a matrix, whole threadgroups of them.
@@ -267,7 +268,7 @@ mx::array hidden_by_kernel(
        up.scales,
        up.biases,
        bias_of(experts.up),
-       mx::array({experts.activation.alpha, experts.activation.limit})},
+       constants({experts.activation.alpha, experts.activation.limit})},
       {.grid = KernelSize{threads_for(rows, kThreads), pairs},
        .threadgroup = KernelSize{kThreads},
        .output_shapes = std::vector<mx::Shape>{{pairs, rows}},
@@ -345,14 +346,15 @@ mx::array experts_by_kernels(
     const mx::array& x,
     const ExpertArrays& experts,
     const std::optional<Chosen>& chosen) {
-  const Chosen none{mx::array({0u}), mx::array({1.0f})};
-  const int top_k = chosen ? chosen->ids.shape(1) : 1;
-  const auto hidden = hidden_by_kernel(
-      x, experts, chosen ? chosen->ids : none.ids, top_k, chosen.has_value());
+  const auto ids = chosen ? chosen->ids : mx::view(constants({0}), mx::uint32);
+  const auto weights = chosen ? chosen->weights : constants({1});
+  const int top_k = chosen ? ids.shape(1) : 1;
+  const auto hidden =
+      hidden_by_kernel(x, experts, ids, top_k, chosen.has_value());
   return down_by_kernel(
       hidden,
       experts.down,
-      chosen ? *chosen : none,
+      Chosen{ids, weights},
       top_k,
       chosen.has_value(),
       x.dtype());

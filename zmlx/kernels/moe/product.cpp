@@ -80,10 +80,10 @@ SortedPairs sort_pairs(const mx::array& x, const mx::array& ids) {
   const auto order = mx::argsort(flat);
   const auto token =
       mx::floor_divide(order, mx::array(ids.shape(1), order.dtype()));
-  return {
-      mx::expand_dims(mx::take(x, token, 0), 1),
-      mx::take(flat, order),
-      mx::argsort(order)};
+  // Not expand_dims() of the result: the axis it adds has a stride of 1, which
+  // MLX's grouped product on CUDA takes for the distance of rows.
+  const auto rows = mx::reshape(x, {x.shape(0), 1, x.shape(1)});
+  return {mx::take(rows, token, 0), mx::take(flat, order), mx::argsort(order)};
 }
 
 } // namespace zmlx::moe
