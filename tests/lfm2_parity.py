@@ -5,21 +5,19 @@ Stock and patched, whole prompts and steps through the cache, both routers, and
 both layouts of files, at float32.
 """
 
-import json
-import os
-import subprocess
-from pathlib import Path
-
 import mlx.core as mx
-import mlx.nn as nn
-import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models import lfm2, lfm2_moe
-from mlx_lm.models.cache import make_prompt_cache
-
-PROGRAM = Path(os.environ["ZMLX_BUILD_DIR"]) / "bin" / "zmlx"
-TOKENS = [3, 17, 99, 4, 4, 250, 31, 8, 77, 120, 5, 6]
+from mlx_lm.models import lfm2_moe
+from parity import (
+    SMALL_FLOATS,
+    build,
+    check,
+    check_error,
+    check_greedy,
+    check_random,
+    patterns_of,
+    save,
+)
 
 COMMON = {
     "vocab_size": 256,
@@ -55,12 +53,6 @@ DENSE = {
     "block_ffn_dim_multiplier": 1.0,
     "block_auto_adjust_ff_dim": True,
 }
-SMALL_FLOATS = [
-    {"group_size": 32, "bits": 4, "mode": "mxfp4"},
-    {"group_size": 16, "bits": 4, "mode": "nvfp4"},
-    {"group_size": 32, "bits": 8, "mode": "mxfp8"},
-]
-FAMILIES = {"lfm2": lfm2, "lfm2_moe": lfm2_moe}
 
 
 def softmax_router(self, x):
@@ -71,35 +63,6 @@ def softmax_router(self, x):
     weights = weights / (mx.sum(weights, axis=-1, keepdims=True) + 1e-20)
     y = self.switch_mlp(x, order)
     return (y * weights[..., None]).sum(axis=-2)
-
-
-def build(base, seed, quantization, **changes):
-    config = {**base, **changes}
-    mx.random.seed(seed)
-    family = FAMILIES[config["model_type"]]
-    model = family.Model(family.ModelArgs.from_dict(config))
-    model.update(
-        tree_map(
-            lambda p: mx.random.normal(p.shape) * 0.06 + (p.ndim == 1) * 1.0,
-            model.parameters(),
-        )
-    )
-    if base is MOE:
-        for layer in model.layers[config["num_dense_layers"] :]:
-            bias = mx.random.normal((config["num_experts"],)) * 0.1
-            layer.feed_forward.expert_bias = bias
-    if quantization:
-        nn.quantize(model, **quantization)
-        config["quantization"] = quantization
-    mx.eval(model.parameters())
-    return model, config
-
-
-def save(model, config, folder, names=lambda weights: weights):
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = names(dict(tree_flatten(model.parameters())))
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
 
 
 def hugging_face_names(weights):
@@ -117,72 +80,10 @@ def hugging_face_names(weights):
     return renamed
 
 
-def expected(model):
-    whole = model(mx.array([TOKENS]))[0]
-    cache = make_prompt_cache(model)
-    steps = [model(mx.array([[t]]), cache=cache)[0, -1] for t in TOKENS]
-    return np.array(whole), np.array(mx.stack(steps))
-
-
-def ours(folder, *flags, tokens=TOKENS):
-    out = folder / "logits.safetensors"
-    subprocess.run(
-        [
-            str(PROGRAM),
-            "logits",
-            str(folder),
-            "--tokens",
-            ",".join(map(str, tokens)),
-            "--output",
-            str(out),
-            *flags,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return np.array(mx.load(str(out))["logits"])
-
-
-def check(model, folder):
-    whole, steps = expected(model)
-    for flags in ((), ("--no-patch",)):
-        np.testing.assert_allclose(ours(folder, *flags), whole, atol=1e-4)
-        np.testing.assert_allclose(ours(folder, "--step", *flags), steps, atol=1e-4)
-
-
-def patterns_of(folder):
-    """The patterns that fused modules of a checkpoint come from."""
-    done = subprocess.run(
-        [str(PROGRAM), "bench", "--model", str(folder)]
-        + ["-p", "0", "-n", "1", "-r", "1", "-o", "json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return json.loads(done.stdout)[0]["patterns"]
-
-
-def check_greedy(model, folder, count):
-    """Given mlx_lm's own choices as a text, ours would choose the same."""
-    cache = make_prompt_cache(model)
-    tokens, next_ones = list(TOKENS), TOKENS
-    for _ in range(count):
-        logits = model(mx.array([next_ones]), cache=cache)[0, -1]
-        next_ones = [mx.argmax(logits).item()]
-        tokens += next_ones
-    for flags in ((), ("--no-patch",)):
-        logits = ours(folder, "--step", *flags, tokens=tokens)
-        chosen = logits.argmax(-1)[len(TOKENS) - 1 : -1]
-        assert chosen.tolist() == tokens[len(TOKENS) :]
-
-
 @pytest.mark.parametrize("base", [MOE, DENSE], ids=["moe", "dense"])
 @pytest.mark.parametrize("quantization", SMALL_FLOATS, ids=lambda q: q["mode"])
 def test_small_floats_equal_mlx_lm(tmp_path, base, quantization):
-    model, config = build(base, 6, quantization)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    model = check_random(tmp_path, base, 6, quantization)
     check_greedy(model, tmp_path, 48)
 
 
@@ -197,9 +98,7 @@ def test_small_floats_equal_mlx_lm(tmp_path, base, quantization):
     ],
 )
 def test_logits_equal_mlx_lm(tmp_path, base, quantization):
-    model, config = build(base, 0, quantization)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    check_random(tmp_path, base, 0, quantization)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +111,7 @@ def test_logits_equal_mlx_lm(tmp_path, base, quantization):
     ],
 )
 def test_configurations(tmp_path, changes):
-    model, config = build(MOE, 2, {"group_size": 64, "bits": 4}, **changes)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    check_random(tmp_path, MOE, 2, {"group_size": 64, "bits": 4}, **changes)
 
 
 @pytest.mark.parametrize(
@@ -236,9 +133,7 @@ def test_configurations(tmp_path, changes):
     ],
 )
 def test_dense_configurations(tmp_path, changes):
-    model, config = build(DENSE, 2, None, **changes)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    check_random(tmp_path, DENSE, 2, None, **changes)
 
 
 @pytest.mark.parametrize(
@@ -300,16 +195,3 @@ def test_bad_configurations_are_named(tmp_path, change, message):
 )
 def test_bad_dense_configurations_are_named(tmp_path, change, message):
     check_error(tmp_path, DENSE, change, message)
-
-
-def check_error(tmp_path, base, change, message):
-    model, config = build(base, 5, None)
-    save(model, {**config, **change}, tmp_path)
-    run = subprocess.run(
-        [str(PROGRAM), "logits", str(tmp_path), "--tokens", "1", "--output", "x"],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode in (1, 2)
-    assert message in run.stderr
-    assert len(run.stderr.splitlines()) == 1

@@ -2,11 +2,9 @@
 """Logits of our Llama, Mistral and Qwen2 against mlx_lm's on tiny random
 checkpoints."""
 
-import lfm2_parity
 import mlx.core as mx
 import pytest
-from lfm2_parity import build, check, check_error, save
-from mlx_lm.models import llama, qwen2
+from parity import build, check, check_error, check_random, save
 
 LLAMA = {
     "model_type": "llama",
@@ -30,7 +28,6 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 128,
 }
-lfm2_parity.FAMILIES |= {"llama": llama, "mistral": llama, "qwen2": qwen2}
 
 
 @pytest.mark.parametrize("base", [LLAMA, MISTRAL, QWEN2], ids=lambda b: b["model_type"])
@@ -39,9 +36,7 @@ lfm2_parity.FAMILIES |= {"llama": llama, "mistral": llama, "qwen2": qwen2}
     [{"group_size": 64, "bits": 4}, {"group_size": 32, "bits": 8}, None],
 )
 def test_logits_equal_mlx_lm(tmp_path, base, quantization):
-    model, config = build(base, 0, quantization)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    check_random(tmp_path, base, 0, quantization)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +50,7 @@ def test_logits_equal_mlx_lm(tmp_path, base, quantization):
     ],
 )
 def test_configurations(tmp_path, changes):
-    model, config = build(LLAMA, 2, {"group_size": 64, "bits": 4}, **changes)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    check_random(tmp_path, LLAMA, 2, {"group_size": 64, "bits": 4}, **changes)
 
 
 def test_scaled_positions_change_the_logits(tmp_path):

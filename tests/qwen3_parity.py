@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Logits of our Qwen3 and Qwen3-MoE against mlx_lm's on tiny random checkpoints."""
 
-import lfm2_parity
 import pytest
-from lfm2_parity import (
+from parity import (
     SMALL_FLOATS,
     build,
     check,
     check_error,
     check_greedy,
+    check_random,
     patterns_of,
     save,
 )
-from mlx_lm.models import qwen3, qwen3_moe
 
 DENSE = {
     "model_type": "qwen3",
@@ -38,7 +37,6 @@ MOE = {
     "mlp_only_layers": [],
     "norm_topk_prob": True,
 }
-lfm2_parity.FAMILIES |= {"qwen3": qwen3, "qwen3_moe": qwen3_moe}
 
 
 def hugging_face_names(weights):
@@ -58,17 +56,13 @@ def hugging_face_names(weights):
     [{"group_size": 64, "bits": 4}, {"group_size": 32, "bits": 8}, None],
 )
 def test_logits_equal_mlx_lm(tmp_path, base, quantization):
-    model, config = build(base, 0, quantization)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    check_random(tmp_path, base, 0, quantization)
 
 
 @pytest.mark.parametrize("base", [MOE, DENSE], ids=["moe", "dense"])
 @pytest.mark.parametrize("quantization", SMALL_FLOATS, ids=lambda q: q["mode"])
 def test_small_floats_equal_mlx_lm(tmp_path, base, quantization):
-    model, config = build(base, 6, quantization)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    model = check_random(tmp_path, base, 6, quantization)
     check_greedy(model, tmp_path, 48)
 
 
@@ -96,9 +90,7 @@ def test_dense_models_get_every_pattern(tmp_path, quantization, layers):
     ],
 )
 def test_configurations(tmp_path, changes):
-    model, config = build(MOE, 2, {"group_size": 64, "bits": 4}, **changes)
-    save(model, config, tmp_path)
-    check(model, tmp_path)
+    check_random(tmp_path, MOE, 2, {"group_size": 64, "bits": 4}, **changes)
 
 
 @pytest.mark.parametrize("base", [MOE, DENSE], ids=["moe", "dense"])

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "zmlx/base/error.h"
+#include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/tokenizer/chat_template.h"
 #include "zmlx/model/tokenizer/tokenizer.h"
 
@@ -107,16 +108,21 @@ struct Generation::State {
   int limit;
   int generated = 0;
   bool done = false;
-  // The token that is being computed; none before the first and at the end.
+  // Tokens (count,) that are being computed; none before the first and at the
+  // end.
   std::optional<mx::array> pending;
+  int started = 0; // tokens whose computation has begun
+  std::vector<int> ready; // computed, of which `handed` have been handed out
+  size_t handed = 0;
   Clock::time_point first_token_at;
   double prompt_seconds = 0;
 
   State(Model& model, std::vector<int> prompt, GenerateOptions options);
   ~State();
-  mx::array sample(const mx::array& logits, int index);
+  void sample(const mx::array& logits);
   void start();
   void run_ahead();
+  void collect();
   void fill(Piece& piece, int token);
 };
 
@@ -165,31 +171,60 @@ Generation::State::~State() {
   }
 }
 
-mx::array Generation::State::sample(const mx::array& logits, int index) {
-  mx::array token = mx::astype(sampler(logits, index), mx::int32);
-  mx::async_eval(token);
-  return token;
+void Generation::State::sample(const mx::array& logits) {
+  const auto index = static_cast<uint64_t>(started++);
+  pending = mx::reshape(mx::astype(sampler(logits, index), mx::int32), {1});
+  mx::async_eval(*pending);
 }
 
 void Generation::State::start() {
   const auto begin = Clock::now();
   const mx::array logits = prefill(
       model, cache, prompt, options.prefill_step, options.progress, options.kv);
-  pending = sample(logits, 0);
+  sample(logits);
   pending->wait();
   first_token_at = Clock::now();
   prompt_seconds = seconds_between(begin, first_token_at);
 }
 
-// Starts the step after the pending token before that token is looked at: the
+// Starts the steps after the pending tokens before these are looked at: the
 // device works while the caller prints. Its result is the same either way.
 void Generation::State::run_ahead() {
-  const mx::array& token = *pending;
+  const int count = static_cast<int>(pending->size());
+  const mx::array token = mx::slice(*pending, {count - 1}, {count});
+  const int drawn = std::min(
+      limit - started,
+      decode::FusedNetwork::most_drawn(
+          *model.network, sampler.options(), cache));
+  if (drawn > 0) {
+    auto& fused = static_cast<decode::FusedNetwork&>(*model.network);
+    pending = fused.draw(
+        token, cache, sampler.options(), static_cast<uint64_t>(started), drawn);
+    mx::async_eval(*pending);
+    started += drawn;
+    return;
+  }
   const mx::array logits = model.network->forward(
       mx::reshape(token, {1, 1}), cache, /* last_only= */ true);
   quantize(cache, options.kv);
-  pending =
-      sample(mx::astype(mx::reshape(logits, {-1}), mx::float32), generated + 1);
+  sample(mx::astype(mx::reshape(logits, {-1}), mx::float32));
+}
+
+// Makes the pending tokens ready, with the next ones on their way.
+void Generation::State::collect() {
+  if (!pending) {
+    start();
+  }
+  mx::array tokens = *pending;
+  if (started < limit) {
+    run_ahead();
+  } else {
+    pending.reset();
+  }
+  mx::eval(tokens);
+  const int* ids = tokens.data<int>();
+  ready.assign(ids, ids + tokens.size());
+  handed = 0;
 }
 
 void Generation::State::fill(Piece& piece, int token) {
@@ -233,16 +268,10 @@ bool Generation::next(Piece& piece) {
   }
   // What throws below ends the stream: the cache may be half a step ahead.
   state.done = true;
-  if (state.generated == 0) {
-    state.start();
+  if (state.handed == state.ready.size()) {
+    state.collect();
   }
-  mx::array token = *state.pending;
-  if (state.generated + 1 < state.limit) {
-    state.run_ahead();
-  } else {
-    state.pending.reset();
-  }
-  const int id = token.item<int>();
+  const int id = state.ready[state.handed++];
   ++state.generated;
   state.fill(piece, id);
   state.done = !piece.finish_reason.empty();

@@ -53,24 +53,27 @@ class TakeOvers {
     {
       std::lock_guard lock(mutex_);
       --running_;
+      ++ends_;
     }
     ended_.notify_all();
   }
 
   /// Waits until nothing but `input` holds its buffer, or it cannot be a
-  /// running operation that does.
+  /// running operation that does. Sleeps meanwhile: whoever wakes now and then
+  /// takes a processor from a thread for which all others wait.
   void wait_for(const mx::array& input) {
     using std::chrono::steady_clock;
     // Behind another stream's work no end may come before this call returns.
     const auto deadline = steady_clock::now() + std::chrono::milliseconds(250);
-    for (bool last = false; !free(input) && steady_clock::now() < deadline;) {
-      std::unique_lock lock(mutex_);
-      if (running_ > 0) {
-        ended_.wait_for(lock, std::chrono::milliseconds(1));
-      } else if (std::exchange(last, true)) {
-        return;
+    for (bool last = false;
+         !last && !free(input) && steady_clock::now() < deadline;) {
+      {
+        std::unique_lock lock(mutex_);
+        last = running_ == 0;
+        ended_.wait_until(lock, deadline, [&, seen = ends_] {
+          return running_ == 0 || ends_ != seen;
+        });
       }
-      lock.unlock();
       // An ended task's hold goes with the next one of its stream.
       for (int i = 0; i < 100 && !free(input); ++i) {
         std::this_thread::yield();
@@ -86,6 +89,7 @@ class TakeOvers {
   std::mutex mutex_;
   std::condition_variable ended_;
   int running_ = 0;
+  uint64_t ends_ = 0;
 };
 
 // Bytes that are copied sooner than waited for.

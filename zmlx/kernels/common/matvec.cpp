@@ -73,7 +73,7 @@ void BlocksMatvec(
     int64_t begin,
     int64_t end,
     float* const* y,
-    [[maybe_unused]] const void* next) {
+    [[maybe_unused]] const RowsAhead& next) {
   if (std::any_of(x, x + count, [](auto* one) { return one->needs_float(); })) {
     // One by one; what has no integers in floats.
     for (int64_t i = 0; i < count; ++i) {
@@ -260,8 +260,7 @@ void matvec(
     const RowsAhead& next) {
   if (w.in_blocks) {
     const PreparedVector* const vectors[] = {&x};
-    HWY_DYNAMIC_DISPATCH(BlocksMatvec)(
-        w, vectors, 1, begin, end, &y, next.words);
+    HWY_DYNAMIC_DISPATCH(BlocksMatvec)(w, vectors, 1, begin, end, &y, next);
   } else {
     HWY_DYNAMIC_DISPATCH(Matvec)(w, x, begin, end, y, next);
   }
@@ -276,7 +275,7 @@ void matvec(
     float* const* y,
     const RowsAhead& next) {
   if (w.in_blocks) {
-    HWY_DYNAMIC_DISPATCH(BlocksMatvec)(w, x, count, begin, end, y, next.words);
+    HWY_DYNAMIC_DISPATCH(BlocksMatvec)(w, x, count, begin, end, y, next);
     return;
   }
   const int64_t step = count == 1 ? end - begin : kRowsAPass;

@@ -82,13 +82,17 @@ class PreparedVector {
 /// Where some rows lie, for prefetching.
 struct RowsAhead {
   const void *words = nullptr, *scales = nullptr, *biases = nullptr;
+  int64_t second = 0; // bytes to the block that is read beside words' one
   int64_t bytes = 0; // from words on that will be read, as far as told
 
   RowsAhead() = default;
   RowsAhead(const PackedMatrix& w, int64_t row)
       : words(w.rows_from(row)),
         scales(w.in_blocks ? nullptr : w.row_scales(row)),
-        biases(w.in_blocks ? nullptr : w.row_biases(row)) {}
+        biases(w.in_blocks ? nullptr : w.row_biases(row)),
+        second(
+            w.in_blocks && row + kBlockRows < w.rows ? 4 * w.block_words()
+                                                     : 0) {}
 };
 
 /// y[row - begin] = sum over columns of W[row] * x for rows [begin, end).

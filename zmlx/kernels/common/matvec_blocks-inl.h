@@ -36,37 +36,45 @@ inline bool asks_twice() {
   return intel;
 }
 
-/// Lines asked for ahead of their use, in the order of memory, and past the end
-/// of the rows those that come next (or, again, the first).
+/// Lines asked for ahead of their use: those of kBlocks blocks that are read
+/// side by side, each in the order of memory, and past their ends those that
+/// come next (or, again, the first).
+template <int kBlocks>
 class LinesAhead {
  public:
-  LinesAhead(const uint32_t* from, const uint32_t* end, const void* next)
+  /// From `from` on until `end`, where the first block ends.
+  LinesAhead(
+      const PackedMatrix& w,
+      const uint32_t* from,
+      const uint32_t* end,
+      const RowsAhead& next)
       : twice_(asks_twice()),
-        next_(
-            next ? static_cast<const char*>(next)
-                 : reinterpret_cast<const char*>(from)),
-        far_(from, end, twice_ ? kFar : kOnce),
-        near_(from, end, kNear) {
-    turn();
-  }
-  /// Asks for two lines.
-  HWY_INLINE void ask() {
+        ahead_(twice_ ? kFar : kOnce / kBlocks),
+        second_(4 * w.block_words()),
+        end_(reinterpret_cast<const char*>(end) - ahead_),
+        jump_(
+            static_cast<const char*>(
+                next.words ? next.words : static_cast<const void*>(from)) -
+            reinterpret_cast<const char*>(end)),
+        second_then_(next.words ? next.second : second_) {}
+
+  /// Asks for two lines of each block, where `words` are now read.
+  HWY_INLINE void ask(const uint32_t* words) const {
+    const auto* at = reinterpret_cast<const char*>(words);
     if (twice_) {
-      _mm_prefetch(far_.at, _MM_HINT_T1);
-      _mm_prefetch(far_.at + 64, _MM_HINT_T1);
-      _mm_prefetch(near_.at, _MM_HINT_T0);
-      _mm_prefetch(near_.at + 64, _MM_HINT_T0);
-      near_.at += 128;
+      two<_MM_HINT_T1>(at + ahead_);
+      two<_MM_HINT_T0>(at + kNear);
     } else {
-      _mm_prefetch(far_.at, _MM_HINT_T0);
-      _mm_prefetch(far_.at + 64, _MM_HINT_T0);
+      two<_MM_HINT_T0>(at + ahead_);
     }
-    far_.at += 128;
   }
   /// Called before each unit.
-  HWY_INLINE void turn() {
-    far_.turn(next_);
-    near_.turn(next_);
+  HWY_INLINE void turn(const uint32_t* words) {
+    if (reinterpret_cast<const char*>(words) >= end_) {
+      ahead_ += jump_;
+      second_ = second_then_;
+      end_ = reinterpret_cast<const char*>(INTPTR_MAX);
+    }
   }
 
  private:
@@ -75,23 +83,20 @@ class LinesAhead {
   // into L1 besides 91%.
   static constexpr int64_t kOnce = 8192, kFar = 16384, kNear = 2048;
 
-  struct Cursor {
-    const char *at, *end;
-
-    Cursor(const uint32_t* from, const uint32_t* end, int64_t ahead)
-        : at(reinterpret_cast<const char*>(from) + ahead),
-          end(reinterpret_cast<const char*>(end)) {}
-    HWY_INLINE void turn(const char* next) {
-      if (end && at >= end) {
-        at = next + (at - end);
-        end = nullptr;
-      }
+  template <_mm_hint kHint>
+  HWY_INLINE void two(const char* at) const {
+    _mm_prefetch(at, kHint);
+    _mm_prefetch(at + 64, kHint);
+    if constexpr (kBlocks == 2) {
+      _mm_prefetch(at + second_, kHint);
+      _mm_prefetch(at + second_ + 64, kHint);
     }
-  };
+  }
 
   bool twice_;
-  const char* next_;
-  Cursor far_, near_;
+  int64_t ahead_, second_; // bytes from what is read, and to the other block
+  const char* end_;
+  int64_t jump_, second_then_;
 };
 
 /// The same where several passes go over a block: by turns, each asks for its
@@ -105,12 +110,12 @@ class LinesInTurns {
         wait_(pass),
         passes_(passes) {}
 
-  HWY_INLINE void ask() {
+  HWY_INLINE void ask(const uint32_t*) {
     _mm_prefetch(at_, _MM_HINT_T1);
     _mm_prefetch(at_ + 64, _MM_HINT_T1);
     at_ += step_;
   }
-  HWY_INLINE void turn() {
+  HWY_INLINE void turn(const uint32_t*) {
     at_ = next_;
     next_ += bytes_;
     step_ = wait_ == 0 ? 128 : 0; // else the same two lines again and again
@@ -172,83 +177,91 @@ HWY_INLINE __m512 add_group(
   }
 }
 
-/// y[t][row] for the rows of the block at `words`.
-template <int kCount, int kBits, Scheme kScheme, class Ahead>
+/// y[t * kBlocks + b][row] for the rows of kBlocks blocks from `words` on.
+template <int kCount, int kBlocks, int kBits, Scheme kScheme, class Ahead>
 HWY_NOINLINE void multiply_block(
     const PackedMatrix& w,
     const uint32_t* words,
-    const BlockVectors<kCount>& x,
+    const BlockVectors<kCount>& vectors,
     Ahead& ahead_of,
     float (*y)[kBlockRows]) {
   constexpr bool kAffine = kScheme == Scheme::Affine;
   constexpr int kSteps = kBits == 4 ? 2 : 1; // of four columns, a word
+  constexpr int kLanes = 2 * kBlocks; // vectors of 16 rows
   const int64_t fields = w.words_per_group(), steps = w.group_size / 4;
+  const int64_t stride = w.block_words();
   const FloatType type = w.float_type;
-  Ahead ahead = ahead_of; // in registers
-  __m512 total[2 * kCount];
-  unrolled<2 * kCount>(
+  const BlockVectors<kCount> x = vectors; // in registers, as this:
+  Ahead ahead = ahead_of;
+  __m512 total[kLanes * kCount];
+  unrolled<kLanes * kCount>(
       [&](auto i) ZMLX_INLINE_LAMBDA { total[i] = _mm512_setzero_ps(); });
   const int64_t groups = w.groups_per_row();
-  __m512i floats[2];
+  __m512i floats[kLanes];
+  const auto load = [&](__m512i* to) ZMLX_INLINE_LAMBDA {
+    unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
+      to[i] = _mm512_loadu_si512(words + i / 2 * stride + i % 2 * 16);
+    });
+  };
   for (int64_t g = 0; g < groups; ++g) {
     if (kAffine || g % 4 == 0) {
-      floats[0] = _mm512_loadu_si512(words);
-      floats[1] = _mm512_loadu_si512(words + 16);
-      ahead.turn();
-      ahead.ask();
+      ahead.turn(words);
+      ahead.ask(words);
+      load(floats);
       words += kBlockRows;
     }
-    __m512i sums[6 * kCount]; // (vector, digit, half of the block)
-    unrolled<6 * kCount>(
+    __m512i sums[3 * kLanes * kCount]; // (vector, digit, lanes)
+    unrolled<3 * kLanes * kCount>(
         [&](auto i) ZMLX_INLINE_LAMBDA { sums[i] = _mm512_setzero_si512(); });
     for (int64_t k = 0; k < fields; ++k, words += kBlockRows) {
-      ahead.ask();
-      const __m512i v[2] = {
-          _mm512_loadu_si512(words), _mm512_loadu_si512(words + 16)};
+      ahead.ask(words);
       unrolled<kSteps>([&](auto step) ZMLX_INLINE_LAMBDA {
-        __m512i bytes[2] = {v[0], v[1]};
-        if constexpr (kBits == 4) {
-          unrolled<2>([&](auto h) ZMLX_INLINE_LAMBDA {
-            bytes[h] = low_nibbles<!kAffine>(
-                step == 0 ? v[h] : _mm512_srli_epi16(v[h], 4));
-          });
-        }
+        // Loaded anew: GCC would unpack all at once and run out of registers.
+        asm volatile("" ::: "memory");
+        __m512i v[kLanes], bytes[kLanes];
+        load(v);
+        unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
+          bytes[i] = kBits == 4
+              ? low_nibbles<!kAffine>(
+                    step == 0 ? v[i] : _mm512_srli_epi16(v[i], 4))
+              : v[i];
+        });
         unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
           const int32_t* digits =
               x.digits[t] + g * 3 * steps + k * kSteps + step;
           unrolled<3>([&](auto d) ZMLX_INLINE_LAMBDA {
             const __m512i digit = _mm512_set1_epi32(digits[d * steps]);
-            dot_bytes(sums[6 * t + 2 * d], bytes[0], digit);
-            dot_bytes(sums[6 * t + 2 * d + 1], bytes[1], digit);
+            unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
+              dot_bytes(sums[(3 * t + d) * kLanes + i], bytes[i], digit);
+            });
           });
         });
       });
     }
-    unrolled<2>([&](auto h) ZMLX_INLINE_LAMBDA {
+    unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
       unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
-        total[2 * t + h] = add_group<kScheme>(
+        const __m512i* sum = sums + 3 * t * kLanes + i;
+        total[kLanes * t + i] = add_group<kScheme>(
             type,
-            floats[h],
-            join_digits(
-                sums[6 * t + h], sums[6 * t + 2 + h], sums[6 * t + 4 + h]),
+            floats[i],
+            join_digits(sum[0], sum[kLanes], sum[2 * kLanes]),
             x.scales[t][g],
             x.sums[t][g],
-            total[2 * t + h]);
+            total[kLanes * t + i]);
       });
       if constexpr (!kAffine) {
-        floats[h] = _mm512_srli_epi32(floats[h], 8);
+        floats[i] = _mm512_srli_epi32(floats[i], 8);
       }
     });
   }
   ahead_of = ahead;
-  unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
-    _mm512_storeu_ps(y[t], total[2 * t]);
-    _mm512_storeu_ps(y[t] + 16, total[2 * t + 1]);
+  unrolled<kLanes * kCount>([&](auto i) ZMLX_INLINE_LAMBDA {
+    _mm512_storeu_ps(y[i / 2] + i % 2 * 16, total[i]);
   });
 }
 
 /// Rows [begin, end) times kCount vectors.
-template <int kCount, int kBits, Scheme kScheme, class Ahead>
+template <int kCount, int kBlocks, int kBits, Scheme kScheme, class Ahead>
 void multiply_blocks(
     const PackedMatrix& w,
     const PreparedVector* const* x,
@@ -259,18 +272,46 @@ void multiply_blocks(
   const BlockVectors<kCount> vectors(x);
   const int64_t words = w.block_words();
   const uint32_t* block = w.block(begin);
-  alignas(64) float out[kCount][kBlockRows];
+  alignas(64) float out[kCount * kBlocks][kBlockRows];
   for (int64_t first = begin / kBlockRows * kBlockRows; first < end;
-       first += kBlockRows, block += words) {
-    multiply_block<kCount, kBits, kScheme>(w, block, vectors, ahead, out);
+       first += kBlocks * kBlockRows, block += kBlocks * words) {
+    multiply_block<kCount, kBlocks, kBits, kScheme>(
+        w, block, vectors, ahead, out);
     const int64_t from = std::max(begin, first);
-    const int64_t to = std::min(end, first + kBlockRows);
+    const int64_t to = std::min(end, first + kBlocks * kBlockRows);
     for (int t = 0; t < kCount; ++t) {
+      const float* values = out[t * kBlocks];
       std::copy(
-          out[t] + (from - first),
-          out[t] + (to - first),
+          values + (from - first),
+          values + (to - first),
           y[t] + (from - begin));
     }
+  }
+}
+
+/// The same for any format.
+template <int kCount, int kBlocks, class Ahead>
+void multiply_blocks(
+    const PackedMatrix& w,
+    const PreparedVector* const* x,
+    int64_t begin,
+    int64_t end,
+    float* const* y,
+    Ahead& ahead) {
+  const auto multiply = [&](auto bits, auto scheme) {
+    multiply_blocks<kCount, kBlocks, bits, scheme>(w, x, begin, end, y, ahead);
+  };
+  const std::integral_constant<int, 4> four;
+  if (w.scheme == Scheme::MXFP4) {
+    multiply(four, std::integral_constant<Scheme, Scheme::MXFP4>());
+  } else if (w.scheme == Scheme::NVFP4) {
+    multiply(four, std::integral_constant<Scheme, Scheme::NVFP4>());
+  } else if (w.bits == 4) {
+    multiply(four, std::integral_constant<Scheme, Scheme::Affine>());
+  } else {
+    multiply(
+        std::integral_constant<int, 8>(),
+        std::integral_constant<Scheme, Scheme::Affine>());
   }
 }
 
@@ -285,16 +326,35 @@ void multiply_blocks(
     float* const* y,
     Ahead& ahead) {
   with_constant<kBlockVectors>(count, [&](auto size) {
-    if (w.scheme == Scheme::MXFP4) {
-      multiply_blocks<size, 4, Scheme::MXFP4>(w, x, begin, end, y, ahead);
-    } else if (w.scheme == Scheme::NVFP4) {
-      multiply_blocks<size, 4, Scheme::NVFP4>(w, x, begin, end, y, ahead);
-    } else if (w.bits == 4) {
-      multiply_blocks<size, 4, Scheme::Affine>(w, x, begin, end, y, ahead);
-    } else {
-      multiply_blocks<size, 8, Scheme::Affine>(w, x, begin, end, y, ahead);
-    }
+    multiply_blocks<size, 1>(w, x, begin, end, y, ahead);
   });
+}
+
+/// One vector, whose integers are sound: two blocks at a time share each digit,
+/// and their sums, twice as many, wait less for one another.
+void blocks_matvec_of_one(
+    const PackedMatrix& w,
+    const PreparedVector* const* x,
+    int64_t begin,
+    int64_t end,
+    float* y,
+    const RowsAhead& next) {
+  constexpr int64_t kPair = 2 * kBlockRows;
+  while (begin % kBlockRows == 0 && begin + kPair <= end) {
+    const int64_t then = begin + kPair;
+    LinesAhead<2> ahead(
+        w,
+        w.block(begin),
+        w.block(begin + kBlockRows),
+        then < end ? RowsAhead(w, then) : next);
+    multiply_blocks<1, 2>(w, x, begin, then, &y, ahead);
+    y += kPair;
+    begin = then;
+  }
+  if (begin < end) {
+    LinesAhead<1> ahead(w, w.block(begin), w.block(end + kBlockRows - 1), next);
+    multiply_blocks<1, 1>(w, x, begin, end, &y, ahead);
+  }
 }
 
 /// Vectors whose integers are sound.
@@ -305,9 +365,12 @@ void blocks_matvec(
     int64_t begin,
     int64_t end,
     float* const* y,
-    const void* next) {
+    const RowsAhead& next) {
+  if (count == 1) {
+    return blocks_matvec_of_one(w, x, begin, end, y[0], next);
+  }
   if (count <= kBlockVectors) {
-    LinesAhead ahead(w.block(begin), w.block(end + kBlockRows - 1), next);
+    LinesAhead<1> ahead(w, w.block(begin), w.block(end + kBlockRows - 1), next);
     multiply_blocks(w, x, count, begin, end, y, ahead);
     return;
   }
@@ -316,7 +379,9 @@ void blocks_matvec(
   std::vector<float*> out(static_cast<size_t>(count));
   for (int64_t row = begin; row < end;) {
     const int64_t stop = std::min(end, (row / kBlockRows + 1) * kBlockRows);
-    const void* then = stop < end ? w.block(stop) : next ? next : w.block(row);
+    const void* then = stop < end ? w.block(stop)
+        : next.words              ? next.words
+                                  : w.block(row);
     for (int64_t i = 0; i < count; ++i) {
       out[i] = y[i] + (row - begin);
     }

@@ -221,17 +221,16 @@ struct Lane {
   static constexpr int kLinesAWait = 4;
 };
 
-/// Blocks of rows, each a task.
+/// Pairs of blocks of rows, each a task: one vector goes over both at once.
 struct Blocks {
+  static constexpr int64_t kRows = 2 * cpu::kBlockRows;
   int64_t rows;
 
   int64_t count() const {
-    return (rows + cpu::kBlockRows - 1) / cpu::kBlockRows;
+    return (rows + kRows - 1) / kRows;
   }
   Range operator[](int64_t task) const {
-    return {
-        std::min(rows, task * cpu::kBlockRows),
-        std::min(rows, (task + 1) * cpu::kBlockRows)};
+    return {std::min(rows, task * kRows), std::min(rows, (task + 1) * kRows)};
   }
 };
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 // The CUDA kernel's own text, run on the host, against the CPU executor.
 #define ZMLX_BITS 0 // matrices of both
+#define ZMLX_SCHEME -1 // and of any scheme
 // clang-format off: the order of the kernel's text
 #include "zmlx/model/decode/cuda/host_machine.h"
 #include "zmlx/model/decode/cuda/exchange.cuh"
 #include "zmlx/model/decode/cuda/multiply.cuh"
+#include "zmlx/model/decode/cuda/small.cuh"
 #include "zmlx/model/decode/cuda/produce.cuh"
+#include "zmlx/model/decode/cuda/draw.cuh"
 #include "zmlx/model/decode/cuda/stages.cuh"
 #include "zmlx/model/decode/cuda/attend.cuh"
 #include "zmlx/model/decode/cuda/kernel.cuh"
@@ -14,14 +17,18 @@
 #undef blockIdx
 #undef gridDim
 
+#include <array>
+
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/model/decode/cpu_executor.h"
 #include "zmlx/model/decode/cuda_table.h"
 #include "zmlx/model/decode/lower.h"
 #include "zmlx/model/model.h"
+#include "zmlx/model/sampler.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define ZMLX_NO_FIBERS
@@ -38,9 +45,9 @@ namespace mx = mlx::core;
 
 constexpr int kCapacity = 256;
 
-// The demo model's first three layers, a dense one, one with experts and one
-// with attention, then its head.
-Program short_program() {
+// The demo model's first layers, a dense one, one with experts and one with
+// attention, then its head.
+Program short_program(int layers = 3) {
   LoadOptions options;
   options.skip_tokenizer = true;
   const auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
@@ -48,7 +55,7 @@ Program short_program() {
   std::vector<Stage> stages;
   int combined = 0;
   for (const auto& stage : program.stages) {
-    if (combined < 3 || std::holds_alternative<HeadStage>(stage)) {
+    if (combined < layers || std::holds_alternative<HeadStage>(stage)) {
       stages.push_back(stage);
     }
     combined += std::holds_alternative<CombineStage>(stage);
@@ -57,13 +64,22 @@ Program short_program() {
   return program;
 }
 
+mx::array dense(const quant::QuantizedArrays& w) {
+  return mx::dequantize(
+      w.words,
+      w.mlx_scales(mx::float32),
+      w.mlx_biases(mx::float32),
+      w.group_size,
+      w.bits,
+      quant::name_of(w.scheme),
+      std::nullopt,
+      mx::float32);
+}
+
 // Every matrix at 8 bits.
 void requantize(Weight& weight) {
   auto& w = std::get<quant::QuantizedArrays>(weight);
-  const auto dense = mx::astype(
-      mx::dequantize(w.words, w.scales, w.biases, w.group_size, w.bits),
-      mx::float32);
-  auto parts = mx::quantize(dense, 64, 8);
+  auto parts = mx::quantize(dense(w), 64, 8);
   w.words = mx::contiguous(parts[0]);
   w.scales = mx::contiguous(mx::astype(parts[1], mx::bfloat16));
   w.biases = mx::contiguous(mx::astype(parts[2], mx::bfloat16));
@@ -113,26 +129,56 @@ Program with_softmax_router(Program program) {
   return program;
 }
 
-Program at_8_bits(Program program) {
+// Calls change(weight) for every matrix that products are made with, and with
+// `rows` for those too of which the kernel reads rows and columns.
+template <class Change>
+Program with_weights(Program program, bool rows, Change change) {
   for (auto& stage : program.stages) {
-    if (auto* conv = std::get_if<ConvStage>(&stage)) {
-      requantize(conv->in.weight);
+    if (auto* embed = std::get_if<EmbedStage>(&stage)) {
+      if (rows) {
+        change(embed->table);
+      }
+    } else if (auto* conv = std::get_if<ConvStage>(&stage)) {
+      change(conv->in.weight);
     } else if (auto* qkv = std::get_if<QkvStage>(&stage)) {
-      requantize(qkv->q.weight);
-      requantize(qkv->k.weight);
-      requantize(qkv->v.weight);
+      change(qkv->q.weight);
+      change(qkv->k.weight);
+      change(qkv->v.weight);
     } else if (auto* mix = std::get_if<MixStage>(&stage)) {
-      requantize(mix->out.weight);
+      change(mix->out.weight);
     } else if (auto* experts = std::get_if<ExpertsStage>(&stage)) {
-      requantize(experts->gate);
-      requantize(experts->up);
+      change(experts->gate);
+      change(experts->up);
+      if (rows && experts->router) {
+        change(experts->router->weight);
+      }
     } else if (auto* combine = std::get_if<CombineStage>(&stage)) {
-      requantize(combine->down);
+      change(combine->down);
     } else if (auto* head = std::get_if<HeadStage>(&stage)) {
-      requantize(head->out.weight);
+      change(head->out.weight);
     }
   }
   return program;
+}
+
+Program at_8_bits(const Program& program) {
+  return with_weights(program, false, requantize);
+}
+
+Program in_mode(const Program& program, const cpu::Mode& mode, bool rows) {
+  return with_weights(program, rows, [&](Weight& weight) {
+    weight = cpu::packed(mode, dense(std::get<quant::QuantizedArrays>(weight)));
+  });
+}
+
+// What the matrices stand for, by MLX's own dequantize.
+Program in_floats(const Program& program) {
+  return with_weights(program, true, [](Weight& weight) {
+    auto floats =
+        mx::contiguous(dense(std::get<quant::QuantizedArrays>(weight)));
+    mx::eval(floats);
+    weight = floats;
+  });
 }
 
 // Copies of arrays that end where no memory follows: a read past the end of one
@@ -220,61 +266,173 @@ struct Step {
   int32_t token;
 };
 
-// Steps on both sides, which find what the ones before left.
+// What a launch leaves.
+struct Launched {
+  std::vector<float> logits;
+  std::vector<int> chosen;
+  int next[4] = {2, 0, 0, 0}, failed = 2;
+};
+
+// A program on the host's form of the device, with caches that have something
+// in them.
+class Device {
+ public:
+  Device(const Program& program, int blocks)
+      : vocab_(program.vocab),
+        blocks_(blocks),
+        arrays_(arrays_of(program)),
+        table_(make_cuda_table(program, arrays_.addresses, blocks)),
+        workspace_(
+            static_cast<size_t>(
+                2 * table_.exchange_len + zmlx_decode::kCountsLen)),
+        caches(program) {
+    std::fill_n(
+        workspace_.begin(), 2 * table_.exchange_len, zmlx_decode::kAbsent);
+  }
+
+  // draw: as zmlx_decode::Draw has it.
+  Launched
+  launch(Step at, const std::array<uint32_t, 4>& draw = {}, int drawn = 0) {
+    Launched result;
+    const int step[] = {0, at.position, kCapacity, drawn};
+    result.logits.assign(static_cast<size_t>(vocab_), NAN);
+    result.chosen.assign(draw[3], -1);
+    zmlx_decode::run_grid(blocks_, [&] {
+      zmlx_decode::run(
+          table_.words.data(),
+          reinterpret_cast<const zmlx_decode::u64*>(caches.addresses.data()),
+          &at.token,
+          draw.data(),
+          step,
+          reinterpret_cast<float*>(workspace_.data()),
+          result.logits.data(),
+          result.chosen.data(),
+          result.next,
+          &result.failed);
+    });
+    EXPECT_EQ(result.failed, 0);
+    EXPECT_EQ(result.next[0], 0);
+    const int count = static_cast<int>(draw[3]);
+    EXPECT_EQ(result.next[1], at.position + std::max(count, 1));
+    EXPECT_EQ(result.next[2], kCapacity);
+    EXPECT_EQ(result.next[3], drawn + count);
+    return result;
+  }
+
+ private:
+  int vocab_, blocks_;
+  Aligned arrays_;
+  CudaTable table_;
+  std::vector<uint32_t> workspace_;
+
+ public:
+  Caches caches;
+};
+
+// Steps of the kernel's program and of the CPU's, which find what the ones
+// before left.
 void expect_same_logits(
     const Program& program,
+    const Program& on_cpu,
     int blocks,
     const std::vector<Step>& steps) {
 #ifdef ZMLX_NO_FIBERS
   GTEST_SKIP() << "sanitizers do not follow this test's fibers";
 #endif
-  ASSERT_EQ(why_not_on_cuda(program), "");
-  const Aligned arrays(arrays_of(program));
-  const auto table = make_cuda_table(program, arrays.addresses, blocks);
-  std::vector<uint32_t> workspace(
-      static_cast<size_t>(2 * table.exchange_len + zmlx_decode::kCountsLen));
-  std::fill_n(workspace.begin(), 2 * table.exchange_len, zmlx_decode::kAbsent);
-  Caches ours(program), theirs(program);
-  CpuExecutor executor(std::make_shared<const Program>(program));
-  for (const auto [position, token] : steps) {
-    const int step[] = {0, position, kCapacity};
-    std::vector<float> logits(static_cast<size_t>(program.vocab), NAN);
-    auto expected = logits;
-    int failed = 2, next[] = {2, 0, 0};
-    zmlx_decode::run_grid(blocks, [&] {
-      zmlx_decode::run(
-          table.words.data(),
-          reinterpret_cast<const zmlx_decode::u64*>(ours.addresses.data()),
-          &token,
-          step,
-          reinterpret_cast<float*>(workspace.data()),
-          logits.data(),
-          next,
-          &failed);
-    });
-    EXPECT_EQ(failed, 0);
-    EXPECT_EQ(next[0], 0);
-    EXPECT_EQ(next[1], position + 1);
-    EXPECT_EQ(next[2], kCapacity);
+  ASSERT_EQ(why_not_on_cuda(program, blocks), "");
+  Device device(program, blocks);
+  Caches theirs(program);
+  CpuExecutor executor(std::make_shared<const Program>(on_cpu));
+  for (const auto step : steps) {
+    const auto logits = device.launch(step).logits;
+    std::vector<float> expected(logits.size(), NAN);
     zmlx::decode::Step cpu;
-    cpu.position = position;
-    cpu.tokens = &token;
+    cpu.position = step.position;
+    cpu.tokens = &step.token;
     cpu.layers = theirs.layers;
     cpu.logits = expected.data();
     executor.run(cpu);
     double apart = 0, size = 0;
-    for (int i = 0; i < program.vocab; ++i) {
+    for (size_t i = 0; i < logits.size(); ++i) {
       apart += std::pow(double(logits[i]) - expected[i], 2);
       size += std::pow(double(expected[i]), 2);
     }
-    EXPECT_LT(std::sqrt(apart / size), 2e-6) << token;
+    EXPECT_LT(std::sqrt(apart / size), 2e-6) << step.token;
   }
-  for (size_t i = 0; i < ours.arrays.size(); ++i) {
-    for (size_t j = 0; j < ours.arrays[i].size(); ++j) {
-      ASSERT_NEAR(ours.arrays[i][j], theirs.arrays[i][j], 1e-4)
-          << i << ' ' << j;
+  const auto& ours = device.caches.arrays;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    for (size_t j = 0; j < ours[i].size(); ++j) {
+      ASSERT_NEAR(ours[i][j], theirs.arrays[i][j], 1e-4) << i << ' ' << j;
     }
   }
+}
+
+void expect_same_logits(
+    const Program& program,
+    int blocks,
+    const std::vector<Step>& steps) {
+  expect_same_logits(program, program, blocks, steps);
+}
+
+// Tokens of launches of 2 and 1 against zmlx::Sampler on the logits of launches
+// that are given their tokens.
+void expect_tokens_of_sampler(int layers, const SamplerOptions& options) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  constexpr int kFirst = 7; // draws before
+  const auto program = short_program(layers);
+  const Sampler sampler(options);
+  Step at = {40, 77};
+  Device forced(program, 6), free(program, 6);
+  std::vector<int> expected, chosen;
+  for (int i = 0; i < 3; ++i) {
+    auto logits = forced.launch(at).logits;
+    const mx::array row(logits.begin(), {program.vocab}, mx::float32);
+    const auto token = sampler(row, kFirst + i).item<uint32_t>();
+    expected.push_back(static_cast<int>(token));
+    at = {at.position + 1, static_cast<int32_t>(token)};
+  }
+  at = {40, 77};
+  for (const int count : {2, 1}) {
+    const auto drawn = static_cast<int>(chosen.size());
+    const auto part =
+        free.launch(at, draw_words(options, count), kFirst + drawn).chosen;
+    chosen.insert(chosen.end(), part.begin(), part.end());
+    at = {at.position + count, part.back()};
+  }
+  EXPECT_EQ(chosen, expected);
+  EXPECT_EQ(free.caches.arrays, forced.caches.arrays);
+}
+
+TEST(CudaKernel, ChoosesTheMostLikelyToken) {
+  expect_tokens_of_sampler(3, {});
+}
+
+TEST(CudaKernel, DrawsAsTheSamplerDoes) {
+  expect_tokens_of_sampler(1, {.temperature = 1.5, .seed = 0x123456789abcdef});
+}
+
+// The head's weights in the second half are the first's: each logit is there
+// twice.
+TEST(CudaKernel, ChoosesTheFirstOfEqualTokens) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  auto program = short_program(1);
+  auto& head = std::get<HeadStage>(program.stages.back());
+  auto& w = std::get<quant::QuantizedArrays>(head.out.weight);
+  for (auto* part : {&w.words, &w.scales, &w.biases}) {
+    const auto half =
+        mx::slice(*part, {0, 0}, {program.vocab / 2, part->shape(1)});
+    *part = mx::contiguous(mx::concatenate({half, half}));
+  }
+  Device device(program, 7);
+  const auto result = device.launch({3, 5}, draw_words({}, 1));
+  const auto best =
+      std::max_element(result.logits.begin(), result.logits.end());
+  EXPECT_EQ(result.chosen.front(), best - result.logits.begin());
+  EXPECT_LT(result.chosen.front(), program.vocab / 2);
 }
 
 TEST(CudaKernel, AgreesWithTheCpuAtTheStart) {
@@ -299,6 +457,27 @@ TEST(CudaKernel, AgreesAt8Bits) {
   expect_same_logits(at_8_bits(short_program()), 7, {{3, 5}});
 }
 
+// Of small floats, against the values that MLX gives them: all matrices, and
+// all but the embedding and the router.
+TEST(CudaKernel, AgreesOnSmallFloats) {
+  const auto program = short_program();
+  for (const auto& mode : cpu::kModes) {
+    const bool rows = mode.scheme != cpu::Scheme::NVFP4;
+    SCOPED_TRACE(mode.name);
+    const auto small = in_mode(program, mode, rows);
+    expect_same_logits(small, in_floats(small), 7, {{1, 77}, {40, 900}});
+  }
+}
+
+TEST(CudaKernel, AgreesOnLongRowsOfSmallFloats) {
+  const auto long_rows = with_long_rows(short_program(1));
+  for (const auto& mode : cpu::kModes) {
+    SCOPED_TRACE(mode.name);
+    const auto small = in_mode(long_rows, mode, true);
+    expect_same_logits(small, in_floats(small), 6, {{1, 77}});
+  }
+}
+
 TEST(CudaKernel, AgreesOnRowsLongerThanAPiece) {
   expect_same_logits(with_long_rows(short_program()), 6, {{1, 77}});
 }
@@ -308,11 +487,20 @@ TEST(CudaKernel, AgreesOnASoftmaxRouter) {
 }
 
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {
-  const int step[] = {1, 5, kCapacity};
-  int next[] = {0, 0, 0}, failed = 0;
+  const int step[] = {1, 5, kCapacity, 0};
+  int next[] = {0, 0, 0, 0}, failed = 0;
   zmlx_decode::run_grid(2, [&] {
     zmlx_decode::run(
-        nullptr, nullptr, nullptr, step, nullptr, nullptr, next, &failed);
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        step,
+        nullptr,
+        nullptr,
+        nullptr,
+        next,
+        &failed);
   });
   EXPECT_EQ(failed, 1);
   EXPECT_EQ(next[0], 1);

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "zmlx/base/error.h"
@@ -36,6 +37,9 @@ size_t compute_capability() {
 }
 
 constexpr int kStepsAChecked = 16;
+constexpr size_t kDrawsKept = 16;
+// More would make text come in bursts: a launch takes 0.6 ms a token and more.
+constexpr int kDrawnAtOnce = 8;
 
 constexpr int kAtOnce = 32; // arrays whose addresses one kernel notes
 
@@ -147,7 +151,7 @@ std::string why_no_cuda_step(const Program& program) {
   if (multiprocessors() == 0) {
     return "the CUDA driver must tell the number of multiprocessors";
   }
-  return why_not_on_cuda(program);
+  return why_not_on_cuda(program, multiprocessors());
 }
 
 CudaStep::CudaStep(std::shared_ptr<const Program> program)
@@ -199,6 +203,8 @@ void CudaStep::compile(mx::Dtype cache_type) {
   std::string header = concat(
       "#define ZMLX_BITS ",
       table_.bits,
+      "\n#define ZMLX_SCHEME ",
+      table_.scheme,
       "\n#define ZMLX_HALF_SCALES ",
       table_.half_scales ? 1 : 0,
       "\n#define ZMLX_CACHE_TYPE ",
@@ -210,7 +216,9 @@ void CudaStep::compile(mx::Dtype cache_type) {
         cuda_machine,
         cuda_exchange,
         cuda_multiply,
+        cuda_small,
         cuda_produce,
+        cuda_draw,
         cuda_stages,
         cuda_attend,
         cuda_kernel}) {
@@ -227,20 +235,22 @@ void CudaStep::compile(mx::Dtype cache_type) {
           concat(
               "zmlx_decode_step_",
               table_.bits,
+              "_",
+              table_.scheme + 1,
               table_.half_scales ? "h" : "b",
               type),
-          {"program", "caches", "token", "step", "workspace", "before"},
-          {"logits", "next", "failed"},
+          {"program", "caches", "token", "draw", "step", "workspace", "before"},
+          {"logits", "chosen", "next", "failed"},
           "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
-          "caches), token, step, const_cast<float*>(workspace), logits, next, "
-          "failed);\n",
+          "caches), token, draw, step, const_cast<float*>(workspace), logits, "
+          "chosen, next, failed);\n",
           header,
           false,
           table_.shared_bytes));
 }
 
-// Makes the caches ready to be written; returns the position.
-int CudaStep::take_caches(Cache& cache, int batch) {
+// Makes the caches ready for `count` tokens more; returns the position.
+int CudaStep::take_caches(Cache& cache, int batch, int count) {
   int position = 0;
   auto type = cache_type_;
   for (const auto& layer : layers_) {
@@ -258,7 +268,7 @@ int CudaStep::take_caches(Cache& cache, int batch) {
     if (layer.attends) {
       auto& kv = static_cast<KVCache&>(*cache[layer.index]);
       position = kv.offset;
-      kv.reserve(1, shape, *type);
+      kv.reserve(count, shape, *type);
       capacity_ = kv.keys->shape(2);
       arrays.push_back(&*kv.keys);
       arrays.push_back(&*kv.values);
@@ -314,36 +324,45 @@ int CudaStep::take_caches(Cache& cache, int batch) {
   return position;
 }
 
-mx::array CudaStep::run(const mx::array& token, int sequence, int position) {
+std::pair<mx::array, mx::array> CudaStep::run(
+    const mx::array& token,
+    const Launch& launch,
+    const mx::array& draw) {
   auto& last = last_step();
   const std::lock_guard lock(last.mutex);
   const int threads = blocks_ * zmlx_decode::kThreads;
+  const auto [sequence, position, first, count] = launch;
   // What the step before left on the device saves a copy from the host.
   auto& next = next_[static_cast<size_t>(sequence)];
-  const bool follows =
-      next.step && next.position == position && next.capacity == capacity_;
+  const bool follows = next.step && next.position == position &&
+      next.capacity == capacity_ && (count == 0 || next.drawn == first);
   auto outputs = kernel_(
       {words_,
        addresses_[sequence],
        token,
-       follows ? *next.step : mx::array({0, position, capacity_}),
+       draw,
+       follows ? *next.step : mx::array({0, position, capacity_, first}),
        workspace_,
        last.failed ? *last.failed : mx::zeros({1}, mx::int32)},
-      {{program_->vocab}, {3}, {1}},
-      {mx::float32, mx::int32, mx::int32},
+      {{program_->vocab}, {std::max(count, 1)}, {4}, {1}},
+      {mx::float32, mx::int32, mx::int32, mx::int32},
       {threads, 1, 1},
       {zmlx_decode::kThreads, 1, 1},
       {},
       std::nullopt,
       false,
       mx::Device(mx::Device::gpu));
-  next = {outputs[1], position + 1, capacity_};
-  last.failed = last_failed_ = outputs[2];
+  next = {
+      outputs[2],
+      position + std::max(count, 1),
+      capacity_,
+      (follows ? next.drawn : first) + count};
+  last.failed = last_failed_ = outputs[3];
   // A look at one costs the host a copy; later steps tell of earlier ones.
   if (++steps_ % kStepsAChecked == 0) {
-    unchecked_.push_back(outputs[2]);
+    unchecked_.push_back(outputs[3]);
   }
-  return outputs[0];
+  return {outputs[0], outputs[1]};
 }
 
 void CudaStep::check_finished() {
@@ -363,24 +382,72 @@ void CudaStep::check_finished() {
   }
 }
 
+void CudaStep::advance(Cache& cache, int count) const {
+  for (const auto& layer : layers_) {
+    if (layer.attends) {
+      static_cast<KVCache&>(*cache[layer.index]).offset += count;
+    }
+  }
+}
+
+const mx::array& CudaStep::draw_of(const SamplerOptions& options, int count) {
+  const auto words = draw_words(options, count);
+  for (const auto& draw : draws_) {
+    if (draw.words == words) {
+      return draw.array;
+    }
+  }
+  if (draws_.size() == kDrawsKept) {
+    draws_.erase(draws_.begin());
+  }
+  auto array = copy_of(
+      mx::array(words.begin(), {static_cast<int>(words.size())}, mx::uint32));
+  mx::eval(array);
+  draws_.push_back({words, array});
+  return draws_.back().array;
+}
+
 mx::array CudaStep::forward(const mx::array& tokens, Cache& cache) {
   check_finished();
   const int batch = tokens.shape(0);
-  const int position = take_caches(cache, batch);
+  const int position = take_caches(cache, batch, 1);
   next_.resize(static_cast<size_t>(batch));
   const auto ids = mx::reshape(mx::astype(tokens, mx::int32), {batch});
+  const mx::array& none = draw_of({}, 0);
   std::vector<mx::array> logits;
   for (int i = 0; i < batch; ++i) {
     const auto token = batch == 1 ? ids : mx::slice(ids, {i}, {i + 1});
-    logits.push_back(
-        mx::reshape(run(token, i, position), {1, 1, program_->vocab}));
+    auto row = run(token, {i, position, 0, 0}, none).first;
+    logits.push_back(mx::reshape(row, {1, 1, program_->vocab}));
   }
-  for (const auto& layer : layers_) {
-    if (layer.attends) {
-      ++static_cast<KVCache&>(*cache[layer.index]).offset;
-    }
-  }
+  advance(cache, 1);
   return batch == 1 ? logits.front() : mx::concatenate(logits, 0);
+}
+
+int CudaStep::most_drawn(const SamplerOptions& options, const Cache& cache)
+    const {
+  const bool taken =
+      std::all_of(cache.begin(), cache.end(), [](const auto& layer) {
+        return !dynamic_cast<const QuantizedKVCache*>(layer.get());
+      });
+  return taken && can_draw(options, program_->vocab) ? kDrawnAtOnce : 0;
+}
+
+mx::array CudaStep::draw(
+    const mx::array& token,
+    Cache& cache,
+    const SamplerOptions& options,
+    uint64_t first,
+    int count) {
+  check_finished();
+  const int position = take_caches(cache, 1, count);
+  next_.resize(1);
+  auto chosen = run(token,
+                    {0, position, static_cast<int>(first), count},
+                    draw_of(options, count))
+                    .second;
+  advance(cache, count);
+  return chosen;
 }
 
 void CudaStep::settle() {

@@ -2,6 +2,7 @@
 // A step of the decode program on a CUDA device as one persistent kernel.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -24,6 +25,14 @@ class CudaStep : public StepExecutor {
   /// The program must be one that why_no_cuda_step() has nothing against.
   explicit CudaStep(std::shared_ptr<const Program> program);
   mx::array forward(const mx::array& tokens, Cache& cache) override;
+  int most_drawn(const SamplerOptions& options, const Cache& cache)
+      const override;
+  mx::array draw(
+      const mx::array& token,
+      Cache& cache,
+      const SamplerOptions& options,
+      uint64_t first,
+      int count) override;
   void settle() override;
   std::optional<mx::array> last_written() const override {
     return last_failed_;
@@ -36,10 +45,23 @@ class CudaStep : public StepExecutor {
     mx::Shape state; // without the batch: of the inputs, or of the keys
     bool attends;
   };
-  int take_caches(Cache& cache, int batch);
+  /// How tokens are chosen, on the device.
+  struct Draw {
+    std::array<uint32_t, 4> words;
+    mx::array array;
+  };
+  /// Of `count` tokens from a position on.
+  struct Launch {
+    int sequence, position, first, count;
+  };
+  int take_caches(Cache& cache, int batch, int count);
+  void advance(Cache& cache, int count) const;
+  const mx::array& draw_of(const SamplerOptions& options, int count);
   mx::array new_workspace() const;
   void compile(mx::Dtype cache_type);
-  mx::array run(const mx::array& token, int sequence, int position);
+  /// Logits (vocab) of the last token, and `draw.count` tokens.
+  std::pair<mx::array, mx::array>
+  run(const mx::array& token, const Launch& launch, const mx::array& draw);
   void check_finished();
 
   std::shared_ptr<const Program> program_;
@@ -61,9 +83,10 @@ class CudaStep : public StepExecutor {
   /// What a sequence's last step left for the one that follows.
   struct Next {
     std::optional<mx::array> step;
-    int position = 0, capacity = 0;
+    int position = 0, capacity = 0, drawn = 0;
   };
   std::vector<Next> next_;
+  std::vector<Draw> draws_; // the newest few
   int steps_ = 0;
   std::deque<mx::array> unchecked_; // results of some steps, oldest first
   std::optional<mx::array> last_failed_; // of the newest step

@@ -20,35 +20,22 @@ constexpr int kSlots = 4;
 constexpr int kRingBytes = 108 * 1024;
 constexpr int kBlockBytes = 227 * 1024;
 
-/// Pieces that a row of `cols` columns is cut into.
-int inner_pieces(int cols) {
-  constexpr int kMost = cuda::kChunk * cuda::kMaxChunks;
-  if (cols <= kMost) {
-    return 1;
-  }
-  // Cut rows are copied group by group, 16 bytes or more at a time.
-  for (int pieces = 2; pieces <= cols / 512; ++pieces) {
-    if (cols % (512 * pieces) == 0 && cols / pieces <= kMost) {
-      return pieces;
-    }
-  }
-  return 0;
-}
-
 int round_up(int value, int to) {
   return (value + to - 1) / to * to;
 }
 
-/// Throws std::invalid_argument for a weight that the kernel has no code for.
-const quant::QuantizedArrays& packed_of(const Weight& weight) {
-  const auto* packed = std::get_if<quant::QuantizedArrays>(&weight);
-  if (!packed) {
-    throw std::invalid_argument("weights must be quantised");
+int scheme_of(const quant::QuantizedArrays& weight) {
+  switch (weight.scheme) {
+    case cpu::Scheme::MXFP4:
+      return cuda::kMxfp4;
+    case cpu::Scheme::NVFP4:
+      return cuda::kNvfp4;
+    case cpu::Scheme::MXFP8:
+      return cuda::kMxfp8;
+    case cpu::Scheme::Affine:
+      break;
   }
-  if (packed->scheme != cpu::Scheme::Affine) {
-    throw std::invalid_argument("weights must be of affine mode");
-  }
-  return *packed;
+  return cuda::kAffine;
 }
 
 /// Calls visit(array) for every array that the kernel reads, in an order that
@@ -120,156 +107,6 @@ void for_each_array(const Program& program, Visit visit) {
   }
 }
 
-/// What the kernel asks of a program; throws std::invalid_argument.
-class Check {
- public:
-  explicit Check(const Program& program) : program_(program) {
-    need(
-        program.dim % cuda::kChunk == 0 && program.dim <= cuda::kMaxDim,
-        "the width must be a multiple of 128 up to 2048, got ",
-        program.dim);
-    need(
-        program.vocab % cuda::kRows == 0,
-        "the vocabulary must be a multiple of 16, got ",
-        program.vocab);
-    for (const auto& stage : program.stages) {
-      std::visit(*this, stage);
-    }
-  }
-
-  void operator()(const EmbedStage& stage) {
-    scales(stage.table);
-  }
-  void operator()(const ConvStage& stage) {
-    matrix(stage.in, program_.dim);
-    need(
-        stage.taps.shape(0) <= cuda::kMaxTaps,
-        "a convolution must have at most 8 taps, got ",
-        stage.taps.shape(0));
-  }
-  void operator()(const QkvStage& stage) {
-    for (const auto* part : {&stage.q, &stage.k, &stage.v}) {
-      matrix(*part, program_.dim);
-      need(
-          part->rows() % cuda::kRows == 0,
-          "queries, keys and values must be multiples of 16, got ",
-          part->rows());
-    }
-    need(
-        packed_alike(stage.q.weight, stage.k.weight) &&
-            packed_alike(stage.q.weight, stage.v.weight),
-        "queries, keys and values must be packed alike");
-  }
-  void operator()(const AttendStage& stage) {
-    const auto& spec = stage.spec;
-    need(
-        spec.head_dim == 64 || spec.head_dim == 128,
-        "head_dim must be 64 or 128, got ",
-        spec.head_dim);
-    need(
-        spec.heads / spec.kv_heads * spec.head_dim <= cuda::kMaxAttended,
-        "a key head must serve at most 1024 values of queries, got ",
-        spec.heads / spec.kv_heads * spec.head_dim);
-    need(
-        !rotation_ ||
-            (rotation_->head_dim == spec.head_dim &&
-             rotation_->rope == spec.rope),
-        "all layers must rotate alike");
-    need(
-        spec.rope.scale == 1 && !spec.rope.periods,
-        "rotary positions must not be scaled");
-    rotation_ = spec;
-  }
-  void operator()(const MixStage& stage) {
-    matrix(stage.out, stage.out.cols());
-  }
-  void operator()(const ExpertsStage& stage) {
-    packed(stage.gate, program_.dim);
-    packed(stage.up, program_.dim);
-    need(
-        packed_alike(stage.gate, stage.up), "gate and up must be packed alike");
-    if (!stage.router) {
-      return;
-    }
-    const int experts = quant::rows_of(stage.router->weight);
-    need(
-        experts >= 4 && experts <= cuda::kMaxExperts &&
-            std::has_single_bit(static_cast<unsigned>(experts)),
-        "experts must be a power of two from 4 to 128, got ",
-        experts);
-    const auto& spec = stage.router->spec;
-    need(
-        spec.top_k <= cuda::kMaxTopK,
-        "at most 16 experts may be chosen, got ",
-        spec.top_k);
-    using Score = moe::RouterSpec::Score;
-    need(
-        (spec.score == Score::Softmax || spec.score == Score::Sigmoid) &&
-            !spec.select_on_logits && spec.groups == 1 &&
-            !spec.epsilon_is_floor && !spec.weight_on_input,
-        "routers must choose by softmax or sigmoid, without groups");
-    scales(stage.router->weight);
-    bits_of_rows(stage.router->weight);
-  }
-  void operator()(const CombineStage& stage) {
-    packed(stage.down, quant::cols_of(stage.down));
-  }
-  void operator()(const HeadStage& stage) {
-    matrix(stage.out, program_.dim);
-  }
-
- private:
-  template <class... Parts>
-  void need(bool holds, const Parts&... parts) {
-    if (!holds) {
-      throw std::invalid_argument(concat(parts...));
-    }
-  }
-  static bool packed_alike(const Weight& a, const Weight& b) {
-    const auto &one = packed_of(a), &other = packed_of(b);
-    return one.bits == other.bits && one.group_size == other.group_size;
-  }
-  void scales(const Weight& weight) {
-    const auto dtype = packed_of(weight).scales.dtype();
-    need(
-        dtype == mx::bfloat16 || dtype == mx::float16,
-        "scales must be float16 or bfloat16, got ",
-        dtype);
-    need(
-        !scales_ || *scales_ == dtype,
-        "scales must have one type, got ",
-        dtype,
-        " too");
-    scales_ = dtype;
-  }
-  void bits_of_rows(const Weight& weight) {
-    const int bits = packed_of(weight).bits;
-    need(bits == 4 || bits == 8, "weights must have 4 or 8 bits, got ", bits);
-  }
-  void packed(const Weight& w, int cols) {
-    scales(w);
-    bits_of_rows(w);
-    const int group = packed_of(w).group_size;
-    need(
-        group == 64 || group == 128,
-        "the group size must be 64 or 128, got ",
-        group);
-    need(
-        quant::cols_of(w) == cols && cols % cuda::kChunk == 0 &&
-            inner_pieces(cols) > 0,
-        "rows must have a multiple of 128 columns, got ",
-        quant::cols_of(w));
-  }
-  void matrix(const Projection& projection, int cols) {
-    packed(projection.weight, cols);
-    need(!projection.bias, "projections must have no bias");
-  }
-
-  const Program& program_;
-  std::optional<mx::Dtype> scales_;
-  std::optional<attention::Spec> rotation_;
-};
-
 /// Lays the stages out one after the other.
 class Layout {
  public:
@@ -291,7 +128,6 @@ class Layout {
 
   void operator()(const EmbedStage& stage) {
     head_.embedding = matrix(stage.table);
-    table.half_scales = packed_of(stage.table).scales.dtype() == mx::float16;
   }
   void operator()(const ConvStage& stage) {
     auto s = begin(cuda::kConv, program_.dim / cuda::kRows, 3, program_.dim);
@@ -426,6 +262,9 @@ class Layout {
     m.cols = quant::cols_of(weight);
     m.bits = w.bits;
     m.group_shift = std::countr_zero(static_cast<unsigned>(w.group_size));
+    m.scheme = scheme_of(w);
+    table.half_scales |= w.scales.dtype() == mx::float16;
+    small_rows_ |= m.scheme != cuda::kAffine;
     return m;
   }
   cuda::Stage begin(int kind, int units, int tiles, int cols) const {
@@ -433,7 +272,7 @@ class Layout {
     s.kind = kind;
     s.units = units;
     s.tiles = tiles;
-    s.inner_pieces = s.pieces = inner_pieces(cols);
+    s.inner_pieces = s.pieces = pieces_of_row(cols);
     s.piece_cols = cols / s.pieces;
     s.x_len = cols;
     s.x_at = x_;
@@ -450,15 +289,20 @@ class Layout {
       s.units_each = s.units / blocks_;
       s.blocks_more = s.units % blocks_;
       s.row_bytes = s.piece_cols * s.a.bits / 8;
-      s.groups = s.piece_cols >> s.a.group_shift;
+      const bool biased = s.a.scheme == cuda::kAffine;
+      s.scale_bytes = (s.piece_cols >> s.a.group_shift) * (biased ? 2 : 1);
       s.words_step = 8 * s.row_bytes + 64;
       s.scales_at = 2 * s.words_step;
-      s.scales_step = 16 * s.groups + 32;
+      s.scales_step = 8 * s.scale_bytes + 32;
       head_.slot_bytes = std::max(
-          head_.slot_bytes, round_up(s.scales_at + 4 * s.scales_step, 128));
+          head_.slot_bytes,
+          round_up(s.scales_at + (biased ? 4 : 2) * s.scales_step, 128));
       max_x_ = std::max(max_x_, s.x_len);
-      mixed_ |= table.bits != 0 && table.bits != s.a.bits;
+      const bool first = table.bits == 0;
+      mixed_bits_ |= !first && table.bits != s.a.bits;
+      mixed_schemes_ |= !first && table.scheme != s.a.scheme;
       table.bits = s.a.bits;
+      table.scheme = s.a.scheme;
     }
     stages_.push_back(s);
   }
@@ -470,8 +314,10 @@ class Layout {
         4;
   }
   void finish() {
-    // prepare_plain() converts so many at once.
-    const int most = round_up(max_x_, 8 * cuda::kConsumers);
+    // prepare_plain() converts one time four values a thread, or kLoads times.
+    constexpr int once = 4 * cuda::kConsumers;
+    const int most =
+        max_x_ <= once ? once : round_up(max_x_, cuda::kLoads * once);
     const int digits = most * 4, scales = most / 128 * 4, sums = most / 64 * 4;
     const int red = 2 * cuda::kRedLen * 4;
     const int fixed = std::max(digits + scales + sums + red, attended_);
@@ -490,8 +336,12 @@ class Layout {
     head_.red_at = head_.sums_at + sums;
     head_.memory_len = head_.digits_at + fixed;
     table.shared_bytes = head_.memory_len;
-    if (mixed_) {
+    if (mixed_bits_) {
       table.bits = 0;
+    }
+    // Code for affine matrices alone takes rows of no others.
+    if (mixed_schemes_ || (small_rows_ && table.scheme == cuda::kAffine)) {
+      table.scheme = -1;
     }
     table.words.resize(
         (sizeof(head_) + stages_.size() * sizeof(cuda::Stage)) / 4);
@@ -512,19 +362,11 @@ class Layout {
   int x_ = 0, m_ = 0, partials_ = 0; // where vectors are handed on
   int caches_ = 0, hidden_ = 0, chosen_ = 0;
   int max_x_ = 0, attended_ = 0;
-  bool routed_ = false, mixed_ = false;
+  bool routed_ = false, mixed_bits_ = false, mixed_schemes_ = false;
+  bool small_rows_ = false; // some matrix is of small floats
 };
 
 } // namespace
-
-std::string why_not_on_cuda(const Program& program) {
-  try {
-    Check check(program);
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "";
-}
 
 std::vector<mx::array> arrays_of(const Program& program) {
   std::vector<mx::array> arrays;

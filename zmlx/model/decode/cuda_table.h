@@ -2,12 +2,14 @@
 // Lays a decode program out as the CUDA kernel reads it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "zmlx/model/decode/program.h"
+#include "zmlx/model/sampler.h"
 
 namespace zmlx::decode {
 
@@ -16,11 +18,25 @@ struct CudaTable {
   int exchange_len = 0; // floats that blocks hand on
   int shared_bytes = 0; // of a block
   int bits = 0; // of every matrix but routers, or 0
+  int scheme = 0; // likewise (cuda/table.h), or -1
   bool half_scales = false; // float16, not bfloat16
 };
 
-/// Why the kernel cannot run the program, or "".
-std::string why_not_on_cuda(const Program& program);
+/// Why the kernel cannot run the program on a grid of `blocks`, or "".
+std::string why_not_on_cuda(const Program& program, int blocks);
+
+/// How the kernel is told to choose `count` tokens, cuda/exchange.cuh's Draw;
+/// the options' filters must be off.
+std::array<uint32_t, 4> draw_words(const SamplerOptions& options, int count);
+
+/// Whether it can draw so.
+bool can_draw(const SamplerOptions& options, int vocab);
+
+/// Pieces that a row of `cols` columns is cut into; 0: there is no way to.
+int pieces_of_row(int cols);
+
+/// Throws std::invalid_argument for a weight that is not packed.
+const quant::QuantizedArrays& packed_of(const Weight& weight);
 
 /// The arrays that the kernel reads, of a program that it can run.
 std::vector<mx::array> arrays_of(const Program& program);

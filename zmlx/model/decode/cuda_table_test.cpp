@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/model/decode/cuda/table.h"
 #include "zmlx/model/decode/cuda_table.h"
 #include "zmlx/model/decode/lower.h"
@@ -52,14 +53,14 @@ Laid lay(const Program& program) {
 }
 
 TEST(CudaTable, TakesTheDemoModel) {
-  EXPECT_EQ(why_not_on_cuda(*demo_program()), "");
+  EXPECT_EQ(why_not_on_cuda(*demo_program(), kBlocks), "");
 }
 
 TEST(CudaTable, NamesWhatTheKernelCannotDo) {
   auto program = *demo_program();
   program.vocab = 6145;
   EXPECT_EQ(
-      why_not_on_cuda(program),
+      why_not_on_cuda(program, kBlocks),
       "the vocabulary must be a multiple of 16, got 6145");
   program = *demo_program();
   for (auto& stage : program.stages) {
@@ -68,7 +69,8 @@ TEST(CudaTable, NamesWhatTheKernelCannotDo) {
     }
   }
   EXPECT_EQ(
-      why_not_on_cuda(program), "the group size must be 64 or 128, got 32");
+      why_not_on_cuda(program, kBlocks),
+      "the group size must be 64 or 128, got 32");
   program = *demo_program();
   for (auto& stage : program.stages) {
     auto* experts = std::get_if<ExpertsStage>(&stage);
@@ -77,17 +79,63 @@ TEST(CudaTable, NamesWhatTheKernelCannotDo) {
     }
   }
   EXPECT_EQ(
-      why_not_on_cuda(program),
+      why_not_on_cuda(program, kBlocks),
       "routers must choose by softmax or sigmoid, without groups");
   program = *demo_program();
   auto& table = std::get<EmbedStage>(program.stages.front()).table;
   std::get<quant::QuantizedArrays>(table).scales =
       mx::zeros({6144, 6}, mx::float32);
   EXPECT_EQ(
-      why_not_on_cuda(program),
+      why_not_on_cuda(program, kBlocks),
       "scales must be float16 or bfloat16, got float32");
   table = mx::zeros({6144, 384}, mx::bfloat16);
-  EXPECT_EQ(why_not_on_cuda(program), "weights must be quantised");
+  EXPECT_EQ(why_not_on_cuda(program, kBlocks), "weights must be quantised");
+}
+
+TEST(CudaTable, NamesWhatTheDeviceIsTooSmallFor) {
+  auto program = *demo_program(); // 384 wide, with 2 key heads
+  EXPECT_EQ(why_not_on_cuda(program, 6), "");
+  EXPECT_EQ(
+      why_not_on_cuda(program, 5),
+      "the device must have at least 6 multiprocessors for this width, got 5");
+  EXPECT_EQ(
+      why_not_on_cuda(program, 257),
+      "the device must have at most 256 multiprocessors, got 257");
+  for (auto& stage : program.stages) {
+    if (auto* attend = std::get_if<AttendStage>(&stage)) {
+      attend->spec.heads = 32;
+      attend->spec.kv_heads = 8;
+    }
+  }
+  EXPECT_EQ(
+      why_not_on_cuda(program, 7),
+      "the device must have a multiprocessor for each of 8 key heads, got 7");
+}
+
+TEST(CudaTable, DrawsWithoutFiltersOnly) {
+  EXPECT_TRUE(can_draw({}, 100));
+  EXPECT_TRUE(can_draw({.temperature = 0.5, .top_p = 1, .top_k = 100}, 100));
+  EXPECT_TRUE(can_draw({.top_p = 0.5}, 100)); // the most likely token stays
+  EXPECT_FALSE(can_draw({.temperature = 1, .top_p = 0.5}, 100));
+  EXPECT_FALSE(can_draw({.temperature = 1, .min_p = 0.5}, 100));
+  EXPECT_FALSE(can_draw({.temperature = 1, .top_k = 99}, 100));
+}
+
+TEST(CudaTable, TellsWhatAllMatricesHaveInCommon) {
+  auto program = *demo_program();
+  EXPECT_EQ(lay(program).table.bits, 4);
+  EXPECT_EQ(lay(program).table.scheme, cuda::kAffine);
+  auto& head = std::get<HeadStage>(program.stages.back()).out.weight;
+  head = cpu::random(cpu::kModes[2], {program.vocab, program.dim}, 1);
+  EXPECT_EQ(why_not_on_cuda(program, kBlocks), "");
+  EXPECT_EQ(lay(program).table.bits, 0);
+  EXPECT_EQ(lay(program).table.scheme, -1);
+  // A router or an embedding alone, too.
+  program = *demo_program();
+  std::get<EmbedStage>(program.stages.front()).table =
+      cpu::random(cpu::kModes[0], {program.vocab, program.dim}, 1);
+  EXPECT_EQ(lay(program).table.bits, 4);
+  EXPECT_EQ(lay(program).table.scheme, -1);
 }
 
 TEST(CudaTable, ReadsEveryArray) {

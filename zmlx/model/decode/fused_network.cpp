@@ -49,22 +49,18 @@ void check_starts(const mx::array& tokens, const Cache& cache) {
   }
 }
 
-void check_step(
-    const mx::array& tokens,
-    const Cache& cache,
-    int max_positions) {
-  const int batch = tokens.shape(0);
+void check_step(const Cache& cache, int batch, int count, int max_positions) {
   for (const auto& layer : cache) {
     const auto* kv = dynamic_cast<const KVCache*>(layer.get());
     const auto* packed = dynamic_cast<const QuantizedKVCache*>(layer.get());
     const int offset = kv ? kv->offset : packed ? packed->offset : 0;
-    if (max_positions > 0 && offset >= max_positions) {
+    if (max_positions > 0 && offset + count > max_positions) {
       invalid(
           "decode_step",
           "the context must be at most ",
           max_positions,
           " tokens, got ",
-          offset + 1,
+          offset + count,
           '.');
     }
     for (const auto& state : layer->state()) {
@@ -82,6 +78,15 @@ void check_step(
 }
 
 } // namespace
+
+mx::array StepExecutor::draw(
+    const mx::array&,
+    Cache&,
+    const SamplerOptions&,
+    uint64_t,
+    int) {
+  throw std::logic_error("[decode_step] this executor draws no tokens.");
+}
 
 MadeExecutor make_executor(std::shared_ptr<const Program> program) {
   if (mx::default_device() == mx::Device(mx::Device::cpu)) {
@@ -121,8 +126,26 @@ FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
     executor->settle();
     return stock->forward(tokens, cache, last_only);
   }
-  check_step(tokens, cache, max_positions_);
+  check_step(cache, tokens.shape(0), 1, max_positions_);
   return executor->forward(tokens, cache);
+}
+
+int FusedNetwork::most_drawn(
+    const Network& network,
+    const SamplerOptions& options,
+    const Cache& cache) {
+  const auto* fused = dynamic_cast<const FusedNetwork*>(&network);
+  return fused ? fused->executor->most_drawn(options, cache) : 0;
+}
+
+mx::array FusedNetwork::draw(
+    const mx::array& token,
+    Cache& cache,
+    const SamplerOptions& options,
+    uint64_t first,
+    int count) {
+  check_step(cache, 1, count, max_positions_);
+  return executor->draw(token, cache, options, first, count);
 }
 
 } // namespace zmlx::decode

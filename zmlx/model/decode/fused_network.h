@@ -8,6 +8,7 @@
 #include "zmlx/model/decode/program.h"
 #include "zmlx/model/model.h"
 #include "zmlx/model/quantized_cache.h"
+#include "zmlx/model/sampler.h"
 
 namespace zmlx::decode {
 
@@ -25,6 +26,19 @@ class StepExecutor {
   virtual bool takes_starts() const {
     return false;
   }
+  /// How many tokens draw() takes at once; 0 where it is not to be called.
+  virtual int most_drawn(const SamplerOptions&, const Cache&) const {
+    return 0;
+  }
+  /// Runs `token` (1,) int32 and draws the token after it, and so on until
+  /// `count` of them are drawn (count,) int32: draws `first` and on of a
+  /// Sampler. The caches are advanced by count.
+  virtual mx::array draw(
+      const mx::array& token,
+      Cache& cache,
+      const SamplerOptions& options,
+      uint64_t first,
+      int count);
   /// Ends steps under way, before others use their caches.
   virtual void settle() {}
   /// An array that is there once the last step has written its caches; none
@@ -73,6 +87,17 @@ class FusedNetwork : public Network {
   /// has another batch than the cache; the cache is then as it was.
   mx::array forward(const mx::array& tokens, Cache& cache, bool last_only)
       override;
+  /// As the executor's; most_drawn() is 0 for networks that are not fused.
+  static int most_drawn(
+      const Network& network,
+      const SamplerOptions& options,
+      const Cache& cache);
+  mx::array draw(
+      const mx::array& token,
+      Cache& cache,
+      const SamplerOptions& options,
+      uint64_t first,
+      int count);
   Cache make_cache() const override {
     return stock->make_cache();
   }

@@ -3,6 +3,13 @@
 
 namespace zmlx_decode {
 
+// How tokens are chosen, as the host gives it.
+struct Draw {
+  u32 seed_low, seed_high;
+  float scale; // 1 / temperature; below 0: the most likely token
+  int count; // tokens to choose; 0: none, one is only run
+};
+
 // The start of a block's shared memory; the ring and the rest follow.
 struct Shared {
   u64 full[kMaxSlots], empty[kMaxSlots], routed, weighed;
@@ -11,16 +18,26 @@ struct Shared {
   alignas(16) Program p;
   const uint4* stages;
   const u64* caches; // addresses
-  float *exchange, *retired; // this launch's half, and the next one's
+  float* workspace;
+  float *exchange, *retired; // this token's half, and the next one's
   u32* counts;
-  u32 launch; // how many came before
+  u32 launches, tokens; // how many came before the launch
   u32 targets[kWarps]; // arrivals that a warp has waited for
   float* logits;
+  int* answer; // the tokens chosen
+  Draw draw;
   int token, position, capacity;
+  int drawn; // tokens chosen before, which tells draws apart
+  int done; // tokens of the launch
+  int end; // what a token's last stage has for its index, plus one
   int failed;
+  u32 key[2]; // of the token's draw
   alignas(16) float sum_squares[2][kWarps];
-  // Of the router; attend() may run meanwhile.
-  alignas(16) float partials[kProducers * kMaxExperts];
+  union {
+    // Of the router; attend() may run meanwhile.
+    alignas(16) float partials[kProducers * kMaxExperts];
+    u64 best[kFlush * kRows]; // of the head: choices of threads with logits
+  };
   float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
   alignas(16) float fresh[kRows];
   float weight[kMaxTopK];
@@ -37,8 +54,15 @@ __device__ __forceinline__ float* floats_at(int offset) {
   return reinterpret_cast<float*>(shared_memory() + offset);
 }
 
+// The half of the exchange area that a launch's token has.
+__device__ __forceinline__ float* half_of(int token) {
+  const Shared& shared = block();
+  return shared.workspace +
+      ((shared.tokens + token) & 1) * shared.p.exchange_len;
+}
+
 // Vectors go from block to block word by word. Words of the half that the next
-// launch uses are made absent meanwhile, by whoever will store them then.
+// token uses are made absent meanwhile, by whoever will store them then.
 constexpr u32 kAbsent = 0xffffffffu; // a NaN that no arithmetic gives
 
 __device__ __forceinline__ bool is_absent(float v) {
@@ -58,16 +82,27 @@ __device__ __forceinline__ void tell_readers(int row) {
   arrive_at(block().counts + row / kChunk % kWarps * kLine);
 }
 
-// Whether to look again after so many looks in vain: for about a second.
+// Whether to look again after so many looks in vain: for about a second, or
+// until any block has given up.
 __device__ __forceinline__ bool keep_waiting(int& looks) {
-  if ((++looks & 1023) == 0) {
+  if ((looks++ & 1023) == 0) {
     volatile int& failed = block().failed;
+    u32* gave_up = block().counts + kGaveUpAt;
     if (looks > 1 << 21) {
+      arrive_at(gave_up);
+      failed = 1;
+    } else if (looks > 1 && arrivals_at(gave_up) != 0) {
       failed = 1;
     }
     return !failed;
   }
   return true;
+}
+
+// Floats as unsigned integers of the same order; NaN lowest.
+__device__ __forceinline__ u32 ordered(float v) {
+  const u32 bits = __float_as_uint(v);
+  return v == v ? (bits >> 31 ? ~bits : bits | 0x80000000u) : 0;
 }
 
 // How many arrivals multiplying warp i waits for before the stage's input.

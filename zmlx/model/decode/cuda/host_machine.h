@@ -308,6 +308,17 @@ inline float load_word(const float* at) {
 inline float4 load_words(const float* at) {
   return *reinterpret_cast<const float4*>(at);
 }
+inline uint4 load_choice(const u32* at) {
+  return *reinterpret_cast<const uint4*>(at);
+}
+inline void store_choice(u32* at, uint4 v) {
+  *reinterpret_cast<uint4*>(at) = v;
+  grid_now()->stored = true;
+}
+inline u32 arrive_in_order(u32* count) {
+  return (*count)++;
+}
+inline void fence_grid() {}
 inline void await_arrival() {
   sleep_in(grid_now()->others);
 }
@@ -382,6 +393,9 @@ inline u16 load_shared_half(u32 at) {
   u16 v;
   std::memcpy(&v, shared_memory() + at, sizeof(v));
   return v;
+}
+inline u16 load_shared_byte(u32 at) {
+  return shared_memory()[at];
 }
 inline float __uint_as_float(u32 bits) {
   float f;

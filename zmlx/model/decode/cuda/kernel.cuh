@@ -6,19 +6,28 @@
 
 namespace zmlx_decode {
 
-// What the step after this one is given; it does nothing once one has failed.
-__device__ __forceinline__ void
-tell_next(int gave_up, int position, int capacity, int* next, int* failed) {
+// What the launch after this one is given; it does nothing once one has failed.
+__device__ __forceinline__ void tell_next(
+    int gave_up,
+    int position,
+    int capacity,
+    int drawn,
+    int* next,
+    int* failed) {
   *failed = gave_up;
   next[0] = gave_up;
-  next[1] = position + 1;
+  next[1] = position;
   next[2] = capacity;
+  next[3] = drawn;
 }
 
 // The token's row of the embedding, each block its own rows.
 __device__ __forceinline__ void embed(const Consumer& c) {
   Shared& shared = block();
   const Program& p = shared.p;
+  if (shared.draw.count > 0) {
+    begin_draw(c.tid);
+  }
 #pragma unroll 1
   for (int own = 0; own < kMaxOwn; ++own) {
     const int first = (blockIdx.x + own * gridDim.x) * kRows;
@@ -44,25 +53,71 @@ __device__ __forceinline__ void embed(const Consumer& c) {
   }
 }
 
-// Leaves the next launch its start, once all blocks have read theirs.
-__device__ __forceinline__ void begin_next(const Consumer& c) {
+// One warp, at the block's end: the last block leaves the next launch its start.
+__device__ __forceinline__ void
+finish(const Consumer& c, int* next, int* failed) {
   Shared& shared = block();
-  u32* const start = shared.counts + kWarps * kLine;
-  const u32 target = (shared.launch + 1) * gridDim.x;
-  int looks = 0;
-  while (static_cast<int>(arrivals_at(start + kLine) - target) < 0 &&
-         keep_waiting(looks)) {
-    await_arrival();
+  u32* const start = shared.counts + kStartAt;
+  u32 before = 0;
+  if (c.lane == 0) {
+    before = arrive_in_order(shared.counts + kEndedAt);
+  }
+  before = __shfl_sync(~0u, before, 0);
+  if (before + 1 != (shared.launches + 1) * gridDim.x) {
+    return;
+  }
+  if (c.lane < kWarps) {
+    start[c.lane] = shared.targets[c.lane];
   }
   if (c.lane == 0) {
-    start[c.warp] = shared.targets[c.warp];
-    start[kWarps] = shared.launch + 1;
+    start[kWarps] = shared.launches + 1;
+    start[kWarps + 1] = shared.tokens + max(shared.draw.count, 1);
+    tell_next(
+        arrivals_at(shared.counts + kGaveUpAt) != 0,
+        shared.position + (shared.draw.count == 0),
+        shared.capacity,
+        shared.drawn,
+        next,
+        failed);
   }
+}
+
+__device__ __forceinline__ void run_stage(Consumer& c) {
+  Shared& shared = block();
+  const Stage& s = shared.stage[c.stage % 3];
+  ZMLX_MARK(c, 0);
+  if (s.kind == kAttend) {
+    meet(c);
+    attend(s);
+    return;
+  }
+  if (s.kind == kMerge) {
+    meet(c);
+    merge(s);
+    return;
+  }
+  if (s.kind == kHead && shared.draw.count > 0) {
+    begin_choice(c.tid);
+  }
+  float* sum_squares = shared.sum_squares[c.stage & 1];
+  const Early early = load_early(c, s, blockIdx.x);
+  const Work work = work_of(s);
+  if (s.norm) {
+    prepare_normed(c, s, sum_squares);
+  } else {
+    prepare_plain(c, s);
+  }
+  __syncwarp();
+  if (work.weighted) {
+    wait(&shared.weighed, c.weighed);
+    c.weighed ^= 1;
+  }
+  ZMLX_MARK(c, 2);
+  multiply_stage(c, s, work, sum_squares, early);
 }
 
 __device__ __noinline__ void consume(int* next, int* failed) {
   Shared& shared = block();
-  const Program& p = shared.p;
   Consumer c = {
       static_cast<int>(threadIdx.x),
       static_cast<int>(threadIdx.x >> 5),
@@ -75,64 +130,48 @@ __device__ __noinline__ void consume(int* next, int* failed) {
   meet(c); // brings the first stage's record, and the second's
   ++c.stage;
   meet(c);
-  if (c.tid == 0) {
-    arrive_at(shared.counts + (kWarps + 1) * kLine);
-  }
+  ++c.stage;
 #pragma unroll 1
-  for (c.stage = 0; c.stage < p.num_stages; ++c.stage) {
-    const Stage& s = shared.stage[c.stage % 3];
-    ZMLX_MARK(c, 0);
-    if (s.kind == kAttend) {
-      meet(c);
-      attend(s);
-      continue;
+  while (true) {
+#pragma unroll 1
+    for (; c.stage < shared.end; ++c.stage) {
+      run_stage(c);
     }
-    if (s.kind == kMerge) {
-      meet(c);
-      merge(s);
-      continue;
+    if (shared.draw.count == 0) {
+      break;
     }
-    float* sum_squares = shared.sum_squares[c.stage & 1];
-    const Early early = load_early(c, s, blockIdx.x);
-    const Work work = work_of(s);
-    if (s.norm) {
-      prepare_normed(c, s, sum_squares);
-    } else {
-      prepare_plain(c, s);
+    choose(c.tid);
+    if (shared.done == shared.draw.count) {
+      break;
     }
-    __syncwarp();
-    if (work.weighted) {
-      wait(&shared.weighed, c.weighed);
-      c.weighed ^= 1;
-    }
-    ZMLX_MARK(c, 2);
-    multiply_stage(c, s, work, sum_squares, early);
+    embed(c);
   }
-  if (blockIdx.x == 0) {
-    begin_next(c);
-    if (c.tid == 0) {
-      tell_next(shared.failed, shared.position, shared.capacity, next, failed);
-    }
+  if (c.warp == 0) {
+    finish(c, next, failed);
   }
 }
 
-/// program: a Program, then its stages; caches: addresses; token: this step's;
-/// step: whether a step before gave up a wait, this one's position, and the
-/// capacity of caches of keys; workspace: two halves of exchange_len words,
-/// absent at first, then kCountsLen of 0; next: the step of the token that
-/// follows; failed: whether a wait was given up.
+/// program: a Program, then its stages; caches: addresses; token: the first;
+/// draw: how to choose those that follow; step: whether a launch before gave up
+/// a wait, this one's position, the capacity of caches of keys, and how many
+/// tokens have been drawn; workspace: two halves of exchange_len words, absent
+/// at first, then kCountsLen of 0. Gives logits, of the last token; chosen:
+/// draw.count tokens; next: the step of the launch that follows; failed:
+/// whether a wait was given up.
 __device__ __forceinline__ void run(
     const u32* program,
     const u64* caches,
     const int* token,
+    const u32* draw,
     const int* step,
     float* workspace,
     float* logits,
+    int* chosen,
     int* next,
     int* failed) {
   if (step[0]) { // all blocks alike
     if (blockIdx.x == 0 && threadIdx.x == 0) {
-      tell_next(1, step[1], step[2], next, failed);
+      tell_next(1, step[1], step[2], step[3], next, failed);
     }
     return;
   }
@@ -144,22 +183,29 @@ __device__ __forceinline__ void run(
   __syncthreads();
   if (threadIdx.x < kWarps) {
     const u32* start = reinterpret_cast<const u32*>(workspace) +
-        2 * shared.p.exchange_len + kWarps * kLine;
+        2 * shared.p.exchange_len + kStartAt;
     shared.targets[threadIdx.x] = arrivals_at(start + threadIdx.x);
   }
   if (threadIdx.x == 0) {
     shared.stages =
         reinterpret_cast<const uint4*>(program) + sizeof(Program) / 16;
     shared.caches = caches;
+    shared.workspace = workspace;
     shared.counts = reinterpret_cast<u32*>(workspace) + 2 * shared.p.exchange_len;
-    shared.launch = arrivals_at(shared.counts + kWarps * kLine + kWarps);
-    const int half = (shared.launch & 1) * shared.p.exchange_len;
-    shared.exchange = workspace + half;
-    shared.retired = workspace + (shared.p.exchange_len - half);
+    shared.launches = arrivals_at(shared.counts + kStartAt + kWarps);
+    shared.tokens = arrivals_at(shared.counts + kStartAt + kWarps + 1);
+    shared.exchange = half_of(0);
+    shared.retired = half_of(1);
     shared.logits = logits;
+    shared.answer = chosen;
+    shared.draw = {
+        draw[0], draw[1], __uint_as_float(draw[2]), static_cast<int>(draw[3])};
     shared.token = *token;
     shared.position = step[1];
     shared.capacity = step[2];
+    shared.drawn = step[3];
+    shared.done = 0;
+    shared.end = shared.p.num_stages;
     shared.failed = 0;
 #pragma unroll 1
     for (int i = 0; i < shared.p.slots; ++i) {

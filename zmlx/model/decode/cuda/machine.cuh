@@ -43,6 +43,35 @@ __device__ __forceinline__ float4 load_words(const float* at) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ uint4 load_choice(const u32* at) {
+  uint4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(at)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_choice(u32* at, uint4 v) {
+  asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(at),
+               "r"(v.x),
+               "r"(v.y),
+               "r"(v.z),
+               "r"(v.w)
+               : "memory");
+}
+// Counts one more, and says how many there were; orders all that the block and
+// those that counted before it have stored.
+__device__ __forceinline__ u32 arrive_in_order(u32* count) {
+  u32 before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(count)
+               : "memory");
+  return before;
+}
+__device__ __forceinline__ void fence_grid() {
+  asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
 // Where the host's form lets others run.
 __device__ __forceinline__ void await_arrival() {}
 __device__ __forceinline__ void await_word() {}
@@ -107,6 +136,11 @@ __device__ __forceinline__ uint4 load_shared4(u32 at) {
 __device__ __forceinline__ u16 load_shared_half(u32 at) {
   u16 v;
   asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at));
+  return v;
+}
+__device__ __forceinline__ u16 load_shared_byte(u32 at) {
+  u16 v;
+  asm volatile("ld.shared.u8 %0, [%1];" : "=h"(v) : "r"(at));
   return v;
 }
 // Copies 16 bytes without waiting; finish_copies() waits for the thread's own.

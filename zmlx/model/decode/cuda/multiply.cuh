@@ -30,9 +30,29 @@ __device__ __forceinline__ float to_float(u16 scale) {
 __device__ __forceinline__ int bits_of(const Matrix& m) {
   return ZMLX_BITS ? ZMLX_BITS : m.bits;
 }
+__device__ __forceinline__ int scheme_of(const Matrix& m) {
+  return ZMLX_SCHEME < 0 ? m.scheme : ZMLX_SCHEME;
+}
 
 __device__ __forceinline__ float exact(int c) {
   return __int_as_float(c) - 12582912.0f;
+}
+
+// The values of small floats, of which NaN is none, and of their scales.
+__device__ __forceinline__ float e4m3(u32 q) {
+  return from_float16(static_cast<u16>((q & 0x7f) << 7 | (q & 0x80) << 8)) *
+      256.0f;
+}
+__device__ __forceinline__ float e2m1(u32 q) {
+  return from_float16(static_cast<u16>((q & 7) << 9 | (q & 8) << 12)) *
+      16384.0f;
+}
+__device__ __forceinline__ float small_float(int scheme, u32 q) {
+  return scheme == kMxfp8 ? e4m3(q) : e2m1(q);
+}
+__device__ __forceinline__ float small_scale(int scheme, u32 byte) {
+  return scheme == kNvfp4 ? e4m3(byte)
+                          : __uint_as_float(byte ? byte << 23 : 0x00400000u);
 }
 
 // Element `col` of row `row`; for single rows.
@@ -42,6 +62,10 @@ __device__ __forceinline__ float element(const Matrix& m, u32 row, int col) {
       reinterpret_cast<const u32*>(m.words) + (at >> (m.bits == 4 ? 3 : 2)));
   const int q = (word >> (col * m.bits & 31)) & ((1 << m.bits) - 1);
   const u64 group = at >> m.group_shift;
+  if (m.scheme != kAffine) {
+    return small_scale(m.scheme, __ldg(reinterpret_cast<const u8*>(m.scales) + group)) *
+        small_float(m.scheme, static_cast<u32>(q));
+  }
   const u16 scale = __ldg(reinterpret_cast<const u16*>(m.scales) + group);
   const u16 bias = __ldg(reinterpret_cast<const u16*>(m.biases) + group);
   return to_float(scale) * static_cast<float>(q) + to_float(bias);
@@ -108,18 +132,22 @@ struct Lane {
   u32 words, words_step, scales, scales_step, biases;
 };
 
-template <int bits>
 __device__ __forceinline__ Lane lane_of(const Stage& s) { // in chunk 0
   const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-  const int group = (t >> 1) * 64 >> s.a.group_shift;
   const int second = g & 1, row = g >> 1;
+  u32 scale = 0; // of the lane's first column
+  if (scheme_of(s.a) == kAffine) {
+    scale = ((t >> 1) * 64 >> s.a.group_shift) * 2;
+  } else {
+    scale = (bits_of(s.a) == 4 ? t * 32 : t * 16) >> s.a.group_shift;
+  }
   return {
       static_cast<u32>(
           second * s.words_step + row * s.row_bytes + t * 16),
       static_cast<u32>(4 * s.row_bytes),
       static_cast<u32>(
-          s.scales_at + second * s.scales_step + (row * s.groups + group) * 2),
-      static_cast<u32>(8 * s.groups),
+          s.scales_at + second * s.scales_step + row * s.scale_bytes) + scale,
+      static_cast<u32>(4 * s.scale_bytes),
       static_cast<u32>(2 * s.scales_step)};
 }
 
@@ -129,7 +157,7 @@ struct Chunk {
   u16 scale[2], bias[2];
 };
 
-template <int bits>
+template <int bits, int scheme>
 __device__ __forceinline__ void
 load_chunk(Chunk& chunk, u32 slot, const Lane& at) {
   const u32 words = slot + at.words, scales = slot + at.scales;
@@ -145,9 +173,10 @@ load_chunk(Chunk& chunk, u32 slot, const Lane& at) {
 }
 
 // Adds the chunk's products to the lane's two rows.
-template <int bits>
+template <int bits, int scheme>
 __device__ __forceinline__ void multiply_chunk(
     const Chunk& chunk,
+    const Vector&,
     const Operand& x,
     float& first,
     float& second) {

@@ -17,16 +17,10 @@ struct Ring {
   }
 };
 
-// Floats as unsigned integers of the same order; NaN lowest.
-__device__ __forceinline__ u32 ordered(float v) {
-  const u32 bits = __float_as_uint(v);
-  return v == v ? (bits >> 31 ? ~bits : bits | 0x80000000u) : 0;
-}
-
 // Adds up what the stage before published of the router's logits, each producing
 // warp that of every kProducers-th chunk of the vector.
 __device__ __forceinline__ void
-gather_logits(const Stage& s, u32 target, int mine) {
+gather_logits(const Stage& s, const float* exchange, u32 target, int mine) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31, quads = s.experts / 4; // a power of two
   const bool waits = lane < kWarps && lane % kProducers == mine;
@@ -42,7 +36,7 @@ gather_logits(const Stage& s, u32 target, int mine) {
 #pragma unroll 1
   for (int first = lane; first - lane < items; first += loads * 32) {
     const float* parts =
-        shared.exchange + s.partials_at + (mine * items + first) * 4;
+        exchange + s.partials_at + (mine * items + first) * 4;
     float4 v[most][loads];
 #pragma unroll
     for (int j = 0; j < most; ++j) {
@@ -173,6 +167,7 @@ __device__ __forceinline__ void route(
 template <int each>
 __device__ __forceinline__ void await_route(
     const Stage& s,
+    const float* exchange,
     u32 target,
     u32 parity,
     const float* sum_squares,
@@ -186,7 +181,7 @@ __device__ __forceinline__ void await_route(
         ? __ldg(reinterpret_cast<const float*>(s.router_bias) + e)
         : 0.0f;
   }
-  gather_logits(s, target, mine);
+  gather_logits(s, exchange, target, mine);
   wait(&block().routed, parity);
   route<each>(s, block(), sum_squares, bias, mine);
 }
@@ -198,8 +193,8 @@ struct Copy {
   u32 row_bytes, size, to; // to: in the slot
 };
 
-// Warps 0 and 1 copy words, with one lane; warps 2 and 3 scales and biases,
-// with two.
+// Warps 0 and 1 copy words, with one lane; warps 2 and 3 scales and biases (if
+// any), with two.
 __device__ __forceinline__ Copy
 copy_of(const Stage& s, const Matrix* m, int mine) {
   const u32 second = mine < 2 ? mine : threadIdx.x & 1;
@@ -207,7 +202,7 @@ copy_of(const Stage& s, const Matrix* m, int mine) {
     const u32 bytes = s.row_bytes;
     return {m->words, bytes, 8 * bytes, second * s.words_step};
   }
-  const u32 bytes = 2 * s.groups;
+  const u32 bytes = s.scale_bytes;
   return {
       mine == 2 ? m->scales : m->biases,
       bytes,
@@ -223,6 +218,7 @@ __device__ __forceinline__ void issue_rows(
     u32 slot,
     u32 bytes,
     int mine,
+    int lanes,
     u64 policy) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31;
@@ -231,7 +227,7 @@ __device__ __forceinline__ void issue_rows(
   if (mine == 0 && lane == 0) {
     arrive_expecting(full, bytes);
   }
-  if (lane < (mine < 2 ? 1 : 2)) {
+  if (lane < lanes) {
     copy_in(
         slot + copy.to,
         copy.from + static_cast<u64>(row) * copy.row_bytes,
@@ -251,6 +247,7 @@ __device__ __forceinline__ void issue_parts(
     u32 slot,
     u32 bytes,
     int mine,
+    bool biased,
     u64 policy) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31;
@@ -260,11 +257,11 @@ __device__ __forceinline__ void issue_parts(
     arrive_expecting(full, bytes);
   }
   // Warps 0 and 1 copy eight rows' words each, 2 and 3 scales and biases.
-  if (lane < (mine < 2 ? 8 : 16)) {
+  if (lane < (mine < 2 ? 8 : mine == 3 && !biased ? 0 : 16)) {
     const int r = mine < 2 ? mine * 8 + lane : lane;
     const int second = r >> 3, i = r & 7;
     const u64 part = static_cast<u64>(row + r) * s.inner_pieces + inner;
-    const u32 size = 2 * s.groups;
+    const u32 size = s.scale_bytes;
     if (mine < 2) {
       copy_in(
           slot + second * s.words_step + i * s.row_bytes,
@@ -291,7 +288,9 @@ issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
   Shared& shared = block();
   const int kind = s.kind, slots = shared.p.slots;
   const int second = mine < 2 ? mine : threadIdx.x & 1; // of the lane's copy
-  const u32 bytes = 16 * s.row_bytes + 64 * s.groups;
+  const bool biased = scheme_of(s.a) == kAffine;
+  const u32 bytes = 16 * s.row_bytes + (biased ? 32 : 16) * s.scale_bytes;
+  const int lanes = mine < 2 ? 1 : mine == 3 && !biased ? 0 : 2;
   const u32 slot_bytes = shared.p.slot_bytes,
             base = shared_address(shared_memory()) + shared.p.slots_at;
   Copy copy = copy_of(s, kind == kExperts && second ? &s.b : &s.a, mine);
@@ -328,9 +327,11 @@ issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
         const int first =
             row + tile * dim + (kind == kCombine ? expert(at) * dim : 0);
         if (inner_pieces == 1) {
-          issue_rows(ring, copy, first + ahead, slot, bytes, mine, policy);
+          issue_rows(
+              ring, copy, first + ahead, slot, bytes, mine, lanes, policy);
         } else {
-          issue_parts(s, ring, first, inner, slot, bytes, mine, policy);
+          issue_parts(
+              s, ring, first, inner, slot, bytes, mine, biased, policy);
         }
         if (++inner == inner_pieces) {
           inner = 0, ++at;
@@ -363,21 +364,25 @@ __device__ __noinline__ void produce() {
   // Lane i follows the arrivals that multiplying warp i waits for.
   u32 target = lane < kWarps ? shared.targets[lane] : 0;
   const int mine = threadIdx.x / 32 - kWarps;
-  auto fetch = [&](int i) {
+  auto fetch = [&](int i, int stage) {
     if (lane < kStageWords) {
       copy16(
           reinterpret_cast<uint4*>(&shared.ahead[mine][i & 1]) + lane,
-          stage_words(shared, i) + lane);
+          stage_words(shared, stage) + lane);
     }
   };
-  fetch(0);
+  fetch(0, 0);
+  const int end = max(shared.draw.count, 1) * num_stages;
+  int stage = 0, token = 0;
 #pragma unroll 1
-  for (int i = 0; i < num_stages; ++i) {
+  for (int i = 0; i < end; ++i) {
     finish_copies();
     __syncwarp();
-    if (i + 1 < num_stages) {
-      fetch(i + 1);
+    const int token_now = token;
+    if (++stage == num_stages) {
+      stage = 0, ++token;
     }
+    fetch(i + 1, stage);
     const Stage& s = shared.ahead[mine][i & 1];
     if (has_pieces(s.kind)) {
       target += arrivals_before(s, lane);
@@ -386,10 +391,11 @@ __device__ __noinline__ void produce() {
       routed = s.experts > 0;
       if (routed) {
         const float* squares = shared.sum_squares[i & 1];
+        const float* from = half_of(token_now);
         if (s.experts <= 32) {
-          await_route<1>(s, target, routed_parity, squares, mine);
+          await_route<1>(s, from, target, routed_parity, squares, mine);
         } else {
-          await_route<4>(s, target, routed_parity, squares, mine);
+          await_route<4>(s, from, target, routed_parity, squares, mine);
         }
         routed_parity ^= 1;
         if (mine == 0 && lane == 0) {

@@ -7,7 +7,7 @@ namespace zmlx_decode {
 struct Consumer {
   int tid, warp, lane;
   Ring ring;
-  int stage; // index
+  int stage; // index, over all tokens of the launch
   u32 sums : 1; // which of two places sums of tiles are left in
   u32 weighed : 1; // parity
 };
@@ -38,11 +38,12 @@ __device__ __forceinline__ void meet(Consumer& c) {
     finish_copies();
   }
   sync_consumers();
-  if (c.warp == kWarps - 1 && c.lane < kStageWords &&
-      next < shared.p.num_stages) {
+  if (c.warp == kWarps - 1 && c.lane < kStageWords) {
+    int of = next - shared.end; // behind the last comes the next token's first
+    of += of < 0 ? shared.p.num_stages : 0;
     copy16(
         reinterpret_cast<uint4*>(&shared.stage[next % 3]) + c.lane,
-        stage_words(shared, next) + c.lane);
+        stage_words(shared, of) + c.lane);
   }
 }
 
@@ -103,8 +104,12 @@ load_early(const Consumer& c, const Stage& s, int unit) {
       early.word = m.bits == 4
           ? __ldg(reinterpret_cast<const u16*>(m.words) + at / 4)
           : __ldg(reinterpret_cast<const u32*>(m.words) + at / 4);
-      early.scale = __ldg(reinterpret_cast<const u16*>(m.scales) + group);
-      early.bias = __ldg(reinterpret_cast<const u16*>(m.biases) + group);
+      if (ZMLX_SCHEME != kAffine && m.scheme != kAffine) {
+        early.scale = __ldg(reinterpret_cast<const u8*>(m.scales) + group);
+      } else {
+        early.scale = __ldg(reinterpret_cast<const u16*>(m.scales) + group);
+        early.bias = __ldg(reinterpret_cast<const u16*>(m.biases) + group);
+      }
     }
   }
   return early;
@@ -138,35 +143,49 @@ prepare_normed(Consumer& c, const Stage& s, float* sum_squares) {
   }
   if (works) {
     const float4 h = {v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w};
-    store_digits(vector_of(), k, h, bits_of(s.a));
+    store_vector(vector_of(), k, h, s.a);
+  }
+}
+
+// Values base, base + step and so on of a vector, `loads` times four: all loads
+// are under way before the first is looked at. There is room for the digits of
+// those beyond the end.
+template <int loads>
+__device__ __forceinline__ void
+convert(const Vector& x, const float* from, int base, const Stage& s) {
+  constexpr int step = 4 * kConsumers;
+  float4 v[loads];
+#pragma unroll
+  for (int r = 0; r < loads; ++r) {
+    v[r] = base + r * step < s.x_len ? load_words(from + base + r * step)
+                                     : make_float4(0, 0, 0, 0);
+  }
+#pragma unroll
+  for (int r = 0; r < loads; ++r) {
+    make_present(v[r], from + base + r * step);
+  }
+  __syncwarp();
+#pragma unroll
+  for (int r = 0; r < loads; ++r) {
+    store_vector(x, base + r * step, v[r], s.a);
   }
 }
 
 __device__ __forceinline__ void prepare_plain(Consumer& c, const Stage& s) {
   const Vector x = vector_of();
   const float* from = block().exchange + s.x_at;
-  const int len = s.x_len, bits = bits_of(s.a);
-  constexpr int step = 4 * kConsumers, loads = 2;
   await_chunks(c, s);
   ZMLX_MARK(c, 1);
-  // Two at a time, the second perhaps of nothing: there is room for its digits.
+  const int base = c.tid * 4;
+  if (s.x_len <= 4 * kConsumers) {
+    if (base < s.x_len) { // whole warps
+      convert<1>(x, from, base, s);
+    }
+    return;
+  }
 #pragma unroll 1
-  for (int base = c.tid * 4; base < len; base += loads * step) {
-    float4 v[loads];
-#pragma unroll
-    for (int r = 0; r < loads; ++r) {
-      v[r] = base + r * step < len ? load_words(from + base + r * step)
-                                   : make_float4(0, 0, 0, 0);
-    }
-#pragma unroll
-    for (int r = 0; r < loads; ++r) {
-      make_present(v[r], from + base + r * step);
-    }
-    __syncwarp();
-#pragma unroll
-    for (int r = 0; r < loads; ++r) {
-      store_digits(x, base + r * step, v[r], bits);
-    }
+  for (int k = base; k < s.x_len; k += kLoads * 4 * kConsumers) {
+    convert<kLoads>(x, from, k, s);
   }
 }
 
@@ -183,8 +202,9 @@ __device__ __forceinline__ Work work_of(const Stage& s) {
   const Program& p = block().p;
   Work work;
   work.x = vector_of();
-  work.at = bits_of(s.a) == 4 ? lane_of<4>(s) : lane_of<8>(s);
-  work.chunk_scales = (kChunk >> s.a.group_shift) * 2;
+  work.at = lane_of(s);
+  work.chunk_scales = (kChunk >> s.a.group_shift)
+      << (scheme_of(s.a) == kAffine ? 1 : 0);
   work.slots = work.x.base + p.slots_at;
   work.chunks = s.piece_cols / kChunk;
   work.slot_bytes = p.slot_bytes;
@@ -264,12 +284,21 @@ __device__ __forceinline__ void add_row(
   const int expert = c.tid / 4, part = c.tid % 4; // four columns each
   const int bits = s.router.bits, mask = (1 << bits) - 1;
   const float* fresh = shared.fresh + part * 4;
-  const float scale = to_float(early.scale), bias = to_float(early.bias);
   float sum = 0;
+  if (ZMLX_SCHEME != kAffine && s.router.scheme != kAffine) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const u32 q = early.word >> (i * bits) & mask;
-    sum += (scale * static_cast<int>(q) + bias) * fresh[i];
+    for (int i = 0; i < 4; ++i) {
+      const u32 q = early.word >> (i * bits) & mask;
+      sum += small_float(s.router.scheme, q) * fresh[i];
+    }
+    sum *= small_scale(s.router.scheme, early.scale);
+  } else {
+    const float scale = to_float(early.scale), bias = to_float(early.bias);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const u32 q = early.word >> (i * bits) & mask;
+      sum += (scale * static_cast<int>(q) + bias) * fresh[i];
+    }
   }
   sum = sum_lanes(sum, 1, 4);
   if (part == 0 && expert < s.experts) {
@@ -341,11 +370,14 @@ __device__ __forceinline__ void plain_rows(
     publish(s.out_at + at, y);
   } else {
     block().logits[at] = y;
+    if (block().draw.count > 0) {
+      consider(y, at, row);
+    }
   }
 }
 
 // `tiles` tiles of the stage, their sums a warp left in `red`.
-template <int bits>
+template <int bits, int scheme>
 __device__ __forceinline__ void
 multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
   Shared& shared = block();
@@ -353,8 +385,8 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
   // A warp has chunks warp, warp + kWarps, ... of the vector: of a piece none,
   // or `mine`.
   int mine = c.warp;
-  Lane at;
-  Operand x;
+  Lane at = work.at;
+  typename Kinds<scheme>::Its x = {};
   auto begin_piece = [&](int before, float weight) {
     at = work.at;
     at.words += mine * (kChunk * bits / 8);
@@ -384,9 +416,10 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
       }
       wait(&shared.full[c.ring.at], c.ring.parity);
       if (mine < chunks) {
-        Chunk chunk;
-        load_chunk<bits>(chunk, work.slots + c.ring.at * work.slot_bytes, at);
-        multiply_chunk<bits>(chunk, x, first, second);
+        typename Kinds<scheme>::Part chunk;
+        load_chunk<bits, scheme>(
+            chunk, work.slots + c.ring.at * work.slot_bytes, at);
+        multiply_chunk<bits, scheme>(chunk, work.x, x, first, second);
       }
       __syncwarp();
       if (c.lane == 0) {
@@ -402,6 +435,26 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
       *to = sum;
     }
     to += kWarps * kRedStride;
+  }
+}
+
+__device__ __forceinline__ void multiply_tiles_of(
+    Consumer& c,
+    const Matrix& m,
+    const Work& work,
+    float* red,
+    int tiles) {
+  const int scheme = scheme_of(m);
+  if (scheme == kMxfp4) {
+    multiply_tiles<4, kMxfp4>(c, work, red, tiles);
+  } else if (scheme == kNvfp4) {
+    multiply_tiles<4, kNvfp4>(c, work, red, tiles);
+  } else if (scheme == kMxfp8) {
+    multiply_tiles<8, kMxfp8>(c, work, red, tiles);
+  } else if (bits_of(m) == 4) {
+    multiply_tiles<4, kAffine>(c, work, red, tiles);
+  } else {
+    multiply_tiles<8, kAffine>(c, work, red, tiles);
   }
 }
 
@@ -430,11 +483,7 @@ __device__ __forceinline__ void multiply_stage(
     if (first > 0) {
       early = load_early(c, s, unit);
     }
-    if (bits_of(s.a) == 4) {
-      multiply_tiles<4>(c, work, red, tiles);
-    } else {
-      multiply_tiles<8>(c, work, red, tiles);
-    }
+    multiply_tiles_of(c, s.a, work, red, tiles);
     if (first == 0) {
       meet(c);
       ZMLX_MARK(c, 3);

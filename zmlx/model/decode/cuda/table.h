@@ -11,6 +11,7 @@ constexpr int kConsumers = kWarps * 32;
 constexpr int kThreads = kConsumers + kProducers * 32;
 constexpr int kChunk = 128; // columns a warp takes at once
 constexpr int kRows = 16; // of a tile
+constexpr int kLoads = 4; // of four values a thread, at once
 constexpr int kMaxChunks = kWarps; // of a piece
 constexpr int kFlush = 8; // tiles reduced at once
 constexpr int kRedStride = 17;
@@ -25,19 +26,30 @@ constexpr int kMaxTaps = 8; // of a convolution
 constexpr int kMaxExperts = kConsumers / 4;
 constexpr int kMaxAttended = 1024; // a group's heads times head_dim
 constexpr int kLine = 32; // words of the second-level cache that travel alone
-// Behind both halves of the exchange area: a count of arrivals a multiplying
-// warp, each on its own line; where they began and the number of the launch;
-// the count of blocks that have read these.
-constexpr int kCountsLen = (kWarps + 2) * kLine;
+constexpr int kMaxBlocks = 256; // of the grid
+// Behind both halves of the exchange area, in lines: a count of arrivals a
+// multiplying warp; where these began, and the numbers of launches and tokens;
+// the count of blocks that have ended; that of waits given up; four words a
+// block with its choice of a token, once more for every other token.
+constexpr int kStartAt = kWarps * kLine;
+constexpr int kEndedAt = kStartAt + kLine;
+constexpr int kGaveUpAt = kEndedAt + kLine;
+constexpr int kChoicesAt = kGaveUpAt + kLine;
+constexpr int kCountsLen = kChoicesAt + 2 * 4 * kMaxBlocks;
 constexpr int kHeadBytes = 8192; // of shared memory, in front of the slots
 
-/// A (rows, cols) matrix, or a stack of them, in MLX's affine packing.
+/// What fields of a matrix are: integers with a scale and a bias a group of 64
+/// or 128, 16 bits each; or e2m1 or e4m3 floats, with a scale of a byte a group
+/// of 32 or 16: e8m0, but for kNvfp4, where it is e4m3.
+enum Scheme { kAffine, kMxfp4, kNvfp4, kMxfp8 };
+
+/// A (rows, cols) matrix, or a stack of them, in MLX's packing.
 struct Matrix {
   unsigned long long words, scales, biases; // device addresses
   int cols; // of one row
   int bits; // 4 or 8
   int group_shift; // log2 of the group size
-  int padding;
+  int scheme;
 };
 
 enum Kind { kConv, kQkv, kAttend, kMerge, kMix, kExperts, kCombine, kHead };
@@ -51,8 +63,8 @@ struct Stage {
   int inner_pieces; // pieces of one matrix row; pieces / inner_pieces experts
   int x_len; // values of the input vector
   // A piece in its slot: two times eight rows of words, then two of scales and
-  // two of biases, in bytes.
-  int row_bytes, words_step, scales_at, scales_step, groups;
+  // two of biases, if any, in bytes; scale_bytes: of a row's.
+  int row_bytes, words_step, scales_at, scales_step, scale_bytes;
   int x_at, out_at;
   int rows_a, rows_b; // kQkv: rows of a and of b; kExperts: hidden
   int dim;

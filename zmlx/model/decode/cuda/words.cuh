@@ -5,6 +5,9 @@
 #ifndef ZMLX_BITS
 #define ZMLX_BITS 4 // of every matrix but routers; 0: some 4, some 8
 #endif
+#ifndef ZMLX_SCHEME
+#define ZMLX_SCHEME 0 // of every matrix but routers; -1: some this, some that
+#endif
 #ifndef ZMLX_HALF_SCALES
 #define ZMLX_HALF_SCALES 0 // scales and biases are float16, not bfloat16
 #endif
