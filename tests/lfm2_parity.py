@@ -141,7 +141,7 @@ def test_dense_configurations(tmp_path, changes):
     [
         ({"group_size": 64, "bits": 4}, ["quantized_linear", "swiglu_mlp"]),
         (SMALL_FLOATS[1], ["quantized_linear", "swiglu_mlp"]),
-        (None, ["linear"]),
+        (None, ["linear", "swiglu_mlp"]),
     ],
 )
 def test_dense_models_get_every_pattern(tmp_path, quantization, layers):

@@ -70,7 +70,7 @@ def test_small_floats_equal_mlx_lm(tmp_path, base, quantization):
     "quantization, layers",
     [
         ({"group_size": 64, "bits": 4}, ["quantized_linear", "swiglu_mlp"]),
-        (None, ["linear"]),
+        (None, ["linear", "swiglu_mlp"]),
     ],
 )
 def test_dense_models_get_every_pattern(tmp_path, quantization, layers):

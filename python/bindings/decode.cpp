@@ -70,7 +70,7 @@ class DecodeModel {
       const std::map<std::string, Packing>& packing,
       std::string origin) {
     for (auto& [name, array] : tensors) {
-      array = zmlx::quant::unevaluated(array);
+      array = zmlx::unevaluated(array);
     }
     tensors_ = tensors;
     zmlx::ModelParts parts;

@@ -110,7 +110,7 @@ Projection projection(
   }
   // Not the module's own arrays where these unpack themselves: what somebody
   // reads must be free to go again.
-  using zmlx::quant::unevaluated;
+  using zmlx::unevaluated;
   zmlx::quant::QuantizedArrays packed{
       unevaluated(weight),
       unevaluated(*scales),

@@ -9,7 +9,6 @@ from zmlx.msl import expression_header
 
 
 def unary_from_expr(
-    *,
     name,
     fwd_expr,
     vjp_expr,
@@ -31,7 +30,6 @@ def unary_from_expr(
 
 
 def binary_from_expr(
-    *,
     name,
     fwd_expr,
     vjp_lhs_expr,
@@ -53,7 +51,6 @@ def binary_from_expr(
 
 
 def nary_from_expr(
-    *,
     name,
     fwd_source,
     bwd_source,

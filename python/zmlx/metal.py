@@ -105,7 +105,6 @@ class MetalKernel:
 
 
 def kernel(
-    *,
     name,
     input_names,
     output_names,

@@ -29,7 +29,8 @@ Json dump(const std::string& folder) {
   const Checkpoint checkpoint = Checkpoint::open(folder);
   Json out = Json::object();
   for (const auto& name : checkpoint.names()) {
-    const mx::array array = checkpoint.tensor(name);
+    mx::array array = checkpoint.tensor(name);
+    array.eval();
     Json shape = Json::array();
     for (const auto dim : array.shape()) {
       shape.push_back(dim);

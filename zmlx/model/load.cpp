@@ -153,9 +153,8 @@ std::unique_ptr<Model> load(
   check_memory(*checkpoint);
   const bool huge_pages = options.huge_pages &&
       env("ZMLX_HUGE_PAGES").value_or("1") != "0" && buffer_header_bytes();
-  // What is not aligned is copied to where it is; see mapped_array().
   const bool in_blocks = huge_pages && cpu::prefers_blocks() &&
-      takes_blocks(checkpoint->quantization()) && checkpoint->is_aligned();
+      takes_blocks(checkpoint->quantization());
   if (huge_pages && !in_blocks) {
     checkpoint->read_into_memory();
   }
@@ -166,7 +165,7 @@ std::unique_ptr<Model> load(
   auto source = TensorSource::of(*checkpoint);
   if (in_blocks) {
     source.place_of = [checkpoint](const mx::array& array) {
-      return checkpoint->place_of(array.data<char>(), array.nbytes());
+      return checkpoint->place_of(array);
     };
   }
   Weights weights(std::move(source), model->dtype);

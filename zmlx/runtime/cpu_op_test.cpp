@@ -13,7 +13,8 @@
 namespace zmlx {
 namespace {
 
-constexpr int kSize = 1 << 19; // 2 MB, more than is copied sooner than waited for
+// 2 MB, more than is copied sooner than waited for.
+constexpr int kSize = 1 << 19;
 
 /// Adds 1 to the first value of a buffer that it takes over, slowly.
 mx::array slow_step(mx::array state) {

@@ -10,7 +10,6 @@ stock call.
 import functools
 
 import mlx.core as mx
-import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from zmlx import _core
@@ -192,6 +191,11 @@ class Fused:
         None where that is no less work."""
         return None
 
+    def routing(self, module, x):
+        """(stock, ours): each expert's weight for a token, a column an expert, or
+        None where the module has no router."""
+        return None
+
     def ready(self, module):
         """What bind() made, bound again where the module has changed; None: it
         cannot be."""
@@ -219,26 +223,51 @@ class Fused:
         return vars(self) | {"state": None}
 
 
-def _with_rows(module, step, path=""):
-    """A stock module like this one, of whose product at a dotted path only every
-    step-th row is left; None where there is none."""
+def _stock_copy(module):
+    """A stock module with the same children and settings."""
     stock = stock_class(module)
-    sample = stock.__new__(stock)
-    dict.update(sample, module)
-    vars(sample).update({k: v for k, v in vars(module).items() if k != _KEY})
-    if path:
-        name, _, rest = path.partition(".")
-        inner = module.get(name)
-        if not isinstance(inner, nn.Module):
-            return None
-        dict.__setitem__(sample, name, _with_rows(inner, step, rest))
-        return sample if sample[name] is not None else None
-    for name in ("weight", "scales", "biases"):
-        if name in module:
-            dict.__setitem__(sample, name, module[name][..., ::step, :])
-    if "bias" in module:
-        dict.__setitem__(sample, "bias", module["bias"][..., ::step])
-    return sample
+    copy = stock.__new__(stock)
+    dict.update(copy, module)
+    vars(copy).update({k: v for k, v in vars(module).items() if k != _KEY})
+    return copy
+
+
+def _changed(module, path, change):
+    """A stock module like this one, in which change() has replaced what lies at a
+    dotted path; None where there is nothing."""
+    if not path:
+        return change(module)
+    name, _, rest = path.partition(".")
+    inner = module.get(name)
+    changed = _changed(inner, rest, change) if inner is not None else None
+    if changed is None:
+        return None
+    copy = _stock_copy(module)
+    dict.__setitem__(copy, name, changed)
+    return copy
+
+
+def _with_rows(module, step, path=""):
+    """The same of which the product at the path gives every step-th row only."""
+
+    def thin(product):
+        sample = _stock_copy(product)
+        for name in ("weight", "scales", "biases"):
+            if name in product:
+                dict.__setitem__(sample, name, product[name][..., ::step, :])
+        if "bias" in product:
+            dict.__setitem__(sample, "bias", product["bias"][..., ::step])
+        return sample
+
+    return _changed(module, path, thin)
+
+
+def _tags(x, chosen, *_, **__):
+    """In place of experts: where each one's weight will stand in the output."""
+    width = x.shape[-1]
+    places = mx.arange(width) == (chosen % width)[..., None]
+    rows = x if x.ndim == chosen.ndim else mx.squeeze(x, -2)
+    return mx.where(places, rows[..., None, :1], 0)
 
 
 def _columns(linear):
@@ -376,6 +405,26 @@ class FusedMoe(Fused):
         experts = Binding().child(module, row.experts)
         last = "fc2" if "fc1" in experts else "down_proj"
         return _with_rows(module, step, f"{row.experts}.{last}")
+
+    def routing(self, module, x):
+        row = self.row
+        parts = (
+            (row.experts, _tags),
+            (row.shared, mx.zeros_like),
+            (row.before, lambda x: x),
+            (row.after, lambda x: x),
+        )
+        stock = module
+        for path, part in parts:
+            if path:
+                without = _changed(stock, path, lambda _, part=part: part)
+                stock = stock if without is None else without
+        binding = Binding()
+        gate = binding.child(module, row.gate)
+        logits = _core.linear(x, binding.projection(gate, "router"))
+        bias = binding.child(module, row.bias) if row.bias else None
+        weights, chosen = _core.route(logits, self._spec(binding, module), bias)
+        return stock(x), self.combined(_tags(x, chosen), weights)
 
     @staticmethod
     def combined(outputs, weights):

@@ -120,10 +120,15 @@ cpu::PackedMatrix view(const QuantizedArrays& w) {
 }
 
 cpu::PackedMatrix view_of_rows(const QuantizedArrays& w) {
-  cpu::PackedMatrix matrix;
+  auto matrix = shape_of(w);
   matrix.words = w.words.data<uint32_t>();
   matrix.scales = w.scales.data<char>();
   matrix.biases = w.biases.data<char>();
+  return matrix;
+}
+
+cpu::PackedMatrix shape_of(const QuantizedArrays& w) {
+  cpu::PackedMatrix matrix;
   matrix.float_type = float_type(w.scales.dtype());
   matrix.rows = w.words.shape(-2);
   matrix.cols = int64_t{w.words.shape(-1)} * 32 / w.bits;

@@ -55,6 +55,8 @@ mx::array row_contiguous(mx::array array);
 /// Why the CPU kernels cannot take these arrays, or "".
 std::string why_unsupported(const QuantizedArrays& w);
 
+/// Shape and format, without values.
+cpu::PackedMatrix shape_of(const QuantizedArrays& w);
 /// The view that kernels read; evaluated arrays only.
 cpu::PackedMatrix view(const QuantizedArrays& w);
 /// The view of the arrays themselves, whether there are blocks or not.

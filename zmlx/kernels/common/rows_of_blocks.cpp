@@ -7,12 +7,9 @@
 #include <cstring>
 #include <optional>
 
-#include "mlx/primitives.h"
-#include "zmlx/base/error.h"
 #include "zmlx/kernels/common/matvec.h"
 #include "zmlx/kernels/common/rows.h"
 #include "zmlx/runtime/cpu_op.h"
-#include "zmlx/runtime/output_buffer.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::quant {
@@ -37,14 +34,6 @@ std::optional<std::array<mx::array, 2>> narrowed(
     }
   }
   return std::nullopt;
-}
-
-// A stream of its own, since arrays may be evaluated by a thread that did not
-// build them.
-mx::Stream unpacking_stream() {
-  static const mx::Stream stream =
-      mx::new_thread_unsafe_stream(mx::Device::cpu);
-  return stream;
 }
 
 /// Calls task(block) for each of `count` blocks, on the library's team.
@@ -105,39 +94,20 @@ float widened(uint16_t bits) {
 
 } // namespace
 
-/// Allocates and fills its output at once: it waits for nothing, and MLX's
-/// encoders are not for several threads.
-class UnpackRows : public mx::Primitive {
+/// One of the arrays.
+class RowsOfBlocks::Unpacking : public ArraySource {
  public:
-  UnpackRows(
-      mx::Stream stream,
-      std::shared_ptr<const RowsOfBlocks> rows,
-      RowsOfBlocks::Part part)
-      : Primitive(stream), rows_(std::move(rows)), part_(part) {}
+  Unpacking(std::shared_ptr<const RowsOfBlocks> rows, Part part)
+      : rows(std::move(rows)), part_(part) {}
 
-  const char* name() const override {
-    return "UnpackRows";
-  }
-  void eval_cpu(const std::vector<mx::array>&, std::vector<mx::array>& outputs)
-      override {
-    outputs[0].set_data(output_buffer(outputs[0].nbytes()));
-    rows_->unpack(part_, outputs[0]);
-  }
-  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
-      override {
-    throw BackendError("[UnpackRows] runs on the CPU only.");
+  void fill(mx::array& out) const override {
+    rows->unpack(part_, out);
   }
 
-  const RowsOfBlocks& rows() const {
-    return *rows_;
-  }
-  RowsOfBlocks::Part part() const {
-    return part_;
-  }
+  const std::shared_ptr<const RowsOfBlocks> rows;
 
  private:
-  std::shared_ptr<const RowsOfBlocks> rows_;
-  RowsOfBlocks::Part part_;
+  Part part_;
 };
 
 std::shared_ptr<const RowsOfBlocks> RowsOfBlocks::pack(
@@ -175,12 +145,10 @@ std::shared_ptr<const RowsOfBlocks> RowsOfBlocks::pack(
 
 mx::array RowsOfBlocks::rows(Part part) const {
   const bool words = part == Part::Words;
-  return mx::array(
+  return lazy_array(
       words ? word_shape_ : group_shape_,
       words ? mx::uint32 : group_dtype_,
-      std::make_shared<UnpackRows>(
-          unpacking_stream(), shared_from_this(), part),
-      {});
+      std::make_shared<Unpacking>(shared_from_this(), part));
 }
 
 void RowsOfBlocks::unpack(Part part, mx::array& out) const {
@@ -207,28 +175,14 @@ void RowsOfBlocks::unpack(Part part, mx::array& out) const {
                                            : widened<mx::float16_t>);
 }
 
-namespace {
-
-const UnpackRows* unpacking(const mx::array& array) {
-  return array.has_primitive()
-      ? dynamic_cast<const UnpackRows*>(&array.primitive())
-      : nullptr;
-}
-
-} // namespace
-
-std::shared_ptr<const cpu::RowBlocks> blocks_behind(const mx::array& words) {
-  const auto* unpack = unpacking(words);
-  return unpack ? unpack->rows().blocks() : nullptr;
+std::shared_ptr<const cpu::RowBlocks> blocks_behind(const mx::array& array) {
+  const auto* unpacking =
+      dynamic_cast<const RowsOfBlocks::Unpacking*>(source_of(array));
+  return unpacking ? unpacking->rows->blocks() : nullptr;
 }
 
 bool is_unpacking(const mx::array& array) {
-  return unpacking(array) != nullptr;
-}
-
-mx::array unevaluated(const mx::array& array) {
-  const auto* unpack = unpacking(array);
-  return unpack ? unpack->rows().rows(unpack->part()) : array;
+  return blocks_behind(array) != nullptr;
 }
 
 mx::array values_at(

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "zmlx/kernels/common/quantized_arrays.h"
+#include "zmlx/runtime/lazy_array.h"
 
 namespace zmlx::quant {
 
@@ -25,8 +26,8 @@ class RowsOfBlocks : public std::enable_shared_from_this<RowsOfBlocks> {
       Part::Scales,
       Part::Biases};
 
-  /// An array with the shape, type and values of the one that was packed. It is
-  /// unpacked when it is evaluated, by any thread, but by one at a time.
+  /// An array with the shape, type and values of the one that was packed; see
+  /// lazy_array().
   mx::array rows(Part part) const;
 
   const std::shared_ptr<const cpu::RowBlocks>& blocks() const {
@@ -34,7 +35,9 @@ class RowsOfBlocks : public std::enable_shared_from_this<RowsOfBlocks> {
   }
 
  private:
-  friend class UnpackRows;
+  class Unpacking;
+  friend std::shared_ptr<const cpu::RowBlocks> blocks_behind(
+      const mx::array& array);
   RowsOfBlocks() = default;
   void unpack(Part part, mx::array& out) const;
 
@@ -45,14 +48,10 @@ class RowsOfBlocks : public std::enable_shared_from_this<RowsOfBlocks> {
 
 /// The blocks behind an array that rows() gave and nobody has evaluated since;
 /// null for any other.
-std::shared_ptr<const cpu::RowBlocks> blocks_behind(const mx::array& words);
+std::shared_ptr<const cpu::RowBlocks> blocks_behind(const mx::array& array);
 
 /// Whether rows() gave the array and nobody has evaluated it since.
 bool is_unpacking(const mx::array& array);
-
-/// Another array like one that rows() gave, for a holder who must not keep what
-/// the others evaluate; any other array as it is.
-mx::array unevaluated(const mx::array& array);
 
 /// The values of a matrix's rows: ids (...) of any integer type, which count
 /// from the end when they are negative, to (..., cols) of dtype. Ids outside

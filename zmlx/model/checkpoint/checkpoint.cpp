@@ -293,22 +293,15 @@ void Checkpoint::read_into_memory() {
   }
 }
 
-bool Checkpoint::is_aligned() const {
-  return std::all_of(files_.begin(), files_.end(), [](const auto& file) {
-    const auto& tensors = file.header.tensors;
-    return std::all_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
-      return tensor.begin % tensor.dtype.size() == 0;
-    });
-  });
-}
-
-std::optional<FilePlace> Checkpoint::place_of(const void* bytes, size_t count)
-    const {
-  const auto* begin = static_cast<const char*>(bytes);
+std::optional<FilePlace> Checkpoint::place_of(const mx::array& array) const {
+  if (!array.is_available()) {
+    return unread_bytes(array);
+  }
+  const char* begin = array.data<char>();
   for (const auto& file : files_) {
     const char* data = file.map->data();
     if (file.map->is_mapped() && begin >= data &&
-        begin + count <= data + file.map->size()) {
+        begin + array.nbytes() <= data + file.map->size()) {
       return FilePlace{file.map, static_cast<size_t>(begin - data)};
     }
   }

@@ -48,7 +48,8 @@ class Checkpoint {
   std::vector<std::string> names() const;
   /// Shape, dtype and place. Throws FileError when there is no such tensor.
   const TensorInfo& info(const std::string& name) const;
-  /// The tensor as stored, on CPU a view of the file where alignment allows.
+  /// The tensor as stored, on CPU a view of the file where alignment allows, or
+  /// read when it is evaluated; see mapped_array().
   /// Throws FileError when there is no such tensor.
   mx::array tensor(const std::string& name) const;
   /// Bytes of all tensors as stored.
@@ -61,13 +62,9 @@ class Checkpoint {
   /// with the maps. Throws FileError when reading fails.
   void read_into_memory();
 
-  /// Whether every tensor can be looked at where it lies in a file's map, as
-  /// far as alignment goes.
-  bool is_aligned() const;
-
-  /// The mapped file in which these bytes lie, and where; none when they are in
-  /// memory of their own.
-  std::optional<FilePlace> place_of(const void* bytes, size_t count) const;
+  /// The mapped file in which an array's values lie, and where; none when they
+  /// are in memory of their own.
+  std::optional<FilePlace> place_of(const mx::array& array) const;
 
   /// What holds for layers that the configuration does not name.
   const std::optional<Quantization>& quantization() const {

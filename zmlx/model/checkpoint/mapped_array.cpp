@@ -15,6 +15,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "zmlx/runtime/lazy_array.h"
+
 namespace zmlx {
 namespace {
 
@@ -31,6 +33,39 @@ size_t bytes_of(const mx::Shape& shape, mx::Dtype dtype) {
     bytes *= static_cast<size_t>(dim);
   }
   return bytes;
+}
+
+class FileBytes : public ArraySource {
+ public:
+  explicit FileBytes(FilePlace place) : place(std::move(place)) {}
+
+  void fill(mx::array& out) const override {
+    place.file->read(place.offset, out.nbytes(), out.data<char>());
+  }
+
+  const FilePlace place;
+};
+
+// Null where MLX would not take them for the tensor's values.
+std::optional<mx::array> view_of_map(
+    const std::shared_ptr<const MappedFile>& file,
+    size_t offset,
+    const mx::Shape& shape,
+    mx::Dtype dtype,
+    size_t header_bytes) {
+  char* const data = file->data() + offset;
+  if (header_bytes > offset ||
+      reinterpret_cast<uintptr_t>(data) % dtype.size() != 0) {
+    return std::nullopt;
+  }
+  mx::allocator::Buffer buffer(data - header_bytes);
+  if (buffer.raw_ptr() != data ||
+      !mx::allocator::can_reuse_alien_buffer(buffer.ptr())) {
+    return std::nullopt;
+  }
+  // Holding the map is all that the deleter is for.
+  auto keep = [file](mx::allocator::Buffer) {};
+  return mx::array(mx::allocator::Data(buffer, std::move(keep)), shape, dtype);
 }
 
 } // namespace
@@ -60,18 +95,15 @@ mx::array mapped_array(
   if (bytes == 0) {
     return mx::array(mx::allocator::malloc(0), shape, dtype);
   }
-  char* const data = file->data() + offset;
-  if (header_bytes && *header_bytes <= offset &&
-      reinterpret_cast<uintptr_t>(data) % dtype.size() == 0) {
-    mx::allocator::Buffer buffer(data - *header_bytes);
-    if (buffer.raw_ptr() == data &&
-        mx::allocator::can_reuse_alien_buffer(buffer.ptr())) {
-      // Holding the map is all that the deleter is for.
-      auto keep = [file](mx::allocator::Buffer) {};
-      return mx::array(
-          mx::allocator::Data(buffer, std::move(keep)), shape, dtype);
-    }
+  if (header_bytes) {
+    auto view = view_of_map(file, offset, shape, dtype, *header_bytes);
+    return view ? *std::move(view)
+                : lazy_array(
+                      shape,
+                      dtype,
+                      std::make_shared<FileBytes>(FilePlace{file, offset}));
   }
+  char* const data = file->data() + offset;
   // The public constructor uses the memory where it can (Metal, whole pages)
   // and copies elsewhere; a copy's source is then dropped from memory, so that
   // loading does not hold the file twice.
@@ -82,6 +114,11 @@ mx::array mapped_array(
     file->advise(MappedFile::Advice::kDontNeed, offset, bytes);
   }
   return out;
+}
+
+std::optional<FilePlace> unread_bytes(const mx::array& array) {
+  const auto* bytes = dynamic_cast<const FileBytes*>(source_of(array));
+  return bytes ? std::optional(bytes->place) : std::nullopt;
 }
 
 } // namespace zmlx

@@ -2,11 +2,14 @@
 #include "zmlx/model/checkpoint/mapped_array.h"
 
 #include <cstring>
+#include <filesystem>
 
 #include <gtest/gtest.h>
 
 #include "tests/checkpoint/temporary_folder.h"
+#include "zmlx/base/error.h"
 #include "zmlx/base/json.h"
+#include "zmlx/runtime/lazy_array.h"
 
 namespace zmlx {
 namespace {
@@ -90,23 +93,43 @@ TEST_F(MappedArray, CopiesWhereTheAllocatorsLayoutIsUnknown) {
   EXPECT_EQ(usable_header_bytes(16), size_t(16));
 }
 
-TEST_F(MappedArray, CopiesWhereTheOffsetIsNotTheAllocators) {
+TEST_F(MappedArray, ReadsWhereTheOffsetIsNotTheAllocators) {
   if (!on_cpu()) {
     GTEST_SKIP() << "views need a build without a GPU";
   }
   const size_t wrong = *buffer_header_bytes() + sizeof(size_t);
   const auto array = mapped_array(file_, kOffset, {16}, mx::float32, wrong);
-  EXPECT_FALSE(inside(array));
   EXPECT_TRUE(counts_up(array));
+  EXPECT_FALSE(inside(array));
 }
 
-TEST_F(MappedArray, CopiesWhatIsNotAlignedOrHasNoRoomInFront) {
-  const auto odd = mapped_array(file_, kOffset + 1, {3}, mx::float32);
+TEST_F(MappedArray, ReadsWhatIsNotAlignedOrHasNoRoomInFront) {
+  if (!on_cpu()) {
+    GTEST_SKIP() << "a copy elsewhere";
+  }
+  mx::array odd = mapped_array(file_, kOffset + 1, {3}, mx::float32);
+  const auto place = unread_bytes(odd);
+  ASSERT_TRUE(place.has_value());
+  EXPECT_EQ(place->offset, kOffset + 1);
+  const mx::array other = unevaluated(odd);
+  odd.eval();
   EXPECT_FALSE(inside(odd));
   EXPECT_EQ(std::memcmp(odd.data<char>(), file_->data() + kOffset + 1, 12), 0);
-  const auto first = mapped_array(file_, 0, {4}, mx::uint8);
+  EXPECT_FALSE(unread_bytes(odd).has_value());
+  EXPECT_TRUE(unread_bytes(other).has_value());
+  mx::array first = mapped_array(file_, 0, {4}, mx::uint8);
+  first.eval();
   EXPECT_FALSE(inside(first));
   EXPECT_EQ(first.data<uint8_t>()[3], 0x7f);
+}
+
+TEST_F(MappedArray, SaysWhenThereIsLessToRead) {
+  if (!on_cpu()) {
+    GTEST_SKIP() << "a copy elsewhere";
+  }
+  mx::array odd = mapped_array(file_, kOffset + 1, {15}, mx::float32);
+  std::filesystem::resize_file(folder_.file("a"), kOffset + 8);
+  EXPECT_THROW(odd.eval(), FileError);
 }
 
 TEST_F(MappedArray, TakesScalarsEmptyShapesAndBfloat16) {

@@ -85,6 +85,7 @@ void requantize(Weight& weight) {
   w.biases = mx::contiguous(mx::astype(parts[2], mx::bfloat16));
   w.bits = 8;
   w.group_size = 64;
+  w.blocks = nullptr;
 }
 
 quant::QuantizedArrays random_matrix(const mx::Shape& shape, uint64_t seed) {

@@ -314,11 +314,8 @@ class Layout {
         4;
   }
   void finish() {
-    // prepare_plain() converts one time four values a thread, or kLoads times.
-    constexpr int once = 4 * cuda::kConsumers;
-    const int most =
-        max_x_ <= once ? once : round_up(max_x_, cuda::kLoads * once);
-    const int digits = most * 4, scales = most / 128 * 4, sums = most / 64 * 4;
+    const int digits = max_x_ * 4, scales = max_x_ / 128 * 4,
+              sums = max_x_ / 64 * 4;
     const int red = 2 * cuda::kRedLen * 4;
     const int fixed = std::max(digits + scales + sums + red, attended_);
     head_.num_stages = static_cast<int>(stages_.size());

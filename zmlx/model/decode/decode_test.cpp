@@ -211,29 +211,18 @@ TEST(DecodeStep, IsBitwiseTheSameForAnyNumberOfThreads) {
   run_by_threads(*demo_with_steps()->network);
 }
 
-// The demo model's own file is not aligned; its weights are read in rows.
-TEST(DecodeStep, IsBitwiseTheSameForAnyNumberOfThreadsWithWeightsInBlocks) {
-  if (!cpu::prefers_blocks()) {
-    GTEST_SKIP() << "this machine reads rows";
-  }
-  const auto stock = demo();
-  const TemporaryFolder folder;
-  std::filesystem::copy_file(
-      stock->folder + "/config.json", folder.file("config.json"));
-  std::vector<std::pair<std::string, mx::array>> tensors;
-  for (const auto& name : stock->checkpoint->names()) {
-    tensors.emplace_back(name, stock->checkpoint->tensor(name));
-  }
-  save_safetensors(folder.file("model.safetensors"), tensors);
+TEST(DecodeStep, IsBitwiseTheSameForAnyNumberOfThreadsWithWeightsInRows) {
   LoadOptions options;
   options.skip_tokenizer = true;
-  const auto model = load(folder.path(), options);
+  options.huge_pages = false;
+  const auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
   EXPECT_EQ(patch(*model).counts().at("decode_step"), 1);
   const auto lowered = lower(*model->network);
   const auto& table = std::get<EmbedStage>(lowered.program->stages[0]).table;
-  EXPECT_NE(std::get<quant::QuantizedArrays>(table).blocks, nullptr);
-  const auto fused = run_by_threads(*model->network);
-  EXPECT_LT(largest_difference(run_by_threads(*stock->network), fused), 1e-4);
+  EXPECT_EQ(std::get<quant::QuantizedArrays>(table).blocks, nullptr);
+  const auto rows = run_by_threads(*model->network);
+  const auto stock = run_by_threads(*demo()->network);
+  EXPECT_LT(largest_difference(stock, rows), 1e-4);
 }
 
 TEST(DecodeStep, LeavesArraysThatOthersHoldAsTheyWere) {
@@ -288,21 +277,33 @@ TEST(DecodeStep, RunsSeveralModelsFromSeveralThreads) {
   EXPECT_EQ(results[1], expected);
 }
 
-TEST(DecodeStep, RefusesAStepPastTheContextOrOfAnotherBatch) {
+TEST(DecodeStep, RefusesWhatGoesPastTheContextOrHasAnotherBatch) {
   auto model = demo();
-  model->info.max_positions = 3;
+  model->info.max_positions = 4;
   patch(*model, {.patterns = {"decode_step"}});
-  auto cache = model->network->make_cache();
-  model->network->forward(tokens({5, 9}), cache, true);
-  EXPECT_THROW(
-      model->network->forward(tokens({1, 2}, 2), cache, true),
-      std::invalid_argument);
-  const auto logits = values(model->network->forward(tokens({8}), cache, true));
-  EXPECT_THROW(
-      model->network->forward(tokens({8}), cache, true), std::invalid_argument);
-  auto again = model->network->make_cache();
-  model->network->forward(tokens({5, 9}), again, true);
-  EXPECT_EQ(values(model->network->forward(tokens({8}), again, true)), logits);
+  auto& network = *model->network;
+  auto cache = network.make_cache(), other = network.make_cache();
+  network.forward(tokens({5, 9}), cache, true);
+  network.forward(tokens({5, 9}), other, true);
+  const auto refuses = [&](const mx::array& some, const std::string& why) {
+    try {
+      network.forward(some, cache, true);
+      ADD_FAILURE() << "was taken: " << some.shape();
+    } catch (const std::invalid_argument& error) {
+      EXPECT_EQ(error.what(), "[decode_step] " + why);
+    }
+  };
+  const std::string batch = "the batch must be the cache's, 1, got 2.";
+  refuses(tokens({1, 2}, 2), batch);
+  refuses(tokens({1, 2, 3, 4}, 2), batch);
+  refuses(tokens({1, 2, 3}), "the context must be at most 4 tokens, got 5.");
+  // After each refusal the caches are what they were.
+  for (int step = 0; step < 2; ++step) {
+    EXPECT_EQ(
+        values(network.forward(tokens({8}), cache, true)),
+        values(network.forward(tokens({8}), other, true)));
+  }
+  refuses(tokens({8}), "the context must be at most 4 tokens, got 5.");
 }
 
 TEST(DecodeStep, MakesNumbersOfTokensOutsideTheVocabularyVisible) {
@@ -416,6 +417,21 @@ TEST_P(UnpackedDecodeStep, IsBitwiseTheSameForAnyNumberOfThreads) {
   set_num_threads(before);
   EXPECT_EQ(results[1], results[0]);
   EXPECT_EQ(results[2], results[0]);
+}
+
+TEST_P(UnpackedDecodeStep, HasItsBlocksFusedForPromptsToo) {
+  const auto model = stock();
+  const auto prompt = tokens({5, 9, 200, 31, 7, 400, 3, 77, 12});
+  auto own = model->network->make_cache(), other = model->network->make_cache();
+  const auto expected = values(model->network->forward(prompt, own, true));
+  const auto done = patch(*model);
+  EXPECT_EQ(done.counts().at("moe_mlp"), 5) << done.summary();
+  EXPECT_EQ(done.counts().at("swiglu_mlp"), 1) << done.summary();
+  EXPECT_TRUE(done.skipped.empty()) << done.summary();
+  EXPECT_LT(
+      largest_difference(
+          expected, values(model->network->forward(prompt, other, true))),
+      1e-4);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -54,7 +54,7 @@ void check_step(const Cache& cache, int batch, int count, int max_positions) {
     const auto* kv = dynamic_cast<const KVCache*>(layer.get());
     const auto* packed = dynamic_cast<const QuantizedKVCache*>(layer.get());
     const int offset = kv ? kv->offset : packed ? packed->offset : 0;
-    if (max_positions > 0 && offset + count > max_positions) {
+    if (max_positions > 0 && count > max_positions - offset) {
       invalid(
           "decode_step",
           "the context must be at most ",
@@ -122,11 +122,11 @@ FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
       invalid("decode_step", "the sequences must start at the same row.");
     }
   }
+  check_step(cache, tokens.shape(0), tokens.shape(1), max_positions_);
   if (tokens.shape(1) != 1 || cache.empty() || !taken) {
     executor->settle();
     return stock->forward(tokens, cache, last_only);
   }
-  check_step(cache, tokens.shape(0), 1, max_positions_);
   return executor->forward(tokens, cache);
 }
 

@@ -83,8 +83,8 @@ class FusedNetwork : public Network {
   std::vector<Child> children() override {
     return stock->children();
   }
-  /// Throws std::invalid_argument when a step would go past max_positions or
-  /// has another batch than the cache; the cache is then as it was.
+  /// Throws std::invalid_argument when tokens would go past max_positions or
+  /// have another batch than the cache; the cache is then as it was.
   mx::array forward(const mx::array& tokens, Cache& cache, bool last_only)
       override;
   /// As the executor's; most_drawn() is 0 for networks that are not fused.

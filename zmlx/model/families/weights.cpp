@@ -190,26 +190,29 @@ PackedWeight Weights::packed(const std::string& path, const mx::Shape& shape) {
         words.dtype(),
         ".");
   }
-  if (q.mode == "affine") {
-    return {
-        std::move(words),
-        parameter(path + ".scales", group_shape),
-        parameter(path + ".biases", group_shape),
-        q.bits,
-        q.group_size,
-        q.mode,
-        source_.place_of ? std::make_shared<KeptBlocks>(source_.place_of)
-                         : nullptr};
-  }
-  // Scales of the floating-point modes are bytes and are never cast.
-  auto scales = take(path + ".scales", group_shape);
-  return {
+  const auto groups = [&](const char* part) {
+    const auto name = path + part;
+    if (q.mode == "affine") {
+      return parameter(name, group_shape);
+    }
+    // Scales of the floating-point modes are bytes and are never cast.
+    auto bytes = take(name, group_shape);
+    return Parameter(bytes, bytes.dtype());
+  };
+  PackedWeight made{
       std::move(words),
-      Parameter(scales, scales.dtype()),
+      groups(".scales"),
       std::nullopt,
       q.bits,
       q.group_size,
       q.mode};
+  if (q.mode == "affine") {
+    made.biases = groups(".biases");
+  }
+  if (source_.place_of) {
+    made.keep_blocks(source_.place_of);
+  }
+  return made;
 }
 
 std::variant<DenseWeight, PackedWeight> Weights::matrix(

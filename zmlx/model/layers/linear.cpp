@@ -16,14 +16,46 @@ mx::array plus(mx::array y, const std::optional<Parameter>& bias) {
 
 } // namespace
 
+void PackedWeight::keep_blocks(const FindPlace& place_of) {
+  const auto scheme = quant::scheme_named(mode);
+  if (!scheme) {
+    return;
+  }
+  blocks = std::make_shared<KeptBlocks>(
+      quant::QuantizedArrays{
+          packed,
+          scales.stored(),
+          (biases ? *biases : scales).stored(),
+          bits,
+          group_size,
+          *scheme},
+      place_of);
+  take_rows();
+}
+
+void PackedWeight::take_rows() {
+  auto rows = blocks->rows();
+  packed = std::move(rows.words);
+  scales = Parameter(std::move(rows.scales), scales.value().dtype());
+  if (biases) {
+    biases = Parameter(std::move(rows.biases), biases->value().dtype());
+  }
+}
+
 void PackedWeight::release() {
+  if (blocks && blocks->held()) {
+    take_rows();
+    blocks->let_go();
+    return;
+  }
   scales.release();
   if (biases) {
     biases->release();
-    if (blocks) {
-      blocks->let_go({packed, scales.stored(), biases->stored()});
-    }
   }
+}
+
+std::shared_ptr<const cpu::RowBlocks> PackedWeight::held_blocks() const {
+  return blocks ? blocks->held() : quant::blocks_behind(packed);
 }
 
 mx::array Linear::forward(const mx::array& x) const {
@@ -51,7 +83,7 @@ mx::array Embedding::lookup(const mx::array& ids) const {
   // Rows are gathered as stored and only they are cast: the same values as a
   // cast of the whole table, without holding it.
   const auto& packed = std::get<PackedWeight>(weight);
-  if (const auto blocks = quant::blocks_behind(packed.packed)) {
+  if (const auto blocks = packed.held_blocks()) {
     return quant::values_at(blocks, ids, dtype_);
   }
   auto rows = [&](const Parameter& table) {

@@ -38,8 +38,15 @@ struct PackedWeight {
   int cols() const {
     return static_cast<int>(int64_t{packed.shape(-1)} * 32 / bits);
   }
-  /// Forgets casts, and the pages of a mapped file that blocks stand for.
+  /// Lets fused modules read blocks, made of the arrays as they are now.
+  void keep_blocks(const FindPlace& place_of);
+  /// Forgets casts, and what is in memory of arrays that blocks stand for.
   void release();
+  /// The blocks that fused modules read now, or null.
+  std::shared_ptr<const cpu::RowBlocks> held_blocks() const;
+
+ private:
+  void take_rows();
 };
 
 /// mlx.nn.Linear without quantisation.
@@ -92,6 +99,9 @@ class Embedding : public Module {
 
   /// The output head that shares this weight.
   LayerSlot as_linear() const;
+  void release() override {
+    std::visit([](auto& w) { w.release(); }, weight);
+  }
 
   std::variant<DenseWeight, PackedWeight> weight;
 

@@ -24,8 +24,12 @@ PackedArrays packed_arrays(const PackedWeight& weight) {
   if (!reason.empty()) {
     return {{}, {}, std::move(reason)};
   }
-  arrays.blocks = weight.blocks ? weight.blocks->get(arrays)
-                                : quant::blocks_behind(arrays.words);
+  if (!weight.blocks) {
+    arrays.blocks = quant::blocks_behind(arrays.words);
+  } else if (auto blocks = weight.blocks->get()) {
+    arrays = weight.blocks->rows();
+    arrays.blocks = std::move(blocks);
+  }
   return {std::move(arrays), {}, ""};
 }
 

@@ -38,16 +38,16 @@ LayerSlot fused(const LayerSlot& stock, Forward forward) {
 constexpr const char* kNoBias = "its projections must have no bias";
 
 /// Gate, up and down of a block, or why they cannot be taken.
-struct PackedExperts {
+struct TakenExperts {
   std::optional<moe::ExpertArrays> arrays;
   std::string reason;
 };
 
 template <class Weight>
-PackedExperts
+TakenExperts
 take(const Weight& gate_proj, const Weight& up_proj, const Weight& down_proj) {
-  const auto gate = packed_arrays(gate_proj), up = packed_arrays(up_proj),
-             down = packed_arrays(down_proj);
+  const auto gate = stored_arrays(gate_proj), up = stored_arrays(up_proj),
+             down = stored_arrays(down_proj);
   for (const auto* part : {&gate, &up, &down}) {
     if (!part->arrays) {
       return {{}, part->reason};
@@ -56,7 +56,16 @@ take(const Weight& gate_proj, const Weight& up_proj, const Weight& down_proj) {
       return {{}, kNoBias};
     }
   }
-  return {moe::ExpertArrays{*gate.arrays, *up.arrays, *down.arrays}, ""};
+  return {
+      moe::ExpertArrays{
+          moe::Projection(*gate.arrays),
+          moe::Projection(*up.arrays),
+          moe::Projection(*down.arrays)},
+      ""};
+}
+
+int width_of(const moe::ExpertArrays& experts) {
+  return quant::cols_of(experts.up.weight);
 }
 
 Fusion left_stock(std::string reason) {
@@ -79,7 +88,7 @@ Fusion fuse_moe_mlp(const LayerSlot& module) {
   if (!stock) {
     return {};
   }
-  const auto router = packed_arrays(stock->gate);
+  const auto router = stored_arrays(stock->gate);
   if (!router.arrays || router.bias) {
     return left_stock(router.arrays ? kNoBias : router.reason);
   }
@@ -93,12 +102,12 @@ Fusion fuse_moe_mlp(const LayerSlot& module) {
       fused(
           module,
           [spec = stock->router,
-           router = *router.arrays,
+           router = moe::Projection(*router.arrays),
            bias = stock->expert_bias,
            experts = *experts.arrays](const mx::array& x) {
             return moe::moe_mlp(x, spec, router, bias, experts);
           }),
-      std::get<PackedWeight>(stock->switch_mlp->gate_proj.weight).cols());
+      width_of(*experts.arrays));
 }
 
 Fusion fuse_swiglu_mlp(const LayerSlot& module) {
@@ -116,7 +125,7 @@ Fusion fuse_swiglu_mlp(const LayerSlot& module) {
           [weights = *weights.arrays](const mx::array& x) {
             return moe::gated_mlp(x, weights);
           }),
-      dynamic_cast<const QuantizedLinear&>(*stock->gate_proj).weight.cols());
+      width_of(*weights.arrays));
 }
 
 Fusion fuse_quantized_linear(const LayerSlot& module) {

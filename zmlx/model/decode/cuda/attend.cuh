@@ -30,22 +30,31 @@ __device__ __forceinline__ void norm_and_rotate(
   Shared& shared = block();
   const int half = s.head_dim / 2, lane = threadIdx.x & 31;
   float x[2] = {}, y[2] = {}, squares = 0;
+  bool absent = false;
+  int looks = 0;
+#pragma unroll 1
+  do {
+    if (absent) {
+      await_word();
+    }
+    absent = false;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (lane + r * 32 < half) {
+        x[r] = load_word(from + lane + r * 32);
+        y[r] = load_word(from + lane + r * 32 + half);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      absent |= is_absent(x[r]) || is_absent(y[r]);
+    }
+  } while (absent && keep_waiting(looks));
+  __syncwarp();
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    if (lane + r * 32 < half) {
-      x[r] = load_word(from + lane + r * 32);
-      y[r] = load_word(from + lane + r * 32 + half);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    if (is_absent(x[r]) || is_absent(y[r])) {
-      x[r] = present_word(from + lane + r * 32);
-      y[r] = present_word(from + lane + r * 32 + half);
-    }
     squares += x[r] * x[r] + y[r] * y[r];
   }
-  __syncwarp();
   squares = sum_lanes(squares, 1, 32);
   const float rms =
       scale * (norm ? inverse_root(squares / s.head_dim + s.eps) : 1.0f);
@@ -309,20 +318,29 @@ __device__ __noinline__ void merge(const Stage& s) {
         (head / group * s.splits * group + head % group) * record;
     const float* at = from + half * stride + (channel & (dim - 1));
     float v[loads];
+    bool absent = false;
+    int looks = 0;
+#pragma unroll 1
+    do {
+      if (absent) {
+        await_word();
+      }
+      absent = false;
 #pragma unroll
-    for (int i = 0; i < loads; ++i) {
-      v[i] = 2 * i + half < splits ? load_word(at + 2 * i * stride) : 0.0f;
-    }
+      for (int i = 0; i < loads; ++i) {
+        v[i] = 2 * i + half < splits ? load_word(at + 2 * i * stride) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < loads; ++i) {
+        absent |= is_absent(v[i]);
+      }
+    } while (absent && keep_waiting(looks));
+    __syncwarp();
     const float weight = weight_of_split(from + dim, splits, stride);
     float y = 0;
 #pragma unroll
     for (int i = 0; i < loads; ++i) {
-      const float its = __shfl_sync(~0u, weight, 2 * i + half);
-      if (is_absent(v[i])) {
-        v[i] = present_word(at + 2 * i * stride);
-      }
-      __syncwarp();
-      y = fmaf(its, v[i], y);
+      y = fmaf(__shfl_sync(~0u, weight, 2 * i + half), v[i], y);
     }
     y = sum_lanes(y, 16, 32);
     if (lane < 16) {

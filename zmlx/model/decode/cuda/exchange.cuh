@@ -82,16 +82,13 @@ __device__ __forceinline__ void tell_readers(int row) {
   arrive_at(block().counts + row / kChunk % kWarps * kLine);
 }
 
-// Whether to look again after so many looks in vain: for about a second, or
-// until any block has given up.
+// Whether to look again after so many looks in vain: for about a second, and
+// hardly once the block has given up. There are many copies of this: the kernel
+// is slower where more code than the instruction cache holds is gone through.
 __device__ __forceinline__ bool keep_waiting(int& looks) {
-  if ((looks++ & 1023) == 0) {
+  if ((++looks & 255) == 0) {
     volatile int& failed = block().failed;
-    u32* gave_up = block().counts + kGaveUpAt;
     if (looks > 1 << 21) {
-      arrive_at(gave_up);
-      failed = 1;
-    } else if (looks > 1 && arrivals_at(gave_up) != 0) {
       failed = 1;
     }
     return !failed;
@@ -123,12 +120,13 @@ __device__ __forceinline__ float present_word(const float* at) {
   }
   return v;
 }
+__device__ __forceinline__ bool has_absent(const float4& v) {
+  return is_absent(v.x) || is_absent(v.y) || is_absent(v.z) || is_absent(v.w);
+}
 // Makes sure of four words that have been loaded from `at`.
 __device__ __forceinline__ void make_present(float4& v, const float* at) {
   int looks = 0;
-  while ((is_absent(v.x) || is_absent(v.y) || is_absent(v.z) ||
-          is_absent(v.w)) &&
-         keep_waiting(looks)) {
+  while (has_absent(v) && keep_waiting(looks)) {
     await_word();
     v = load_words(at);
   }

@@ -60,6 +60,9 @@ finish(const Consumer& c, int* next, int* failed) {
   u32* const start = shared.counts + kStartAt;
   u32 before = 0;
   if (c.lane == 0) {
+    if (shared.failed) {
+      arrive_at(shared.counts + kGaveUpAt);
+    }
     before = arrive_in_order(shared.counts + kEndedAt);
   }
   before = __shfl_sync(~0u, before, 0);

@@ -38,23 +38,38 @@ gather_logits(const Stage& s, const float* exchange, u32 target, int mine) {
     const float* parts =
         exchange + s.partials_at + (mine * items + first) * 4;
     float4 v[most][loads];
-#pragma unroll
-    for (int j = 0; j < most; ++j) {
-#pragma unroll
-      for (int r = 0; r < loads; ++r) {
-        const bool there =
-            first + r * 32 < items && j * kProducers + mine < chunks;
-        v[j][r] = there
-            ? load_words(parts + (j * kProducers * items + r * 32) * 4)
-            : make_float4(0, 0, 0, 0);
+    bool absent = false;
+    looks = 0;
+#pragma unroll 1
+    do {
+      if (absent) {
+        await_word();
       }
-    }
+      absent = false;
+#pragma unroll
+      for (int j = 0; j < most; ++j) {
+#pragma unroll
+        for (int r = 0; r < loads; ++r) {
+          const bool there =
+              first + r * 32 < items && j * kProducers + mine < chunks;
+          v[j][r] = there
+              ? load_words(parts + (j * kProducers * items + r * 32) * 4)
+              : make_float4(0, 0, 0, 0);
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < most; ++j) {
+#pragma unroll
+        for (int r = 0; r < loads; ++r) {
+          absent |= has_absent(v[j][r]);
+        }
+      }
+    } while (absent && keep_waiting(looks));
 #pragma unroll
     for (int j = 0; j < most; ++j) {
 #pragma unroll
       for (int r = 0; r < loads; ++r) {
-        float4& part = v[j][r];
-        make_present(part, parts + (j * kProducers * items + r * 32) * 4);
+        const float4& part = v[j][r];
         sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
       }
     }
@@ -80,7 +95,7 @@ __device__ __forceinline__ void route(
     const Stage& s,
     Shared& shared,
     const float* sum_squares,
-    const float (&bias)[each],
+    const float* bias,
     int mine) {
   const float* partials = shared.partials;
   const int lane = threadIdx.x & 31, experts = s.experts, top_k = s.top_k;
@@ -162,28 +177,6 @@ __device__ __forceinline__ void route(
     }
   }
   __syncwarp();
-}
-
-template <int each>
-__device__ __forceinline__ void await_route(
-    const Stage& s,
-    const float* exchange,
-    u32 target,
-    u32 parity,
-    const float* sum_squares,
-    int mine) {
-  const int lane = threadIdx.x & 31;
-  float bias[each];
-#pragma unroll
-  for (int i = 0; i < each; ++i) {
-    const int e = lane + 32 * i;
-    bias[i] = s.router_bias && e < s.experts
-        ? __ldg(reinterpret_cast<const float*>(s.router_bias) + e)
-        : 0.0f;
-  }
-  gather_logits(s, exchange, target, mine);
-  wait(&block().routed, parity);
-  route<each>(s, block(), sum_squares, bias, mine);
 }
 
 // One of a piece's six copies, the lane's own: words, scales or biases of the
@@ -390,12 +383,21 @@ __device__ __noinline__ void produce() {
     if (s.kind == kExperts) {
       routed = s.experts > 0;
       if (routed) {
+        float bias[kMaxExperts / 32] = {};
+#pragma unroll
+        for (int r = 0; r < kMaxExperts / 32; ++r) {
+          if (s.router_bias && lane + 32 * r < s.experts) {
+            bias[r] = __ldg(
+                reinterpret_cast<const float*>(s.router_bias) + lane + 32 * r);
+          }
+        }
+        gather_logits(s, half_of(token_now), target, mine);
+        wait(&shared.routed, routed_parity);
         const float* squares = shared.sum_squares[i & 1];
-        const float* from = half_of(token_now);
         if (s.experts <= 32) {
-          await_route<1>(s, from, target, routed_parity, squares, mine);
+          route<1>(s, shared, squares, bias, mine);
         } else {
-          await_route<4>(s, from, target, routed_parity, squares, mine);
+          route<4>(s, shared, squares, bias, mine);
         }
         routed_parity ^= 1;
         if (mine == 0 && lane == 0) {

@@ -147,45 +147,26 @@ prepare_normed(Consumer& c, const Stage& s, float* sum_squares) {
   }
 }
 
-// Values base, base + step and so on of a vector, `loads` times four: all loads
-// are under way before the first is looked at. There is room for the digits of
-// those beyond the end.
-template <int loads>
-__device__ __forceinline__ void
-convert(const Vector& x, const float* from, int base, const Stage& s) {
-  constexpr int step = 4 * kConsumers;
-  float4 v[loads];
-#pragma unroll
-  for (int r = 0; r < loads; ++r) {
-    v[r] = base + r * step < s.x_len ? load_words(from + base + r * step)
-                                     : make_float4(0, 0, 0, 0);
-  }
-#pragma unroll
-  for (int r = 0; r < loads; ++r) {
-    make_present(v[r], from + base + r * step);
-  }
-  __syncwarp();
-#pragma unroll
-  for (int r = 0; r < loads; ++r) {
-    store_vector(x, base + r * step, v[r], s.a);
-  }
-}
-
+// Loads are under way three steps ahead.
 __device__ __forceinline__ void prepare_plain(Consumer& c, const Stage& s) {
   const Vector x = vector_of();
   const float* from = block().exchange + s.x_at;
+  const int len = s.x_len;
+  constexpr int step = 4 * kConsumers;
   await_chunks(c, s);
   ZMLX_MARK(c, 1);
-  const int base = c.tid * 4;
-  if (s.x_len <= 4 * kConsumers) {
-    if (base < s.x_len) { // whole warps
-      convert<1>(x, from, base, s);
-    }
-    return;
-  }
+  int k = c.tid * 4;
+  auto load = [&](int at) {
+    return at < len ? load_words(from + at) : make_float4(0, 0, 0, 0);
+  };
+  float4 v = load(k), second = load(k + step), third = load(k + 2 * step);
 #pragma unroll 1
-  for (int k = base; k < s.x_len; k += kLoads * 4 * kConsumers) {
-    convert<kLoads>(x, from, k, s);
+  for (; k < len; k += step) { // whole warps
+    const float4 last = load(k + 3 * step);
+    make_present(v, from + k);
+    __syncwarp();
+    store_vector(x, k, v, s.a);
+    v = second, second = third, third = last;
   }
 }
 

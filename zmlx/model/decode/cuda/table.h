@@ -11,7 +11,6 @@ constexpr int kConsumers = kWarps * 32;
 constexpr int kThreads = kConsumers + kProducers * 32;
 constexpr int kChunk = 128; // columns a warp takes at once
 constexpr int kRows = 16; // of a tile
-constexpr int kLoads = 4; // of four values a thread, at once
 constexpr int kMaxChunks = kWarps; // of a piece
 constexpr int kFlush = 8; // tiles reduced at once
 constexpr int kRedStride = 17;
