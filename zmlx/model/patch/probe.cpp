@@ -113,8 +113,8 @@ ProbeResult probe(
     double worst = 0;
     for (int i = 5; i < 7; ++i) {
       const auto expected = network.forward(columns(i, i + 1), own, true);
-      // Or a GPU may run its kernels beside the step's, whose blocks wait for one
-      // another.
+      // Or a GPU may run its kernels beside the step's, whose blocks wait for
+      // one another.
       mx::eval({expected});
       worst = std::max(
           worst,
