@@ -5,6 +5,7 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/model/cache_room.h"
+#include "zmlx/model/decode/written_cache.h"
 
 namespace {
 
@@ -226,14 +227,30 @@ void TakenCaches::check(const Layer& layer, const LayerShape& shape) const {
   }
 }
 
-zmlx::Cache TakenCaches::take() {
+bool TakenCaches::has_starts() const {
+  return std::any_of(layers_.begin(), layers_.end(), [](const Layer& layer) {
+    return std::any_of(
+        layer.starts.begin(), layer.starts.end(), [](int n) { return n != 0; });
+  });
+}
+
+zmlx::Cache TakenCaches::take(bool narrow) {
   zmlx::Cache cache;
   taken_ = true;
+  std::optional<mx::Dtype> type;
+  if (!narrow) {
+    type = mx::float32;
+  }
   for (auto& layer : layers_) {
     auto keep = [&](std::optional<mx::array> array) {
       if (array) {
-        layer.held.push_back(*array);
-        array = mx::astype(*array, mx::float32);
+        if (narrow) { // and may be written to, which takes having them alone
+          array = zmlx::decode::as_given(*array);
+        } else {
+          layer.held.push_back(*array);
+        }
+        type = type.value_or(array->dtype());
+        array = mx::astype(*array, *type);
       }
       return array;
     };
@@ -270,27 +287,36 @@ zmlx::Cache TakenCaches::take() {
   return cache;
 }
 
-void TakenCaches::put_back(zmlx::Cache& cache) {
+void TakenCaches::put_back(
+    zmlx::Cache& cache,
+    const std::optional<mx::array>& written) {
+  const auto readable = [&](std::optional<mx::array> array) -> nb::object {
+    if (array && written) {
+      array = zmlx::decode::once_written(*array, *written);
+    }
+    return array ? nb::cast(std::move(*array)) : nb::none();
+  };
   for (size_t i = 0; i < layers_.size(); ++i) {
     auto& layer = layers_[i];
     layer.held.clear();
     if (layer.kind == Kind::Arrays) {
       auto& conv = static_cast<zmlx::ConvCache&>(*cache[i]);
-      layer.object.attr("cache")[0] = nb::cast(std::move(*conv.inputs));
+      layer.object.attr("cache")[0] = readable(std::move(conv.inputs));
       advance_padding(layer);
       continue;
     }
     auto& kv = static_cast<zmlx::KVCache&>(*cache[i]);
     const int offset = layer.offset + length_;
-    auto keys = std::move(*kv.keys), values = std::move(*kv.values);
-    if (layer.kind == Kind::Rotating && keys.shape(2) > layer.max_size) {
-      mx::Shape stop = keys.shape();
+    auto keys = std::move(kv.keys), values = std::move(kv.values);
+    if (layer.kind == Kind::Rotating && keys &&
+        keys->shape(2) > layer.max_size) {
+      mx::Shape stop = keys->shape();
       stop[2] = layer.max_size;
-      keys = mx::slice(keys, {0, 0, 0, 0}, stop);
-      values = mx::slice(values, {0, 0, 0, 0}, stop);
+      keys = mx::slice(*keys, {0, 0, 0, 0}, stop);
+      values = mx::slice(*values, {0, 0, 0, 0}, stop);
     }
-    layer.object.attr("keys") = nb::cast(std::move(keys));
-    layer.object.attr("values") = nb::cast(std::move(values));
+    layer.object.attr("keys") = readable(std::move(keys));
+    layer.object.attr("values") = readable(std::move(values));
     if (layer.kind != Kind::Batch) {
       layer.object.attr("offset") = offset;
     }
@@ -306,6 +332,13 @@ void TakenCaches::put_back(zmlx::Cache& cache) {
     }
   }
   taken_ = false;
+}
+
+void TakenCaches::undo(
+    zmlx::Cache& cache,
+    const std::optional<mx::array>& written) {
+  length_ = 0;
+  put_back(cache, written);
 }
 
 // As ArraysCache.advance(), but with values: a chain of lazy subtractions would

@@ -39,9 +39,16 @@ class TakenCaches {
   TakenCaches& operator=(TakenCaches&&) = delete;
   ~TakenCaches();
 
-  /// Takes the arrays, cast to float32.
-  zmlx::Cache take();
-  void put_back(zmlx::Cache& cache);
+  /// Whether sequences start at different rows.
+  bool has_starts() const;
+
+  /// Takes the arrays, cast to float32, or where `narrow` to the type of the
+  /// first; those do not return without undo().
+  zmlx::Cache take(bool narrow);
+  /// `written`: what the arrays' values wait for, unseen by MLX, or none.
+  void put_back(zmlx::Cache& cache, const std::optional<mx::array>& written);
+  /// The same after a step that failed: no tokens were added.
+  void undo(zmlx::Cache& cache, const std::optional<mx::array>& written);
 
  private:
   enum class Kind { KV, Rotating, Batch, Arrays };

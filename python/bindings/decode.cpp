@@ -89,17 +89,24 @@ class DecodeModel {
       throw std::invalid_argument(lowered.reason);
     }
     shapes_ = layer_shapes(*lowered.program);
-    const auto done = zmlx::patch_unprobed(*model_);
+    zmlx::PatchOptions options;
+    if (on_gpu_) { // where prompts go through the model's own layers
+      options.patterns = {"decode_step"};
+    }
+    const auto done = zmlx::patch_unprobed(*model_, options);
     fused_ = dynamic_cast<zmlx::decode::FusedNetwork*>(model_->network.get());
     if (!fused_) {
       throw std::invalid_argument(
           done.skipped.empty() ? "the device has no decode program"
                                : done.skipped.back().reason);
     }
-    settle();
+    if (!on_gpu_) {
+      settle();
+    }
   }
 
-  /// Logits (batch, length, vocab), or none when it cannot serve the caches.
+  /// Logits (batch, length, vocab), or none when it cannot serve the caches, or
+  /// on a GPU more tokens than one.
   std::optional<mx::array> forward(
       const mx::array& tokens,
       std::optional<nb::list> caches) {
@@ -110,19 +117,30 @@ class DecodeModel {
           tokens.shape(),
           '.');
     }
+    if (on_gpu_ && (!caches || tokens.shape(1) > 1)) {
+      return std::nullopt;
+    }
     if (!caches) {
       zmlx::Cache none;
       return model_->network->forward(tokens, none);
     }
     auto taken =
         TakenCaches::look(*caches, shapes_, tokens.shape(0), tokens.shape(1));
-    if (!taken) {
+    if (!taken || (on_gpu_ && taken->has_starts())) {
       return std::nullopt;
     }
-    auto cache = taken->take();
-    auto logits = model_->network->forward(tokens, cache);
-    taken->put_back(cache);
-    return logits;
+    auto cache = taken->take(on_gpu_);
+    auto& executor = *fused_->executor;
+    try {
+      auto logits = model_->network->forward(tokens, cache);
+      taken->put_back(cache, executor.last_written());
+      return logits;
+    } catch (...) {
+      if (on_gpu_) {
+        taken->undo(cache, executor.last_written());
+      }
+      throw;
+    }
   }
 
   /// Returns at once.
@@ -147,6 +165,8 @@ class DecodeModel {
         mx::array(ids.begin(), {1, 2}, mx::int32), cache));
   }
 
+  // The steps of a GPU compute in float32 on caches of any type.
+  const bool on_gpu_ = mx::default_device() == mx::Device(mx::Device::gpu);
   std::unique_ptr<zmlx::Model> model_;
   zmlx::decode::FusedNetwork* fused_ = nullptr;
   std::vector<LayerShape> shapes_;

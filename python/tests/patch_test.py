@@ -18,6 +18,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from zmlx.patch import (
     ALL_PATTERNS,
+    adapters,
+    fused,
     list_patterns,
     patch,
     smart_patch,
@@ -111,14 +113,55 @@ def test_a_quantised_model_is_fused_in_its_packing(name, bits):
     assert relative(logits(model, 2), expected) < 1e-4
 
 
-def test_the_gpu_form_of_a_block_is_the_router_kernel_and_stock_experts(monkeypatch):
-    monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
+def test_a_block_may_be_the_router_kernel_and_stock_experts(monkeypatch):
+    monkeypatch.setattr(fused.FusedMoe, "whole", False)
     for name in ("qwen3_next", "deepseek_v3 with groups", "nemotron_h", "gpt_oss"):
         model = small(name)
         expected = logits(model, 2)
         patch(model, patterns=["moe_mlp"])
         assert result_of(model).pattern_counts["moe_mlp"] > 0
         assert relative(logits(model, 2), expected) < 1e-4
+
+
+def test_a_gpu_keeps_experts_that_no_kernel_knows(monkeypatch):
+    monkeypatch.setattr(adapters, "ACTIVATIONS", {})
+    model = small("qwen3_moe")
+    expected = logits(model, 2)
+    patch(model, patterns=["moe_mlp"])
+    assert "moe_mlp" not in result_of(model).pattern_counts
+    monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
+    patch(model, patterns=["moe_mlp"])
+    assert result_of(model).pattern_counts["moe_mlp"] > 0
+    assert relative(logits(model, 2), expected) < 1e-4
+
+
+def test_a_gpu_must_give_the_same_rows_among_many(monkeypatch):
+    monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
+    run = fused.FusedMoe.run
+
+    def shuffled(self, module, made, stock_call, x):
+        y = run(self, module, made, stock_call, x)
+        return y if x.shape[1] < 100 else y[:, ::-1]
+
+    for wrong in (False, True):
+        model = small()
+        model.set_dtype(mx.bfloat16)
+        if wrong:
+            monkeypatch.setattr(fused.FusedMoe, "run", shuffled)
+        patch(model, patterns=["moe_mlp"])
+        counts = result_of(model).pattern_counts
+        assert counts.get("moe_mlp", 0) == (0 if wrong else 2)
+
+
+def test_a_gpu_leaves_layers_of_floats_stock(monkeypatch):
+    monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
+    model = small("llama")
+    patch(model, patterns=["swiglu_mlp"])
+    assert "swiglu_mlp" not in result_of(model).pattern_counts
+    assert any("must be quantised on a GPU" in why for why in result_of(model).skipped)
+    quantise(model, 4)
+    patch(model, patterns=["swiglu_mlp"])
+    assert result_of(model).pattern_counts["swiglu_mlp"] > 0
 
 
 def planted(monkeypatch, rows, key, **changes):
@@ -443,7 +486,7 @@ def test_residual_norm_and_softmax_have_their_patterns():
 def test_the_default_patterns_are_those_that_help_on_the_device(monkeypatch):
     assert "decode_step" in defaults() and "residual_norm" not in defaults()
     monkeypatch.setattr(table, "on_gpu", lambda: True)
-    assert defaults() == ["moe_mlp", "decode_step"]
+    assert defaults() == ["moe_mlp", "swiglu_mlp", "geglu_mlp", "decode_step"]
     assert list_patterns() == sorted(ALL_PATTERNS)
 
 

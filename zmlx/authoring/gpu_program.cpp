@@ -11,6 +11,7 @@
 #include "zmlx/base/hash.h"
 #include "zmlx/base/text.h"
 #include "zmlx/dialect/kernel_text.h"
+#include "zmlx/runtime/cuda_modules.h"
 #include "zmlx/runtime/host_kernel.h"
 
 namespace zmlx {
@@ -60,13 +61,14 @@ mx::fast::CustomKernelFunction make_kernel(
         text.name, input_names, output_names, text.body, text.header, false);
   }
   const auto translated = dialect::cuda_kernel_text(text, true);
-  return mx::fast::cuda_kernel(
-      text.name,
-      input_names,
-      output_names,
-      translated.source,
-      translated.header,
-      false);
+  return kept_compiled(
+      mx::fast::cuda_kernel(
+          text.name,
+          input_names,
+          output_names,
+          translated.source,
+          translated.header,
+          false));
 }
 
 Layout layout_of(const mx::array& input) {

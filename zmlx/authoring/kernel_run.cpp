@@ -5,6 +5,7 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
+#include "zmlx/runtime/cuda_modules.h"
 
 namespace zmlx {
 namespace {
@@ -14,19 +15,6 @@ namespace {
 constexpr unsigned char kPatterns[] = {0xa5, 0x5a};
 // Blocks along y and z that CUDA takes.
 constexpr int kMaxGroups = 65535;
-
-std::string key_of(const dialect::KernelText& text) {
-  std::string key;
-  for (const auto* arrays : {&text.inputs, &text.outputs}) {
-    for (const auto& array : *arrays) {
-      key += concat(array.type, array.scalar ? "&," : ",");
-    }
-  }
-  for (const auto& argument : text.templates) {
-    key += concat(argument.name, '=', argument.value, ',');
-  }
-  return key;
-}
 
 dialect::KernelTemplate template_of(
     const std::string& op,
@@ -155,14 +143,32 @@ dialect::KernelText KernelRunner::text_of(
   return text;
 }
 
+std::string KernelRunner::key_of(const Arrays& inputs, const KernelCall& call)
+    const {
+  std::string key;
+  for (const auto& input : inputs) {
+    key += dialect_type(op_, input.dtype());
+    key += input.ndim() == 0 ? "&," : ",";
+  }
+  for (const auto dtype : call.output_dtypes) {
+    key += dialect_type(op_, dtype);
+    key += ',';
+  }
+  for (const auto& argument : call.templates) {
+    key += argument.first + '=' + template_of(op_, argument).value + ',';
+  }
+  return key;
+}
+
 std::shared_ptr<const HostKernel> KernelRunner::host_kernel(
-    const dialect::KernelText& text,
+    const Arrays& inputs,
+    const KernelCall& call,
     bool checked) {
-  const std::string key = key_of(text) + (checked ? "checked" : "");
+  const std::string key = key_of(inputs, call) + (checked ? "checked" : "");
   std::lock_guard lock(mutex_);
   auto& kernel = host_[key];
   if (!kernel) {
-    kernel = std::make_shared<const HostKernel>(text, checked);
+    kernel = std::make_shared<const HostKernel>(text_of(inputs, call), checked);
   }
   return kernel;
 }
@@ -207,7 +213,7 @@ std::vector<mx::array> KernelRunner::on_cpu(
 std::vector<mx::array> KernelRunner::run_cpu(
     const Arrays& inputs,
     const KernelCall& call) {
-  const auto kernel = host_kernel(text_of(inputs, call), false);
+  const auto kernel = host_kernel(inputs, call, false);
   Arrays ready;
   for (const auto& input : inputs) {
     ready.push_back(
@@ -267,25 +273,26 @@ std::vector<mx::array> KernelRunner::run_cuda(
   };
   const bool whole_groups = whole(grid.x, group.x) && whole(grid.y, group.y) &&
       whole(grid.z, group.z);
-  const auto text = text_of(inputs, call);
   mx::fast::CustomKernelFunction function;
   {
     std::lock_guard lock(mutex_);
-    auto& known = gpu_[key_of(text) + (whole_groups ? "whole" : "")];
+    auto& known = gpu_[key_of(inputs, call) + (whole_groups ? "whole" : "")];
     if (!known) {
-      const auto translated = dialect::cuda_kernel_text(text, whole_groups);
+      const auto translated =
+          dialect::cuda_kernel_text(text_of(inputs, call), whole_groups);
       auto names = source_.inputs;
       if (!whole_groups) {
         names.push_back("zm_size");
       }
-      known = mx::fast::cuda_kernel(
-          source_.name,
-          names,
-          source_.outputs,
-          translated.source,
-          translated.header,
-          source_.ensure_row_contiguous,
-          0);
+      known = kept_compiled(
+          mx::fast::cuda_kernel(
+              source_.name,
+              names,
+              source_.outputs,
+              translated.source,
+              translated.header,
+              source_.ensure_row_contiguous,
+              0));
     }
     function = known;
   }
@@ -334,7 +341,7 @@ std::vector<mx::array> KernelRunner::run_checked(
     const Arrays& inputs,
     const KernelCall& call) {
   check_groups(op_, call);
-  const auto kernel = host_kernel(text_of(inputs, call), true);
+  const auto kernel = host_kernel(inputs, call, true);
   const Arrays ready = evaluated(inputs);
   Arrays runs[2];
   std::vector<std::string> found;

@@ -40,9 +40,10 @@ class KernelRunner {
   using Arrays = std::vector<mx::array>;
   dialect::KernelText text_of(const Arrays& inputs, const KernelCall& call)
       const;
-  std::shared_ptr<const HostKernel> host_kernel(
-      const dialect::KernelText& text,
-      bool checked);
+  /// Tells apart calls that need other kernels, without making their text.
+  std::string key_of(const Arrays& inputs, const KernelCall& call) const;
+  std::shared_ptr<const HostKernel>
+  host_kernel(const Arrays& inputs, const KernelCall& call, bool checked);
   /// A CPU operation of the call's outputs and the kernel's name.
   Arrays on_cpu(Arrays inputs, const KernelCall& call, CpuTask task) const;
   /// Inputs as the kernel reads them. Throws where they have no values yet.

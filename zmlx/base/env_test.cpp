@@ -18,8 +18,9 @@ class Env : public ::testing::Test {
   }
 };
 
-TEST_F(Env, StaysUnderTenVariables) {
-  EXPECT_LT(env_variables().size(), 10u);
+// Nine of ours, and where MLX keeps its own compiled kernels.
+TEST_F(Env, StaysAtTenVariables) {
+  EXPECT_LE(env_variables().size(), 10u);
 }
 
 TEST_F(Env, TakesEmptyForUnset) {

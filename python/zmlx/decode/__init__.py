@@ -3,9 +3,9 @@
 
 ``install(model)`` gives a model of mlx_lm a C++ network over the same arrays.
 Calls with mlx_lm's caches go through it: one token a sequence as one operation,
-prompts through fused layers. What it cannot serve (quantised caches, a window
-that is full, input embeddings, a model changed since) goes through the model's
-own layers, with the same caches.
+prompts through fused layers, on a GPU through the model's own. What it cannot serve
+(quantised caches, a window that is full, input embeddings, a model changed since)
+goes through the model's own layers, with the same caches.
 """
 
 from zmlx.decode.session import install, remove, session_of

@@ -4,7 +4,6 @@
 import dataclasses
 import json
 
-import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
@@ -39,10 +38,6 @@ def network_of(model):
     """The C++ network of a model's arrays, which are evaluated or unpack themselves.
     It computes in float32; raises ValueError or RuntimeError with the reason when
     there is none for the model."""
-    if mx.default_device() != mx.Device(mx.cpu):
-        # A GPU's step writes to caches unseen by MLX, which their owner would have
-        # to know.
-        raise ValueError("mlx_lm's caches are served on the CPU only")
     return _core.DecodeModel(
         config_of(model),
         dict(tree_flatten(model.parameters())),

@@ -188,8 +188,8 @@ def _rows_of(embedding, tokens):
 
 
 def probe(model, network):
-    """The network against the model's layers on a prompt of three tokens and two
-    steps after it.
+    """The network against the model's layers on a prompt of three tokens (of one on
+    a GPU) and two steps after it.
 
     A near tie in a router may send a token to another expert on one side, rightly;
     so one of two prompts must agree. The layers compute in float32 too, whatever
@@ -211,7 +211,12 @@ def probe(model, network):
     for seed in (4, 5):
         vocab = model.args.vocab_size
         tokens = mx.random.randint(0, vocab, (1, 5), key=mx.random.key(seed))
+        if mx.default_device() == mx.Device(mx.gpu):
+            tokens = tokens[:, 2:]  # there the network takes one token at a time
         expected = _on_prompt_and_steps(layers, model, tokens)
+        # Or a GPU may run its kernels beside a step's, whose blocks wait for one
+        # another.
+        mx.eval(expected)
         got = _on_prompt_and_steps(network.forward, model, tokens)
         error = _apart(expected, got)
         if proof is None or error < proof.error or proof.error != proof.error:
@@ -235,12 +240,14 @@ class Proof:
 
 
 def _on_prompt_and_steps(forward, model, tokens):
-    """Logits of a prompt of three tokens and of two steps after it."""
+    """Logits of a prompt of all tokens but two, and of the two as steps."""
     from mlx_lm.models.cache import make_prompt_cache
 
     cache = make_prompt_cache(model)
-    pieces = (tokens[:, :3], tokens[:, 3:4], tokens[:, 4:5])
-    logits = [forward(piece, cache) for piece in pieces]
+    logits = [
+        forward(piece, cache)
+        for piece in (tokens[:, :-2], tokens[:, -2:-1], tokens[:, -1:])
+    ]
     return mx.concatenate(logits, axis=1).astype(mx.float32)
 
 

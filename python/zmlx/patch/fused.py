@@ -285,6 +285,8 @@ class FusedMlp(Fused):
         def part(path, what):
             return binding.projection(binding.child(module, path), what)
 
+        if self.options.on_gpu and "scales" not in binding.child(module, row.up):
+            raise Refusal("its weights must be quantised on a GPU")
         return _core.Mlp(
             part(row.gate, "gate") if row.gate else None,
             part(row.up, "up"),
@@ -305,15 +307,14 @@ class FusedMlp(Fused):
 class FusedMoe(Fused):
     """A block: router and experts in one, shared experts by their own modules."""
 
+    #: Or router and experts are called as the modules they are, with the choice
+    #: of experts between them as one kernel.
+    whole = True
+
     def __init__(self, row, options):
         super().__init__(row, options)
-        self.descend = tuple(
-            path
-            for path in (row.shared, row.shared_gate, row.before, row.after)
-            if path
-        )
-        if options.on_gpu:
-            self.descend += (row.gate,)
+        paths = (row.shared, row.shared_gate, row.before, row.after)
+        self.descend = tuple(path for path in paths if path)
 
     def bind(self, binding, module):
         row = self.row
@@ -329,13 +330,19 @@ class FusedMoe(Fused):
         experts = binding.child(module, row.experts)
         if experts is None:
             raise Refusal("it has no experts")
-        if self.options.on_gpu:
-            if row.router.weight_on_input:
-                raise Refusal("its router's weights multiply the input")
-            return spec, bias, gate, experts, extras
-        router = binding.projection(gate, "router")
-        block = _core.MoeBlock(spec, router, bias, _experts(binding, experts))
-        return block, extras
+        if self.whole:
+            try:
+                router = binding.projection(gate, "router")
+                parts = _experts(binding, experts)
+                return _core.MoeBlock(spec, router, bias, parts), extras
+            except Refusal:
+                if not self.options.on_gpu:
+                    raise
+        if row.router.weight_on_input:
+            raise Refusal("its router's weights multiply the input")
+        if row.gate not in self.descend:
+            self.descend += (row.gate,)
+        return spec, bias, gate, experts, extras
 
     def _spec(self, binding, module):
         router = self.row.router
@@ -393,7 +400,7 @@ class FusedMoe(Fused):
 
     def with_outputs(self, module, step):
         row = self.row
-        if row.shared or row.after or self.options.on_gpu:
+        if row.shared or row.after or not self.whole:
             return None
         experts = Binding().child(module, row.experts)
         last = "fc2" if "fc1" in experts else "down_proj"

@@ -128,8 +128,8 @@ def _residual_norm(module, options):
 # In the order of patching a module: whole blocks before their parts.
 PATTERNS = (
     Pattern("moe_mlp", _moe, gpu=True),
-    Pattern("swiglu_mlp", _mlp("swiglu_mlp")),
-    Pattern("geglu_mlp", _mlp("geglu_mlp")),
+    Pattern("swiglu_mlp", _mlp("swiglu_mlp"), gpu=True),
+    Pattern("geglu_mlp", _mlp("geglu_mlp"), gpu=True),
     Pattern("quantized_linear", _linear(packed=True)),
     Pattern("linear", _linear(packed=False)),
     Pattern("rmsnorm", _rmsnorm),

@@ -6,8 +6,6 @@ quantised layer or a trainable weight in their place trains as it would in the s
 module. Everything fused has a backward of its own.
 """
 
-from dataclasses import replace
-
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -101,8 +99,10 @@ class TrainedMoe(fused.FusedMoe):
     """A block whose router, combination and experts have gradients; router and
     experts are called as the modules they are."""
 
+    whole = False
+
     def __init__(self, row, options):
-        super().__init__(row, replace(options, on_gpu=True))
+        super().__init__(row, options)
         self.descend += (row.experts,)
 
     def bind(self, binding, module):

@@ -8,6 +8,8 @@
 #include "zmlx/kernels/common/rows.h"
 #include "zmlx/kernels/common/vector_math.h"
 #include "zmlx/kernels/moe/experts.h"
+#include "zmlx/kernels/moe/experts_kernel.h"
+#include "zmlx/kernels/moe/product.h"
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx::moe {
@@ -75,48 +77,21 @@ struct Place {
     }
   }
 
-  /// x (..., 1, cols) times the matrices chosen for each row, or x (..., cols)
-  /// times the only one.
+  /// As product() of Places' arrays, and the bias.
   mx::array composed(
       const mx::array& x,
       const Arrays& in,
-      const std::optional<mx::array>& chosen) const {
-    mx::array y = product(x, in, chosen);
+      const std::optional<ChosenMatrices>& chosen) const {
+    const mx::array y = product(
+        x,
+        group_size == 0 ? quant::AnyArrays(in[first])
+                        : quant::AnyArrays(quantized(in)),
+        chosen);
     if (bias < 0) {
       return y;
     }
     const mx::array b = mx::astype(in[bias], y.dtype());
-    return y + (chosen ? mx::expand_dims(mx::take(b, *chosen, 0), -2) : b);
-  }
-
- private:
-  mx::array product(
-      const mx::array& x,
-      const Arrays& in,
-      const std::optional<mx::array>& chosen) const {
-    if (group_size == 0) {
-      const mx::array w = mx::swapaxes(in[first], -1, -2);
-      return chosen ? mx::gather_mm(x, w, std::nullopt, chosen)
-                    : mx::matmul(x, w);
-    }
-    const auto w = quantized(in);
-    const auto scales = w.mlx_scales(x.dtype());
-    const auto biases = w.mlx_biases(x.dtype());
-    const char* mode = quant::name_of(scheme);
-    return chosen
-        ? mx::gather_qmm(
-              x,
-              w.words,
-              scales,
-              biases,
-              std::nullopt,
-              chosen,
-              true,
-              w.group_size,
-              w.bits,
-              mode)
-        : mx::quantized_matmul(
-              x, w.words, scales, biases, true, w.group_size, w.bits, mode);
+    return y + (chosen ? mx::expand_dims(mx::take(b, chosen->ids, 0), -2) : b);
   }
 };
 
@@ -150,7 +125,7 @@ struct ExpertPlaces {
   mx::array composed(
       const mx::array& x,
       const Arrays& in,
-      const std::optional<mx::array>& chosen) const {
+      const std::optional<ChosenMatrices>& chosen) const {
     std::optional<mx::array> gated;
     if (gate) {
       gated = gate->composed(x, in, chosen);
@@ -307,6 +282,12 @@ scaled(std::vector<const float*>& x, std::vector<float>& weights, int64_t dim) {
   return values;
 }
 
+/// Whether one is under a transformation of MLX.
+bool traced(const Arrays& in) {
+  return std::any_of(
+      in.begin(), in.end(), [](const mx::array& x) { return x.is_tracer(); });
+}
+
 struct MoePlaces {
   RouterSpec spec;
   int count; // of experts
@@ -361,11 +342,55 @@ struct MoePlaces {
     const mx::array w =
         mx::expand_dims(mx::astype(weights, x.dtype()), -1); // (..., k, 1)
     const mx::array rows = spec.weight_on_input ? x * mx::squeeze(w, -1) : x;
-    const mx::array y = mx::squeeze(
-        experts.composed(mx::expand_dims(rows, {-2, -3}), in, chosen), -2);
+    const mx::array y = outputs(rows, in, chosen);
     return mx::sum(spec.weight_on_input ? y : y * w, -2);
   }
+
+  /// On a GPU: few tokens by kernels of ours, which have no gradients.
+  mx::array on_gpu(const Arrays& in, const ExpertArrays& weights) const {
+    const mx::array& x = in[0];
+    const int64_t rows = static_cast<int64_t>(x.size()) / x.shape(-1);
+    if (traced(in) || rows == 0 || spec.weight_on_input ||
+        worth_sorting(rows * spec.top_k, count) || !fits_kernels(weights)) {
+      return composed(in);
+    }
+    const mx::array logits = router.composed(x, in, std::nullopt);
+    const auto flat = [rows](const mx::array& a) {
+      return mx::reshape(a, {static_cast<int>(rows), a.shape(-1)});
+    };
+    std::optional<mx::array> bias;
+    if (expert_bias >= 0) {
+      bias = in[expert_bias];
+    }
+    const auto [by, ids] = route(flat(logits), spec, bias);
+    return mx::reshape(
+        experts_by_kernels(flat(x), weights, Chosen{ids, by}), x.shape());
+  }
+
+ private:
+  /// Of each token's experts, (..., top_k, dim).
+  mx::array
+  outputs(const mx::array& x, const Arrays& in, const mx::array& chosen) const {
+    if (!worth_sorting(static_cast<int64_t>(chosen.size()), count)) {
+      return mx::squeeze(
+          experts.composed(
+              mx::expand_dims(x, {-2, -3}), in, ChosenMatrices{chosen}),
+          -2);
+    }
+    const int dim = x.shape(-1);
+    const auto sorted = sort_pairs(
+        mx::reshape(x, {-1, dim}), mx::reshape(chosen, {-1, spec.top_k}));
+    const auto y =
+        experts.composed(sorted.rows, in, ChosenMatrices{sorted.ids, true});
+    mx::Shape shape = chosen.shape();
+    shape.push_back(dim);
+    return mx::reshape(mx::take(y, sorted.back, 0), shape);
+  }
 };
+
+bool on_a_gpu() {
+  return mx::default_device() == mx::Device(mx::Device::gpu);
+}
 
 } // namespace
 
@@ -411,6 +436,9 @@ mx::array moe_mlp(
     differentiable.push_back(places.expert_bias);
     inputs.push_back(*expert_bias);
   }
+  if (on_a_gpu()) {
+    return places.on_gpu(inputs, weights);
+  }
   return differentiable_op(
       {kOp,
        [places](const Arrays& in) {
@@ -427,12 +455,36 @@ mx::array moe_mlp(
       inputs)[0];
 }
 
+namespace {
+
+// MLX's own products read a matrix once for all rows, from here on.
+constexpr int64_t kFewRows = 8;
+
+mx::array mlp_on_gpu(
+    const Arrays& in,
+    const ExpertArrays& layer,
+    const ExpertPlaces& places) {
+  const mx::array& x = in[0];
+  const int64_t rows = static_cast<int64_t>(x.size()) / x.shape(-1);
+  if (rows == 0 || rows >= kFewRows || traced(in) || !fits_kernels(layer)) {
+    return places.composed(x, in, std::nullopt);
+  }
+  const auto flat = mx::reshape(x, {static_cast<int>(rows), x.shape(-1)});
+  return mx::reshape(experts_by_kernels(flat, layer, std::nullopt), x.shape());
+}
+
+} // namespace
+
 mx::array gated_mlp(const mx::array& x, const ExpertArrays& weights) {
   constexpr const char* kOp = "gated_mlp";
   Arrays inputs = {x};
-  const ExpertPlaces places(checked(kOp, x, weights, false), inputs);
+  const auto layer = checked(kOp, x, weights, false);
+  const ExpertPlaces places(layer, inputs);
   std::vector<int> differentiable = {0};
   places.add_differentiable(differentiable);
+  if (on_a_gpu()) {
+    return mlp_on_gpu(inputs, layer, places);
+  }
   return differentiable_op(
       {kOp,
        [places](const Arrays& in) {

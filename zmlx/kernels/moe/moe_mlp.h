@@ -37,7 +37,8 @@ struct ExpertArrays {
 
 /// Router, experts and their weighted sum. x (..., dim) of float32, float16 or
 /// bfloat16; router's weight (experts, dim); expert_bias (experts) float or
-/// none. Returns x's shape and type, with float32 inside. CPU only.
+/// none. Returns x's shape and type, with float32 inside; on a GPU many tokens
+/// are computed in x's type, by stock MLX's products.
 /// Differentiable in x and in what is not quantised, through stock MLX.
 /// Throws std::invalid_argument on a mismatch.
 mx::array moe_mlp(

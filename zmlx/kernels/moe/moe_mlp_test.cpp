@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "zmlx/kernels/moe/experts_kernel.h"
+#include "zmlx/kernels/moe/product.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::moe {
@@ -337,6 +339,101 @@ TEST(GatedMlp, MatchesOneExpertOfAStack) {
           difference(gated_mlp(x, layer), one_expert(c.experts, 3, x)), 5e-6);
     }
   }
+}
+
+/// What GPUs run, in its host form, against every chosen expert in float32.
+void expect_kernels(
+    const ExpertArrays& experts,
+    const mx::array& x,
+    const mx::array& ids) {
+  ASSERT_TRUE(fits_kernels(experts));
+  const int tokens = ids.shape(0), top_k = ids.shape(1);
+  const auto weights =
+      mx::random::uniform(ids.shape(), mx::float32, mx::random::key(3));
+  const auto got = experts_by_kernels(
+      x, experts, Chosen{mx::astype(ids, mx::uint32), weights});
+  EXPECT_EQ(got.dtype(), x.dtype());
+  auto want = mx::zeros(x.shape(), mx::float32);
+  const auto wide = mx::astype(x, mx::float32);
+  for (int e = 0; e < 8; ++e) {
+    const auto here = mx::astype(mx::equal(ids, mx::array(e)), mx::float32);
+    want =
+        want + mx::sum(here * weights, -1, true) * one_expert(experts, e, wide);
+  }
+  EXPECT_LT(difference(got, want), x.dtype() == mx::float32 ? 5e-6 : 5e-3)
+      << tokens << " tokens, top " << top_k;
+}
+
+const mx::array kIds = mx::array({7, 0, 3, 3, 2, 7}, {2, 3});
+
+TEST(ExpertKernels, MatchEveryBitWidthBiasAndActivation) {
+  const auto x = normal({2, 128}, 8) * mx::array(8.0f);
+  for (const Stored& stored :
+       {Stored{4, 4}, Stored{8, 8, true}, Stored{3, 5}, Stored{2, 6, true}}) {
+    expect_kernels(MoeCase(stored).experts, x, kIds);
+  }
+  for (const auto kind :
+       {Kind::GeluTanh, Kind::Gelu, Kind::Relu2, Kind::ClampedSwiglu}) {
+    const Activation activation{kind, 1.3f, 0.4f};
+    expect_kernels(MoeCase({8, 4}, activation).experts, x, kIds);
+    if (kind != Kind::ClampedSwiglu) {
+      expect_kernels(MoeCase({4, 8}, activation, false).experts, x, kIds);
+    }
+  }
+  expect_kernels(MoeCase().experts, mx::astype(x, mx::bfloat16), kIds);
+}
+
+TEST(ExpertKernels, TakeVectorsLongerThanAThreadgroupHolds) {
+  // Which is 224 units of 32: 232 of x, then 3 times 80 of what is hidden.
+  for (const auto& [dim, hidden] : {std::pair(7424, 64), {128, 2560}}) {
+    const ExpertArrays experts{
+        projection({8, hidden, dim}, 4, false, 3),
+        projection({8, hidden, dim}, 4, false, 4),
+        projection({8, dim, hidden}, 4, false, 5)};
+    expect_kernels(
+        experts, normal({2, dim}, 6) * mx::array(std::sqrt(dim)), kIds);
+  }
+}
+
+TEST(ExpertKernels, RunALayerOfItsOwn) {
+  // Of rows that no threadgroup divides.
+  const ExpertArrays stack{
+      projection({1, 192, 128}, 4, true, 3),
+      projection({1, 192, 128}, 4, true, 4),
+      projection({1, 130, 192}, 8, true, 5)};
+  const auto x = normal({3, 128}, 6) * mx::array(8.0f);
+  EXPECT_LT(
+      difference(
+          experts_by_kernels(x, stack, std::nullopt), one_expert(stack, 0, x)),
+      5e-6);
+}
+
+TEST(ExpertKernels, AreDeclinedForWhatTheyCannotRead) {
+  EXPECT_FALSE(fits_kernels(MoeCase({0, 0}).experts));
+  EXPECT_FALSE(fits_kernels(MoeCase({0, 4}).experts));
+  auto mixed = MoeCase({4, 4, true}).experts;
+  mixed.gate->bias.reset();
+  EXPECT_FALSE(fits_kernels(mixed));
+}
+
+TEST(MoeProducts, AreTheSameOfRowsSortedByExpert) {
+  const MoeCase c;
+  const auto x = normal({2, 128}, 8);
+  const auto sorted = sort_pairs(x, kIds);
+  const auto by_rows = product(
+      mx::expand_dims(x, {-2, -3}), c.experts.up.weight, ChosenMatrices{kIds});
+  const auto by_experts = product(
+      sorted.rows, c.experts.up.weight, ChosenMatrices{sorted.ids, true});
+  auto rows = sorted.rows;
+  mx::eval(rows);
+  EXPECT_EQ(rows.strides(-2), 128); // or MLX's grouped product misreads them
+  EXPECT_TRUE(
+      mx::array_equal(sorted.ids, mx::array({0, 2, 3, 3, 7, 7})).item<bool>());
+  EXPECT_LT(
+      difference(
+          mx::reshape(mx::take(by_experts, sorted.back, 0), {2, 3, 1, 192}),
+          by_rows),
+      1e-6);
 }
 
 } // namespace

@@ -2,6 +2,7 @@
 #include "zmlx/kernels/moe/route_kernel.h"
 
 #include "zmlx/authoring/kernel.h"
+#include "zmlx/kernels/common/constants.h"
 
 namespace zmlx::moe {
 namespace {
@@ -25,7 +26,7 @@ inline Best best_of(float value, uint expert) {
 const char* kBody = R"(
   uint lane = thread_index_in_simdgroup;
   uint row = threadgroup_position_in_grid.x;
-  uint experts = logits_shape[logits_ndim - 1];
+  uint experts = EXPERTS;
   float epsilon = constants[0], scale = constants[1], near = constants[2];
   float logit[LANE_EXPERTS], score[LANE_EXPERTS], key[LANE_EXPERTS];
   bool taken[LANE_EXPERTS];
@@ -167,11 +168,12 @@ std::pair<mx::array, mx::array> route_by_kernel(
   shape.back() = spec.top_k;
   const auto out = kernel()(
       {logits,
-       bias ? *bias : mx::array({0.0f}),
-       mx::array({spec.epsilon, spec.scale, 2 * spec.jitter})},
+       bias ? *bias : constants({0}),
+       constants({spec.epsilon, spec.scale, 2 * spec.jitter})},
       {.grid = KernelSize{rows * 32},
        .output_shapes = std::vector<mx::Shape>{shape, shape},
        .templates = std::vector<KernelTemplateArgument>{
+           {"EXPERTS", experts},
            {"LANE_EXPERTS", (experts + 31) / 32},
            {"SCORE", static_cast<int>(spec.score)},
            {"TOP_K", spec.top_k},

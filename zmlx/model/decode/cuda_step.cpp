@@ -9,6 +9,7 @@
 #include "zmlx/base/error.h"
 #include "zmlx/model/decode/cuda/table.h"
 #include "zmlx/model/decode/cuda_text.h"
+#include "zmlx/runtime/cuda_modules.h"
 
 namespace zmlx::decode {
 namespace {
@@ -52,8 +53,9 @@ mx::array device_addresses(const std::vector<mx::array>& arrays) {
       source += concat(
           "out[", i, "] = reinterpret_cast<unsigned long long>(in", i, ");\n");
     }
-    return mx::fast::cuda_kernel(
-        "zmlx_addresses", names, {"out"}, source + "}\n", "", false);
+    return kept_compiled(
+        mx::fast::cuda_kernel(
+            "zmlx_addresses", names, {"out"}, source + "}\n", "", false));
   }();
   std::vector<mx::array> parts;
   for (size_t first = 0; first < arrays.size(); first += kAtOnce) {
@@ -228,22 +230,23 @@ void CudaStep::compile(mx::Dtype cache_type) {
       zmlx_decode::kThreads,
       ", 1)\n");
   // MLX knows what it has compiled by its name.
-  kernel_ = mx::fast::cuda_kernel(
-      concat(
-          "zmlx_decode_step_",
-          table_.bits,
-          "_",
-          table_.scheme + 1,
-          table_.half_scales ? "h" : "b",
-          type),
-      {"program", "caches", "token", "draw", "step", "workspace", "before"},
-      {"logits", "chosen", "next", "failed"},
-      "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
-      "caches), token, draw, step, const_cast<float*>(workspace), logits, "
-      "chosen, next, failed);\n",
-      header,
-      false,
-      table_.shared_bytes);
+  kernel_ = kept_compiled(
+      mx::fast::cuda_kernel(
+          concat(
+              "zmlx_decode_step_",
+              table_.bits,
+              "_",
+              table_.scheme + 1,
+              table_.half_scales ? "h" : "b",
+              type),
+          {"program", "caches", "token", "draw", "step", "workspace", "before"},
+          {"logits", "chosen", "next", "failed"},
+          "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
+          "caches), token, draw, step, const_cast<float*>(workspace), logits, "
+          "chosen, next, failed);\n",
+          header,
+          false,
+          table_.shared_bytes));
 }
 
 // Makes the caches ready for `count` tokens more; returns the position.

@@ -34,6 +34,9 @@ class CudaStep : public StepExecutor {
       uint64_t first,
       int count) override;
   void settle() override;
+  std::optional<mx::array> last_written() const override {
+    return last_failed_;
+  }
 
  private:
   /// A layer's entry in the cache.

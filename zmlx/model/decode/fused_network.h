@@ -41,6 +41,11 @@ class StepExecutor {
       int count);
   /// Ends steps under way, before others use their caches.
   virtual void settle() {}
+  /// An array that is there once the last step has written its caches; none
+  /// where MLX itself sees what a step writes.
+  virtual std::optional<mx::array> last_written() const {
+    return std::nullopt;
+  }
 
   /// Measures the stages of the steps that follow, from zero.
   virtual void start_timing() {}

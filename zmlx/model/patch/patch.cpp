@@ -21,18 +21,19 @@ struct Pattern {
   const char* name;
   Fusion (*layer)(const LayerSlot&);
   Fusion (*mixer)(const MixerSlot&, mx::Dtype);
+  bool gpu = false; // as well as on a CPU
   bool network = false; // the step of the whole network
 };
 
 constexpr Pattern kPatterns[] = {
-    {"moe_mlp", fuse_moe_mlp, nullptr},
-    {"swiglu_mlp", fuse_swiglu_mlp, nullptr},
+    {"moe_mlp", fuse_moe_mlp, nullptr, true},
+    {"swiglu_mlp", fuse_swiglu_mlp, nullptr, true},
     {"quantized_linear", fuse_quantized_linear, nullptr},
     {"linear", fuse_linear, nullptr},
     {"attention", nullptr, fuse_attention},
     {"short_conv", nullptr, fuse_short_conv},
     {"rmsnorm", fuse_rmsnorm, nullptr},
-    {"decode_step", nullptr, nullptr, true},
+    {"decode_step", nullptr, nullptr, true, true},
 };
 
 constexpr const char* kWhole = "model";
@@ -229,8 +230,7 @@ PatchResult patch_all(Model& model, const PatchOptions& options, bool probes) {
   const bool on_cpu = mx::default_device() == mx::Device(mx::Device::cpu);
   Patcher patcher(model, result, probes);
   for (const auto& pattern : kPatterns) {
-    // Kernels of single layers run on the CPU only.
-    if (wanted(options, pattern.name) && (on_cpu || pattern.network)) {
+    if (wanted(options, pattern.name) && (on_cpu || pattern.gpu)) {
       patcher.apply(pattern);
     }
   }
