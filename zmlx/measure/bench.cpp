@@ -228,11 +228,16 @@ class Runner {
       sides[i].side = names_[i];
       sides[i].started = utc_now();
     }
+    int rounds_read = 0;
     interleave(
         static_cast<int>(sides.size()),
         options_.repetitions,
         [&](int which, int round) {
           BenchRow& row = sides[static_cast<size_t>(which)];
+          if (round == rounds_read) {
+            ++rounds_read;
+            read_memory();
+          }
           if (options_.progress) {
             options_.progress(
                 concat(test.name(), ' ', row.side),
@@ -254,8 +259,19 @@ class Runner {
   const PatchResult& patch_result() const {
     return side_.patch_result();
   }
+  ReadBandwidth read() const {
+    return reads_.best();
+  }
 
  private:
+  // In each round: on a shared machine the wall itself moves.
+  void read_memory() {
+    if (options_.progress) {
+      options_.progress("reading memory", 0, 1);
+    }
+    reads_.add(options_.roofline);
+  }
+
   void run_here(BenchRow& row, int round) {
     if (side_.to(row.side == "patched") || round == 0) {
       warm_up(model_, row.test, options_.kv);
@@ -287,6 +303,7 @@ class Runner {
   const BenchSides& which_;
   SideSwitch side_;
   std::vector<std::string> names_;
+  ReadPasses reads_;
 };
 
 } // namespace
@@ -323,11 +340,6 @@ BenchResult bench(
   result.llama_model = which.llama ? which.llama->gguf : "";
   result.info = model.info;
   result.dtype = model.dtype;
-  if (options.progress) {
-    options.progress("measuring read bandwidth", 0, 1);
-  }
-  // Before and after: on a shared machine the wall itself moves.
-  result.read_bandwidth = read_bandwidth(options.roofline).bytes_per_second;
   if (which.llama && options.batches != std::vector<int>{1}) {
     invalid("bench", "llama-bench has no batches: -b must be 1.");
   }
@@ -335,8 +347,7 @@ BenchResult bench(
   for (const auto& test : tests_of(options)) {
     runner.run(test, result.rows);
   }
-  result.read_bandwidth = std::max(
-      result.read_bandwidth, read_bandwidth(options.roofline).bytes_per_second);
+  result.read = runner.read();
   result.patched = runner.patch_result();
   return result;
 }

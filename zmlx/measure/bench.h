@@ -30,7 +30,7 @@ struct BenchOptions {
   /// Time the stages of decode_step too, in a run of their own for each test
   /// of new tokens.
   bool stages = false;
-  /// How the read bandwidth is measured, before the tests and after.
+  /// How the read bandwidth is measured, before each round of a test.
   RooflineOptions roofline;
   /// Called with the side and test that is run, and repetitions done.
   std::function<void(const std::string& what, int done, int total)> progress;
@@ -60,7 +60,7 @@ struct BenchResult {
   ModelInfo info;
   mx::Dtype dtype = mx::float32;
   PatchResult patched;
-  double read_bandwidth = 0; // bytes a second, measured; 0: not measured
+  ReadBandwidth read; // in turn with the tests' rounds; 0: not measured
   std::vector<BenchRow> rows;
 
   /// The row of a side, or null.

@@ -16,6 +16,7 @@
 #include "mlx/mlx.h"
 #include "zmlx/base/clock.h"
 #include "zmlx/base/error.h"
+#include "zmlx/base/statistics.h"
 #include "zmlx/model/checkpoint/memory.h"
 
 namespace zmlx::measure {
@@ -101,9 +102,9 @@ constexpr NamedLoop kLoops[] = {
     {"1 stream prefetched", read_words<1, 8192>},
     {"4 streams prefetched", read_words<4, 2048>}};
 
-// The best bytes a second over passes through the buffer for `seconds`; all
-// threads start each pass together and the slowest ends it.
-double best_pass(
+// Bytes a second of passes through the buffer for `seconds`; all threads start
+// each pass together and the slowest ends it.
+std::vector<double> passes_of(
     const Buffer& buffer,
     size_t bytes,
     int threads,
@@ -128,20 +129,20 @@ double best_pass(
   }
   const double read_bytes =
       static_cast<double>(share * static_cast<size_t>(threads) * 8);
-  double best = 0;
+  std::vector<double> rates;
   const Stopwatch all;
   do {
     const Stopwatch pass;
     line_up.arrive_and_wait();
     line_up.arrive_and_wait();
-    best = std::max(best, read_bytes / pass.seconds());
+    rates.push_back(read_bytes / pass.seconds());
   } while (all.seconds() < seconds);
   stop = true;
   line_up.arrive_and_wait();
   for (auto& thread : team) {
     thread.join();
   }
-  return best;
+  return rates;
 }
 
 size_t fitting_bytes(size_t wanted) {
@@ -154,58 +155,66 @@ size_t fitting_bytes(size_t wanted) {
 
 } // namespace
 
-ReadBandwidth cpu_read_bandwidth(const RooflineOptions& options) {
+void ReadPasses::add_cpu(const RooflineOptions& options) {
   const size_t bytes = fitting_bytes(options.buffer_bytes);
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const int threads =
       options.threads > 0 ? options.threads : std::max(1, cores);
   const double seconds = options.seconds / (2 * std::size(kLoops));
-  ReadBandwidth best;
   for (bool huge_pages : {false, true}) {
     const Buffer buffer(bytes, huge_pages);
     std::memset(buffer.words(), 1, bytes);
     for (const auto& loop : kLoops) {
-      const double rate = best_pass(buffer, bytes, threads, loop.read, seconds);
-      if (rate > best.bytes_per_second) {
-        best.bytes_per_second = rate;
-        best.loop = concat(
-            loop.name,
-            huge_pages ? ", huge pages, " : ", plain pages, ",
-            threads,
-            threads == 1 ? " thread" : " threads");
-      }
+      auto& rates = rates_[concat(
+          loop.name,
+          huge_pages ? ", huge pages, " : ", plain pages, ",
+          threads,
+          threads == 1 ? " thread" : " threads")];
+      const auto more = passes_of(buffer, bytes, threads, loop.read, seconds);
+      rates.insert(rates.end(), more.begin(), more.end());
     }
   }
-  return best;
 }
 
-ReadBandwidth device_read_bandwidth(const RooflineOptions& options) {
+void ReadPasses::add_device(const RooflineOptions& options) {
   const size_t bytes = options.buffer_bytes;
   const auto count = static_cast<mx::ShapeElem>(bytes / sizeof(float));
   mx::array source = mx::full({count}, 1.0f);
   mx::eval(source);
-  ReadBandwidth best;
   for (bool copies : {false, true}) {
     const double moved = static_cast<double>(bytes) * (copies ? 2 : 1);
+    auto& rates = rates_[copies ? "copy" : "sum"];
     const Stopwatch all;
     do {
       mx::array result = copies ? mx::negative(source) : mx::sum(source);
       const Stopwatch pass;
       mx::eval(result);
-      const double rate = moved / pass.seconds();
-      if (rate > best.bytes_per_second) {
-        best.bytes_per_second = rate;
-        best.loop = copies ? "copy" : "sum";
-      }
+      rates.push_back(moved / pass.seconds());
     } while (all.seconds() < options.seconds / 2);
   }
-  return best;
 }
 
-ReadBandwidth read_bandwidth(const RooflineOptions& options) {
-  return mx::default_device() == mx::Device::gpu
-      ? device_read_bandwidth(options)
-      : cpu_read_bandwidth(options);
+void ReadPasses::add(const RooflineOptions& options) {
+  if (mx::default_device() == mx::Device::gpu) {
+    add_device(options);
+  } else {
+    add_cpu(options);
+  }
+}
+
+ReadBandwidth best_of(
+    const std::map<std::string, std::vector<double>>& passes_of_loops) {
+  ReadBandwidth best;
+  for (const auto& [loop, rates] : passes_of_loops) {
+    const double rate = median(rates);
+    if (rate > best.bytes_per_second) {
+      best.bytes_per_second = rate;
+      best.loop = loop;
+    }
+    best.best_pass =
+        std::max(best.best_pass, *std::max_element(rates.begin(), rates.end()));
+  }
+  return best;
 }
 
 } // namespace zmlx::measure

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <string>
+#include <vector>
 
 namespace zmlx::measure {
 
@@ -18,9 +20,12 @@ struct RooflineOptions {
   double seconds = 1.2;
 };
 
-/// The best of the read loops tried.
+/// What the best of the read loops tried does.
 struct ReadBandwidth {
+  /// Of the loop with the highest median: that median of its passes.
   double bytes_per_second = 0;
+  /// The fastest pass of any loop; on a shared machine far above what lasts.
+  double best_pass = 0;
   /// Which loop won: "4 streams, huge pages, 2 threads".
   std::string loop;
 
@@ -29,15 +34,30 @@ struct ReadBandwidth {
   }
 };
 
-/// Reads a buffer with every CPU thread: in one or four streams a thread, on
-/// plain and huge pages. Throws BackendError when the buffer cannot be mapped.
-ReadBandwidth cpu_read_bandwidth(const RooflineOptions& options = {});
+/// Of the passes of each loop, in bytes a second; all zero when there are none.
+ReadBandwidth best_of(
+    const std::map<std::string, std::vector<double>>& passes_of_loops);
 
-/// Reads an array on the default device: a sum (read once) or a copy (read
-/// and written, both counted).
-ReadBandwidth device_read_bandwidth(const RooflineOptions& options = {});
+/// Passes of read loops over memory. Where the wall itself moves, as on a shared
+/// machine, they are added in turn with what is compared with them.
+class ReadPasses {
+ public:
+  /// Reads a buffer with every CPU thread: in one or four streams a thread,
+  /// prefetched or not, on plain and huge pages. Throws BackendError when the
+  /// buffer cannot be mapped.
+  void add_cpu(const RooflineOptions& options = {});
+  /// Reads an array on the default device: a sum (read once) or a copy (read
+  /// and written, both counted).
+  void add_device(const RooflineOptions& options = {});
+  /// The one that counts for the default device.
+  void add(const RooflineOptions& options = {});
 
-/// The one that counts for the default device.
-ReadBandwidth read_bandwidth(const RooflineOptions& options = {});
+  ReadBandwidth best() const {
+    return best_of(rates_);
+  }
+
+ private:
+  std::map<std::string, std::vector<double>> rates_; // of a loop's passes
+};
 
 } // namespace zmlx::measure
