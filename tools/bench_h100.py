@@ -64,7 +64,10 @@ def time_python(folder, *numbers):
 
 def read(out, name):
     path = out / "logs" / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):  # the side failed, or was stopped
+        return None
 
 
 def check_of(record):

@@ -11,9 +11,9 @@
 #   python3      with MLX's CUDA build, mlx_lm and, for the Python side, zmlx
 #   LLAMA_BENCH  a llama-bench with CUDA, for llama.cpp's side, and
 #   LLAMA_GGUF   a folder with SHAPE-BITS.gguf: Q4_0 and Q8_0 cost 4.5 and 8.5
-#                bits a weight as MLX's groups of 64 do. Files still being written
-#                are waited for if SHAPE-BITS.gguf.wait is there too.
-# MLX compiles its kernels where it runs, for a minute on a machine's first use.
+#                bits a weight as MLX's groups of 64 do.
+# MLX compiles its kernels where it runs: the checks took 215 s on a new machine,
+# beside others. Give it ten minutes and 32 GB of disk.
 set -uo pipefail
 out=$(mkdir -p "${1:?usage: bench_h100.sh OUT [SHAPE:BITS...]}/logs" && cd "$1" && pwd)
 shift
@@ -25,12 +25,13 @@ prompt=512 tokens=256 repetitions=${ZMLX_BENCH_REPETITIONS:-5}
 
 say() { echo "bench_h100: $((SECONDS)) s: $*" >&2; }
 
-# Models are written while the checks run.
+# First and alone: a check beside programs that fill the machine's memory once saw
+# a block of the step wait for more than a second.
 for one in "$@"; do
   model=$models/${one%:*}-${one#*:}
   if [ ! -e "$model/config.json" ]; then
     "$zmlx" synth "${one%:*}" "$model" --bits "${one#*:}" \
-      >"$out/logs/synth_${one/:/-}.txt" 2>&1 &
+      >"$out/logs/synth_${one/:/-}.txt" 2>&1 || say "synth failed: see $out/logs"
   fi
 done
 
@@ -42,7 +43,6 @@ for dtype in float32 bfloat16; do
     --json "$out/logs/demo_$dtype.json" >"$out/logs/demo_$dtype.txt" 2>&1 ||
     { say "the check failed at $dtype: see $out/logs"; failed=1; }
 done
-wait
 
 # Each side in turn; one that fails leaves its log and no figure.
 side() { # NAME FILE COMMAND...
@@ -59,7 +59,6 @@ for one in "$@"; do
   side "mlx_lm and zmlx in Python, $name" "python_$name" python3 \
     "$root/tools/bench_h100.py" python "$model" $prompt $tokens "$repetitions"
   gguf=${LLAMA_GGUF:-}/$name.gguf
-  while [ -e "$gguf.wait" ]; do sleep 1; done
   if [ -n "${LLAMA_BENCH:-}" ] && [ -e "$gguf" ]; then
     side "llama.cpp, $name" "llama_$name" "$LLAMA_BENCH" -m "$gguf" -ngl 99 \
       -p $prompt -n $tokens -d $prompt -r "$repetitions" -fa 0,1 -o json

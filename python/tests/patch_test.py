@@ -135,6 +135,24 @@ def test_a_gpu_keeps_experts_that_no_kernel_knows(monkeypatch):
     assert relative(logits(model, 2), expected) < 1e-4
 
 
+def test_a_gpu_must_give_the_same_rows_among_many(monkeypatch):
+    monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
+    run = fused.FusedMoe.run
+
+    def shuffled(self, module, made, stock_call, x):
+        y = run(self, module, made, stock_call, x)
+        return y if x.shape[1] < 100 else y[:, ::-1]
+
+    for wrong in (False, True):
+        model = small()
+        model.set_dtype(mx.bfloat16)
+        if wrong:
+            monkeypatch.setattr(fused.FusedMoe, "run", shuffled)
+        patch(model, patterns=["moe_mlp"])
+        counts = result_of(model).pattern_counts
+        assert counts.get("moe_mlp", 0) == (0 if wrong else 2)
+
+
 def test_a_gpu_leaves_layers_of_floats_stock(monkeypatch):
     monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
     model = small("llama")

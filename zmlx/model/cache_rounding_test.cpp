@@ -181,7 +181,7 @@ TEST_P(CacheRounding, DiffersFromStockOnlyBetweenTwoSteps) {
     token = static_cast<int>(mx::argmax(logits).item<uint32_t>());
   }
   EXPECT_EQ(comparison.flips.unexplained, 0);
-  EXPECT_LT(apart_without, 1e-4);
+  EXPECT_LT(apart_without, 5e-4);
   RecordProperty("groups", comparison.flips.groups);
   RecordProperty("steps", flipped_steps);
   RecordProperty("apart_with", std::to_string(apart_with));

@@ -44,27 +44,63 @@ inline float load_float(const void* values, FloatType type, int64_t index) {
   return value;
 }
 
+/// Eight fields of kBits, which fill as many bytes. In registers: GCC puts
+/// three, five or six bytes of a memcpy together in memory.
+template <int kBits>
+inline uint64_t load_eight(const uint8_t* bytes) {
+  uint64_t fields = 0;
+  int shift = 0;
+  const auto add = [&](auto part) {
+    std::memcpy(&part, bytes + shift / 8, sizeof part);
+    fields |= uint64_t{part} << shift;
+    shift += 8 * static_cast<int>(sizeof part);
+  };
+  if constexpr ((kBits & 4) != 0) {
+    add(uint32_t{});
+  }
+  if constexpr ((kBits & 2) != 0) {
+    add(uint16_t{});
+  }
+  if constexpr ((kBits & 1) != 0) {
+    add(uint8_t{});
+  }
+  return fields;
+}
+
+/// Groups are multiples of 32 fields.
+template <int kBits>
+inline void unpack_eights(const uint8_t* bytes, int64_t count, uint8_t* out) {
+  constexpr uint64_t kEach = (1u << kBits) - 1;
+  for (int64_t i = 0; i < count; i += 8, bytes += kBits) {
+    uint64_t fields = load_eight<kBits>(bytes);
+#if HWY_ARCH_X86_64 && HWY_TARGET <= HWY_AVX2
+    fields = _pdep_u64(fields, kEach * 0x0101010101010101u);
+    std::memcpy(out + i, &fields, 8);
+#else
+    for (int j = 0; j < 8; ++j) {
+      out[i + j] = static_cast<uint8_t>(fields >> (j * kBits) & kEach);
+    }
+#endif
+  }
+}
+
 /// Bit fields of `bits` bits, least significant first, to bytes.
 inline void
 unpack(const uint32_t* words, int bits, int64_t count, uint8_t* out) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(words);
-  if (bits == 8) {
-    std::memcpy(out, bytes, static_cast<size_t>(count));
-  } else if (bits == 4) {
-    for (int64_t i = 0; i < count / 2; ++i) {
-      out[2 * i] = bytes[i] & 15;
-      out[2 * i + 1] = bytes[i] >> 4;
-    }
-  } else {
-    // Eight fields fill `bits` whole bytes; groups are multiples of 32 fields.
-    const uint64_t mask = (1u << bits) - 1;
-    for (int64_t i = 0; i < count; i += 8) {
-      uint64_t fields = 0;
-      std::memcpy(&fields, bytes + i / 8 * bits, static_cast<size_t>(bits));
-      for (int j = 0; j < 8; ++j) {
-        out[i + j] = static_cast<uint8_t>(fields >> (j * bits) & mask);
-      }
-    }
+  switch (bits) {
+    case 2:
+      return unpack_eights<2>(bytes, count, out);
+    case 3:
+      return unpack_eights<3>(bytes, count, out);
+    case 4:
+      return unpack_eights<4>(bytes, count, out);
+    case 5:
+      return unpack_eights<5>(bytes, count, out);
+    case 6:
+      return unpack_eights<6>(bytes, count, out);
+    default:
+      std::memcpy(out, bytes, static_cast<size_t>(count));
   }
 }
 

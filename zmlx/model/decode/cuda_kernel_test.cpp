@@ -487,6 +487,23 @@ TEST(CudaKernel, AgreesOnASoftmaxRouter) {
   expect_same_logits(with_softmax_router(short_program()), 6, {{1, 77}});
 }
 
+// Blocks and warps that go on in any order give the same bits.
+TEST(CudaKernel, DoesNotDependOnTheOrderOfThreads) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  const auto program = short_program();
+  const auto run = [&](uint32_t seed) {
+    zmlx_decode::schedule() = seed;
+    Device device(program, 6);
+    auto chosen = device.launch({63, 77}, draw_words({}, 2)).chosen;
+    const auto last = device.launch({65, chosen.back()});
+    zmlx_decode::schedule() = 0;
+    return std::tuple(chosen, last.logits, device.caches.arrays);
+  };
+  EXPECT_EQ(run(1), run(0));
+}
+
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {
   const int step[] = {1, 5, kCapacity, 0};
   int next[] = {0, 0, 0, 0}, failed = 0;

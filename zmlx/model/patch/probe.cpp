@@ -36,7 +36,28 @@ mx::array row(const mx::array& rows, int i) {
   return mx::slice(rows, {0, i, 0}, {1, i + 1, rows.shape(2)});
 }
 
+mx::array first_rows(const mx::array& x, int count) {
+  return mx::slice(x, {0, 0, 0}, {1, count, x.shape(2)});
+}
+
 } // namespace
+
+double apart_among_many(const Layer& fused, int width, mx::Dtype dtype) {
+  // Of 256 experts a token has 8: sixteen pairs each, from where on they are
+  // sorted.
+  constexpr int kMany = 512, kAlone = 7;
+  const auto x = random_input({1, kMany, width}, dtype, 7);
+  const auto alone =
+      mx::astype(fused.forward(first_rows(x, kAlone)), mx::float32);
+  const auto among =
+      mx::astype(first_rows(fused.forward(x), kAlone), mx::float32);
+  const auto error = mx::divide(
+      mx::max(mx::abs(mx::subtract(among, alone)), -1),
+      mx::max(mx::abs(alone), -1));
+  const auto middle =
+      mx::slice(mx::sort(mx::flatten(error)), {kAlone / 2}, {kAlone / 2 + 1});
+  return mx::reshape(middle, {}).item<float>();
+}
 
 ProbeResult
 probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype) {
@@ -50,7 +71,13 @@ probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype) {
       difference(stock.forward(row(x, 0)), one_by_one.front());
   const double to_rows =
       difference(mx::concatenate(one_by_one, 1), fused.forward(x));
-  return {std::max(to_stock, to_rows), allowed_error(dtype)};
+  double error = std::max(to_stock, to_rows);
+  if (mx::default_device() == mx::Device(mx::Device::gpu)) {
+    // MLX's products of many rows may round float32 to 10 bits there.
+    const double apart = apart_among_many(fused, width, dtype);
+    error = apart <= 5e-2 ? error : apart; // NaN is above
+  }
+  return {error, allowed_error(dtype)};
 }
 
 ProbeResult
@@ -86,6 +113,9 @@ ProbeResult probe(
     double worst = 0;
     for (int i = 5; i < 7; ++i) {
       const auto expected = network.forward(columns(i, i + 1), own, true);
+      // Or a GPU may run its kernels beside the step's, whose blocks wait for
+      // one another.
+      mx::eval({expected});
       worst = std::max(
           worst,
           difference(expected, executor.forward(columns(i, i + 1), other)));

@@ -18,8 +18,14 @@ struct ProbeResult {
   }
 };
 
+/// How far the middle one of seven rows is among 512 from the same row among
+/// the seven, relative to its largest value: GPUs take many tokens another way.
+/// Not the farthest, for a near tie in a router may fall otherwise there,
+/// rightly.
+double apart_among_many(const Layer& fused, int width, mx::Dtype dtype);
+
 /// One row of stock against fused, then nine rows of fused (the path of many
-/// tokens) against fused one by one.
+/// tokens) against fused one by one; on a GPU rows among many too.
 ProbeResult
 probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype);
 
