@@ -18,7 +18,7 @@ _SEEDS = (1, 2)
 # Outputs of dear products are sampled at each place of a kernel's block of rows.
 _STEP = 7
 # A wrong noise threshold or group score changes the choice for a few rows of these.
-_ROUTED_ROWS = 32
+_ROUTED_ROWS = 16
 # Rows that a GPU takes another way, whatever the experts, and the error allowed
 # there, in the weights' own type.
 _MANY, _NARROW_ALLOWED = 512, 5e-2

@@ -216,8 +216,11 @@ HWY_NOINLINE void multiply_block(
     for (int64_t k = 0; k < fields; ++k, words += kBlockRows) {
       ahead.ask(words);
       unrolled<kSteps>([&](auto step) ZMLX_INLINE_LAMBDA {
-        // Loaded anew: GCC would unpack all at once and run out of registers.
-        asm volatile("" ::: "memory");
+        if constexpr (kBlocks == 2) {
+          // Loaded anew: GCC would unpack all at once and run out of registers.
+          // One block's sums it would put into memory.
+          asm volatile("" ::: "memory");
+        }
         __m512i v[kLanes], bytes[kLanes];
         load(v);
         unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
