@@ -215,14 +215,16 @@ HWY_NOINLINE void multiply_block(
         [&](auto i) ZMLX_INLINE_LAMBDA { sums[i] = _mm512_setzero_si512(); });
     for (int64_t k = 0; k < fields; ++k, words += kBlockRows) {
       ahead.ask(words);
+      __m512i v[kLanes];
+      load(v);
       unrolled<kSteps>([&](auto step) ZMLX_INLINE_LAMBDA {
-        if constexpr (kBlocks == 2) {
+        if constexpr (kBlocks == 2 && step > 0) {
           // Loaded anew: GCC would unpack all at once and run out of registers.
           // One block's sums it would put into memory.
           asm volatile("" ::: "memory");
+          load(v);
         }
-        __m512i v[kLanes], bytes[kLanes];
-        load(v);
+        __m512i bytes[kLanes];
         unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
           bytes[i] = kBits == 4
               ? low_nibbles<!kAffine>(
@@ -243,11 +245,13 @@ HWY_NOINLINE void multiply_block(
     }
     unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
       unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
-        const __m512i* sum = sums + 3 * t * kLanes + i;
         total[kLanes * t + i] = add_group<kScheme>(
             type,
             floats[i],
-            join_digits(sum[0], sum[kLanes], sum[2 * kLanes]),
+            join_digits(
+                sums[3 * t * kLanes + i],
+                sums[(3 * t + 1) * kLanes + i],
+                sums[(3 * t + 2) * kLanes + i]),
             x.scales[t][g],
             x.sums[t][g],
             total[kLanes * t + i]);
