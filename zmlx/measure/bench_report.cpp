@@ -123,7 +123,8 @@ void add_own_keys(const BenchResult& result, const BenchRow& row, Json& json) {
   json["spread_ts"] = spread(rates);
   const double bytes = result.bytes_per_second(row);
   json["gb_per_s"] = bytes > 0 ? Json(bytes / 1e9) : Json();
-  json["percent_of_read_bandwidth"] = bytes > 0 && result.read.bytes_per_second > 0
+  json["percent_of_read_bandwidth"] =
+      bytes > 0 && result.read.bytes_per_second > 0
       ? Json(percent_of_roof(result, row))
       : Json();
   json["read_bandwidth_gb_s"] = result.read.gb_per_second();

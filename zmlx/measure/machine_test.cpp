@@ -61,7 +61,8 @@ TEST(Memory, OfTheMachineIsMoreThanOfTheProcess) {
 }
 
 TEST(Roofline, TakesTheLoopOfTheHighestMedian) {
-  const auto best = best_of({{"lucky", {10, 90, 20}}, {"steady", {30, 40, 50}}});
+  const auto best =
+      best_of({{"lucky", {10, 90, 20}}, {"steady", {30, 40, 50}}});
   EXPECT_EQ(best.loop, "steady");
   EXPECT_EQ(best.bytes_per_second, 40);
   EXPECT_EQ(best.best_pass, 90);

@@ -38,8 +38,8 @@ struct ReadBandwidth {
 ReadBandwidth best_of(
     const std::map<std::string, std::vector<double>>& passes_of_loops);
 
-/// Passes of read loops over memory. Where the wall itself moves, as on a shared
-/// machine, they are added in turn with what is compared with them.
+/// Passes of read loops over memory. Where the wall itself moves, as on a
+/// shared machine, they are added in turn with what is compared with them.
 class ReadPasses {
  public:
   /// Reads a buffer with every CPU thread: in one or four streams a thread,
