@@ -19,7 +19,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from zmlx.patch import (
     ALL_PATTERNS,
     adapters,
-    fused,
+    fused_moe,
     list_patterns,
     patch,
     smart_patch,
@@ -27,8 +27,8 @@ from zmlx.patch import (
 )
 from zmlx.patch import patterns as table
 from zmlx.patch.adapters import BLOCKS, MLP, MOE, NORMS, Mlp
-from zmlx.patch.fused import fused_of
 from zmlx.patch.patterns import defaults
+from zmlx.patch.stock import fused_of
 
 LAYERS = [name for name in ALL_PATTERNS if name != "decode_step"]
 
@@ -114,7 +114,7 @@ def test_a_quantised_model_is_fused_in_its_packing(name, bits):
 
 
 def test_a_block_may_be_the_router_kernel_and_stock_experts(monkeypatch):
-    monkeypatch.setattr(fused.FusedMoe, "whole", False)
+    monkeypatch.setattr(fused_moe.FusedMoe, "whole", False)
     for name in ("qwen3_next", "deepseek_v3 with groups", "nemotron_h", "gpt_oss"):
         model = small(name)
         expected = logits(model, 2)
@@ -137,7 +137,7 @@ def test_a_gpu_keeps_experts_that_no_kernel_knows(monkeypatch):
 
 def test_a_gpu_must_give_the_same_rows_among_many(monkeypatch):
     monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
-    run = fused.FusedMoe.run
+    run = fused_moe.FusedMoe.run
 
     def shuffled(self, module, made, stock_call, x):
         y = run(self, module, made, stock_call, x)
@@ -147,7 +147,7 @@ def test_a_gpu_must_give_the_same_rows_among_many(monkeypatch):
         model = small()
         model.set_dtype(mx.bfloat16)
         if wrong:
-            monkeypatch.setattr(fused.FusedMoe, "run", shuffled)
+            monkeypatch.setattr(fused_moe.FusedMoe, "run", shuffled)
         patch(model, patterns=["moe_mlp"])
         counts = result_of(model).pattern_counts
         assert counts.get("moe_mlp", 0) == (0 if wrong else 2)

@@ -103,7 +103,7 @@ def test_projections_that_become_lora_layers_train_inside_the_fused_module():
     linear_to_lora_layers(
         model, 2, {"rank": 4, "scale": 4.0, "dropout": 0.0, "keys": {"mlp.up_proj"}}
     )
-    from zmlx.patch.fused import fused_of
+    from zmlx.patch.stock import fused_of
 
     assert type(block.up_proj).__name__ == "LoRALinear"
     assert fused_of(block).ready(block) is not None

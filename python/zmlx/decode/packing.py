@@ -11,7 +11,8 @@ import sys
 import mlx.core as mx
 
 from zmlx import _core
-from zmlx.patch import engine, fused
+from zmlx.patch import engine
+from zmlx.patch.stock import fused_of
 
 
 def packable(model):
@@ -22,7 +23,7 @@ def packable(model):
 
 
 def _read_by_fused(module, reader):
-    reader = module if fused.fused_of(module) is not None else reader
+    reader = module if fused_of(module) is not None else reader
     if reader is not None and isinstance(module.get("scales"), mx.array):
         yield module, reader
     for _, child in engine.children_of(module):
@@ -45,7 +46,7 @@ def pack(modules):
     weights."""
     for _, reader in modules:
         # It holds the arrays, and binds the blocks at its next call.
-        fused.fused_of(reader).state = None
+        fused_of(reader).state = None
     weights = _core.PackedWeights()
     seen = set()
     for module, reader in modules:
@@ -55,6 +56,6 @@ def pack(modules):
         seen.add(id(module))
         arrays = (module["weight"], module["scales"], module.get("biases"))
         if weights.add(*arrays, module.bits, module.group_size):
-            fused.fused_of(reader).packed = True
+            fused_of(reader).packed = True
     weights.trim()
     return weights

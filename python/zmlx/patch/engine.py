@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import mlx.nn as nn
 
-from zmlx.patch import fused as fusing
 from zmlx.patch import patterns as table
-from zmlx.patch import probe
-from zmlx.patch.fused import Refusal
+from zmlx.patch import probe, stock
+from zmlx.patch.binding import Binding, Refusal
 
 _RESULT = "_zmlx_patch_result"
 
@@ -115,7 +114,7 @@ class Patcher:
         if id(module) in self._seen:
             return
         self._seen.add(id(module))
-        fused = fusing.fused_of(module)
+        fused = stock.fused_of(module)
         if fused is not None:
             self.result._add(path, fused.pattern)  # it was fused before
         else:
@@ -133,7 +132,7 @@ class Patcher:
     @staticmethod
     def _parts(path, module, fused):
         for part in fused.descend:
-            found = fusing.Binding().child(module, part)
+            found = Binding().child(module, part)
             if isinstance(found, nn.Module):
                 yield (f"{path}.{part}" if path else part), found
 
@@ -178,7 +177,7 @@ class Patcher:
                 f" got {error:g}",
             )
             return False
-        fusing.install(module, proof.fused)
+        stock.install(module, proof.fused)
         self._installed(path, proof.fused.pattern, error)
         return True
 
@@ -197,5 +196,5 @@ def restore(model):
         if pattern.whole:
             table.whole_model(pattern).remove(model)
     for _, module in modules_of(model):
-        fusing.remove(module)
+        stock.remove(module)
     vars(model).pop(_RESULT, None)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from zmlx.patch import adapters, fused
-from zmlx.patch.fused import Refusal, stock_class
+from zmlx.patch import adapters
+from zmlx.patch import fused_layers as layers
+from zmlx.patch.binding import Refusal
+from zmlx.patch.fused_moe import FusedMoe
+from zmlx.patch.stock import stock_class
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def _moe(module, options):
         return _trained("moe_mlp", module, options)
     row = adapters.MOE.get(_key(module))
     if row is not None:
-        return fused.FusedMoe(row, options)
+        return FusedMoe(row, options)
     children = [module.get("switch_mlp"), module.get("experts")]
     if any(_is_experts(child) for child in children):
         raise _no_adapter(module)
@@ -76,7 +79,7 @@ def _mlp(of_pattern):
         row = adapters.MLP.get(_key(module))
         if row is not None:
             ours = row.activation.startswith("gelu") == (of_pattern == "geglu_mlp")
-            return fused.FusedMlp(row, options) if ours else None
+            return layers.FusedMlp(row, options) if ours else None
         looks = {"gate_proj", "up_proj", "down_proj"} <= module.keys()
         if looks and of_pattern == "swiglu_mlp" and not _is_experts(module):
             raise _no_adapter(module)
@@ -105,11 +108,11 @@ def _linear(packed):
         if _key(module) == f"mlx.nn.layers.{name}":
             if options.training:
                 return _training().TrainedLinear(None, options)
-            return fused.FusedLinear(None, options)
+            return layers.FusedLinear(None, options)
         if _key(module, "as_linear") == f"mlx.nn.layers.{embedding}":
             if options.training:
                 return _training().TrainedHead(None, options)
-            return fused.FusedHead(None, options)
+            return layers.FusedHead(None, options)
         return None
 
     return match
@@ -117,12 +120,12 @@ def _linear(packed):
 
 def _rmsnorm(module, options):
     row = adapters.NORMS.get(_key(module))
-    return fused.FusedRmsNorm(row, options) if row else None
+    return layers.FusedRmsNorm(row, options) if row else None
 
 
 def _residual_norm(module, options):
     row = adapters.BLOCKS.get(_key(module))
-    return fused.FusedBlock(row, options) if row else None
+    return layers.FusedBlock(row, options) if row else None
 
 
 # In the order of patching a module: whole blocks before their parts.
@@ -135,11 +138,11 @@ PATTERNS = (
     Pattern("rmsnorm", _rmsnorm),
     Pattern(
         "layernorm",
-        _of_class({"mlx.nn.layers.normalization.LayerNorm"}, fused.FusedLayerNorm),
+        _of_class({"mlx.nn.layers.normalization.LayerNorm"}, layers.FusedLayerNorm),
     ),
     Pattern(
         "softmax",
-        _of_class({"mlx.nn.layers.activations.Softmax"}, fused.FusedSoftmax),
+        _of_class({"mlx.nn.layers.activations.Softmax"}, layers.FusedSoftmax),
     ),
     Pattern("residual_norm", _residual_norm, cpu=False),
     Pattern("decode_step", whole="zmlx.decode", gpu=True),

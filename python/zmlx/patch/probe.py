@@ -6,7 +6,7 @@ import threading
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from zmlx.patch.fused import stock_class
+from zmlx.patch.stock import stock_class
 
 # Rounding of a float32 sum of 10^4 terms is below 1e-5 of its size. Probes are in
 # float32 whatever the weights' type: both sides then compute the same function.

@@ -12,8 +12,12 @@ import mlx.nn as nn
 from zmlx.kernels.activations import gelu, relu2
 from zmlx.kernels.moe import moe_combine
 from zmlx.kernels.transformer import geglu2, swiglu2
-from zmlx.patch import adapters, fused
-from zmlx.patch.fused import Refusal, stock_class
+from zmlx.patch import adapters
+from zmlx.patch.binding import LINEARS, Refusal
+from zmlx.patch.fused import Fused
+from zmlx.patch.fused_layers import FusedLinear
+from zmlx.patch.fused_moe import FusedMoe
+from zmlx.patch.stock import columns, stock_class
 
 _gelu = gelu()
 _GATED = {
@@ -31,7 +35,7 @@ def _module(binding, owner, path):
     return found
 
 
-class TrainedMlp(fused.Fused):
+class TrainedMlp(Fused):
     """A dense feed-forward layer over its own projections."""
 
     def __init__(self, row, options):
@@ -51,10 +55,10 @@ class TrainedMlp(fused.Fused):
         return down(activation(*(part(x) for part in inner)))
 
     def width(self, module):
-        return fused._columns(module[self.row.up])
+        return columns(module[self.row.up])
 
 
-class TrainedExperts(fused.Fused):
+class TrainedExperts(Fused):
     """A SwitchGLU over its own projections, its gate in one pass."""
 
     rowwise = False
@@ -95,7 +99,7 @@ class TrainedExperts(fused.Fused):
         return module["up_proj"].input_dims
 
 
-class TrainedMoe(fused.FusedMoe):
+class TrainedMoe(FusedMoe):
     """A block whose router, combination and experts have gradients; router and
     experts are called as the modules they are."""
 
@@ -109,7 +113,7 @@ class TrainedMoe(fused.FusedMoe):
         made = super().bind(binding, module)
         gate = made[2]
         plain = isinstance(gate.get("weight"), mx.array) and "scales" not in gate
-        if not plain and adapters.name_of(stock_class(gate)) not in fused._LINEARS:
+        if not plain and adapters.name_of(stock_class(gate)) not in LINEARS:
             raise Refusal(f"its router is a {type(gate).__name__}")
         return made
 
@@ -118,7 +122,7 @@ class TrainedMoe(fused.FusedMoe):
         return moe_combine(outputs, weights)
 
 
-class TrainedLinear(fused.FusedLinear):
+class TrainedLinear(FusedLinear):
     """A product; its weight may be trained too where it is not packed."""
 
     def run(self, module, made, stock_call, x):

@@ -70,9 +70,12 @@ mx::array product(
       chosen->sorted);
 }
 
+bool on_a_gpu() {
+  return mx::default_device() == mx::Device(mx::Device::gpu);
+}
+
 bool worth_sorting(int64_t pairs, int experts) {
-  return mx::default_device() == mx::Device(mx::Device::gpu) &&
-      pairs >= int64_t{kPairsAnExpert} * experts;
+  return on_a_gpu() && pairs >= int64_t{kPairsAnExpert} * experts;
 }
 
 SortedPairs sort_pairs(const mx::array& x, const mx::array& ids) {

@@ -5,6 +5,7 @@
 #include "zmlx/kernels/common/quantized_arrays.h"
 #include "zmlx/kernels/common/reference.h"
 #include "zmlx/kernels/common/rows.h"
+#include "zmlx/kernels/moe/product.h"
 #include "zmlx/kernels/moe/route_kernel.h"
 #include "zmlx/runtime/cpu_op.h"
 #include "zmlx/runtime/thread_team.h"
@@ -122,7 +123,7 @@ OpTransforms transforms(const RouterSpec& spec) {
 }
 
 Arrays routed(const Arrays& inputs, const RouterSpec& spec) {
-  const bool gpu = mx::default_device() == mx::Device(mx::Device::gpu);
+  const bool gpu = on_a_gpu();
   if (gpu && inputs[0].size() == 0) { // a grid has threads
     mx::Shape shape = inputs[0].shape();
     shape.back() = spec.top_k;
