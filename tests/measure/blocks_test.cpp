@@ -6,13 +6,11 @@
 #include <gtest/gtest.h>
 
 #include "tests/checkpoint/temporary_folder.h"
+#include "tests/demo_model.h"
 #include "zmlx/base/json.h"
 #include "zmlx/kernels/common/matvec.h"
 #include "zmlx/measure/validate.h"
-#include "zmlx/model/checkpoint/checkpoint.h"
-#include "zmlx/model/checkpoint/safetensors.h"
 #include "zmlx/model/decode/lower.h"
-#include "zmlx/model/model.h"
 
 namespace zmlx::measure {
 namespace {
@@ -28,40 +26,29 @@ struct Format {
 
 // The demo model with every matrix but the routers in another format.
 void write_demo_as(const Format& format, const TemporaryFolder& folder) {
-  const auto demo = Checkpoint::open(ZMLX_SOURCE_DIR "/models/demo");
-  Json config = demo.config();
+  Json config = Checkpoint::open(kDemo).config();
   for (const char* block : {"quantization", "quantization_config"}) {
     config[block]["bits"] = format.bits;
     config[block]["group_size"] = format.group_size;
     config[block]["mode"] = format.mode;
   }
   std::ofstream(folder.file("config.json")) << config.dump();
-  std::vector<std::pair<std::string, mx::array>> tensors;
-  for (const auto& name : demo.names()) {
-    const auto path = name.substr(0, name.rfind('.'));
-    const auto packing = demo.quantization_of(path);
-    if (!packing || path.ends_with(".gate")) {
-      tensors.emplace_back(name, demo.tensor(name));
-      continue;
-    }
-    if (!name.ends_with(".weight")) {
-      continue;
-    }
-    const auto values = mx::dequantize(
-        demo.tensor(name),
-        demo.tensor(path + ".scales"),
-        demo.tensor(path + ".biases"),
-        packing->group_size,
-        packing->bits);
-    const auto parts =
-        mx::quantize(values, format.group_size, format.bits, format.mode);
-    tensors.emplace_back(name, parts[0]);
-    tensors.emplace_back(path + ".scales", parts[1]);
-    if (parts.size() > 2) {
-      tensors.emplace_back(path + ".biases", parts[2]);
-    }
-  }
-  save_safetensors(folder.file("model.safetensors"), tensors);
+  write_demo(
+      folder.file("model.safetensors"),
+      [&](const std::string& path,
+          const mx::array& values) -> std::optional<Tensors> {
+        if (path.ends_with(".gate")) {
+          return std::nullopt;
+        }
+        const auto parts =
+            mx::quantize(values, format.group_size, format.bits, format.mode);
+        Tensors tensors;
+        for (size_t i = 0; i < parts.size(); ++i) {
+          const char* names[] = {".weight", ".scales", ".biases"};
+          tensors.emplace_back(path + names[i], parts[i]);
+        }
+        return tensors;
+      });
 }
 
 /// Counts a program's matrices.
@@ -106,11 +93,11 @@ class WeightsInBlocks : public testing::TestWithParam<Format> {
     if (!cpu::prefers_blocks()) {
       GTEST_SKIP() << "this machine reads rows";
     }
-    LoadOptions options;
-    options.skip_tokenizer = true;
     if (GetParam().bits == 4 && GetParam().mode == std::string("affine")) {
-      model_ = load(ZMLX_SOURCE_DIR "/models/demo", options);
+      model_ = demo();
     } else {
+      LoadOptions options;
+      options.skip_tokenizer = true;
       write_demo_as(GetParam(), folder_);
       model_ = load(folder_.path(), options);
     }

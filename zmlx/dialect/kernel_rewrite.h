@@ -32,7 +32,16 @@ class KernelRewriter {
   }
 
  private:
-  struct Declaration;
+  // [qualifiers and address space] type [qualifiers] then what?
+  struct Declaration {
+    size_t begin = 0; // first qualifier
+    size_t type_begin = 0, type_end = 0;
+    size_t next = 0; // first token behind the type and its qualifiers
+    std::string space; // the address space
+    bool is_const = false;
+    bool is_constexpr = false;
+    bool is_static = false;
+  };
   using Tokens = std::vector<KernelToken>;
 
   size_t rewrite_one(const Tokens& tokens, size_t at, std::string& out);

@@ -3,14 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <vector>
 
 #include "zmlx/base/error.h"
-#include "zmlx/dialect/kept_value.h"
 #include "zmlx/dialect/kernel_pieces.h"
 #include "zmlx/dialect/print.h"
 #include "zmlx/dialect/rows_fold.h"
+#include "zmlx/dialect/rows_reads.h"
 
 namespace zmlx::dialect {
 namespace {
@@ -23,22 +22,20 @@ std::string literal(float value) {
   return print(constant, {});
 }
 
-// More would not fit beside each other into a thread's registers.
-constexpr size_t kMostHeld = 2;
 constexpr int kScratch = 32; // SIMD-groups of a threadgroup
 
 class RowsText {
  public:
   RowsText(const RowProgram& program, const Elements& elements)
       : program_(program),
-        elements_(elements),
         types_(elements.outputs),
         wide_(elements.wide),
         narrow_(is_narrow(elements.outputs)),
-        num_inputs_(program.num_elements + program.num_row_values) {}
+        num_inputs_(program.num_elements + program.num_row_values),
+        reads_(program, elements) {}
 
   std::string body(int axis_from_end) {
-    std::string text = concat(places(axis_from_end), holds());
+    std::string text = concat(places(axis_from_end), reads_.holds());
     for (int i = 0; i < program_.num_row_values; ++i) {
       const int x = program_.num_elements + i;
       text += concat("const float r", i, " = float(x", x, "[a", x, "]);\n");
@@ -103,216 +100,10 @@ class RowsText {
     return count;
   }
 
-  static bool is_serial(const RowPass& pass) {
-    return std::ranges::any_of(pass.reductions, [](const Reduction& made) {
-      return made.combine == Combine::Serial;
-    });
-  }
-
-  // Element i of the row at index j.
-  static std::string element(int i) {
-    return concat("float(x", i, "[a", i, " + int64_t(j) * d", i, "])");
-  }
-
-  // Floats f0, f1, ... of the packs that `used` marks, from index j on.
-  std::string read_packs(const std::vector<char>& used) const {
-    std::string text;
-    for (int i = 0; wide_ > 1 && i < program_.num_elements; ++i) {
-      if (used[i]) {
-        const auto pack = pack_of(elements_.inputs[i], wide_);
-        text += concat(
-            "const ",
-            pack,
-            " w",
-            i,
-            " = ",
-            pack_at(pack, concat("x", i), concat("a", i, " + j"), "const "),
-            ";\n",
-            widened(concat("f", i), concat("w", i), wide_));
-      }
-    }
-    return text;
-  }
-
-  // text for each element at j, of which the k-th pack has `v`.
-  std::string each_of_pack(const std::string& text) const {
-    return wide_ == 1 ? text
-                      : concat(
-                            "#pragma unroll\nfor (int v = 0; v < ",
-                            wide_,
-                            "; ++v) {\n",
-                            text,
-                            "}\n");
-  }
-  std::string value_at_j(int i) const {
-    return wide_ > 1 ? concat("f", i, "[v]") : element(i);
-  }
-  std::string held_index() const {
-    return wide_ > 1 ? concat("k * ", wide_, " + v") : "k";
-  }
-
-  // How many loops read each element; nothing where one runs in order.
-  std::vector<int> loops_of_elements() const {
-    std::vector<int> loops(static_cast<size_t>(program_.num_elements));
-    const auto count = [&](const FlatExpression& expression) {
-      const auto used = used_inputs(expression);
-      for (size_t i = 0; i < std::min(used.size(), loops.size()); ++i) {
-        loops[i] += used[i];
-      }
-    };
-    for (const auto& pass : program_.passes) {
-      if (is_serial(pass)) {
-        return {};
-      }
-      count(pass.values);
-    }
-    count(program_.write);
-    return loops;
-  }
-
-  // Whether what the last pass computes can stand in the registers of held
-  // elements, which nothing reads after it.
-  void find_kept() {
-    auto found = find_kept_value(program_);
-    if (!found || found->pass + 1 != static_cast<int>(program_.passes.size())) {
-      return;
-    }
-    const auto used = used_inputs(found->write);
-    for (const int i : held_) {
-      if (used[i]) {
-        return;
-      }
-    }
-    kept_ = std::move(found);
-  }
-
-  // Reads elements that several loops need once, into registers h0, h1, ...,
-  // where a row is short enough for its threads.
-  std::string holds() {
-    const auto loops = loops_of_elements();
-    std::string declares, reads, zeros;
-    std::vector<char> used(loops.size());
-    for (int i = 0; i < static_cast<int>(loops.size()); ++i) {
-      if (loops[i] > 1 && held_.size() < kMostHeld) {
-        held_.push_back(i);
-        used[i] = 1;
-        declares += concat("float h", i, "[", kElementsHeld, "];\n");
-        reads +=
-            concat("h", i, "[", held_index(), "] = ", value_at_j(i), ";\n");
-        zeros += concat("h", i, "[", held_index(), "] = 0;\n");
-      }
-    }
-    if (held_.empty()) {
-      return "";
-    }
-    find_kept();
-    if (kept_) {
-      declares += concat("float kept[", kElementsHeld, "];\n");
-    }
-    return concat(
-        declares,
-        "const bool held = length <= threads * ",
-        kElementsHeld,
-        ";\nif (held) {\n",
-        unrolled(concat(
-            "if (j < length) {\n",
-            read_packs(used),
-            each_of_pack(reads),
-            "} else {\n",
-            each_of_pack(zeros),
-            "}\n")),
-        "}\n");
-  }
-
-  // text for k = 0, 1, ... and j, the k-th index of the thread.
-  std::string unrolled(const std::string& text) const {
-    return concat(
-        "#pragma unroll\nfor (int k = 0; k < ",
-        kElementsHeld / wide_,
-        "; ++k) {\nconst uint j = (lane + uint(k) * threads) * ",
-        wide_,
-        ";\n",
-        text,
-        "}\n");
-  }
-
-  // What a loop does with each element.
-  struct Step {
-    const FlatExpression& expression; // the elements that it reads
-    std::string text;
-  };
-
-  // A step for each index of the thread; before and after it what goes with a
-  // pack of them, at j. Where elements are held, another step.
-  std::string walk(
-      const Step& plain,
-      const Step& held,
-      const std::string& before = "",
-      const std::string& after = "") const {
-    const auto loop = [&](const Step& step, bool from_held) {
-      auto used = used_inputs(step.expression);
-      used.resize(static_cast<size_t>(program_.num_elements));
-      for (const int i : held_) {
-        used[i] = used[i] && !from_held;
-      }
-      return concat(
-          read_packs(used),
-          before,
-          each_of_pack(concat(reads(step.expression, from_held), step.text)),
-          after);
-    };
-    const std::string text = concat(
-        "#pragma unroll 4\nfor (uint j = lane * ",
-        wide_,
-        "; j < length; j += threads * ",
-        wide_,
-        ") {\n",
-        loop(plain, false),
-        "}\n");
-    if (held_.empty()) {
-      return text;
-    }
-    return concat(
-        "if (held) {\n",
-        unrolled(concat("if (j < length) {\n", loop(held, true), "}\n")),
-        "} else {\n",
-        text,
-        "}\n");
-  }
-
-  // The elements that an expression reads, at index j.
-  std::string reads(const FlatExpression& expression, bool from_held) const {
-    const auto used = used_inputs(expression);
-    std::string text;
-    for (int i = 0; i < program_.num_elements; ++i) {
-      if (used[i]) {
-        const bool held = from_held && std::ranges::count(held_, i) > 0;
-        text += concat(
-            "const float e",
-            i,
-            " = ",
-            held ? concat("h", i, "[", held_index(), "]") : value_at_j(i),
-            ";\n");
-      }
-    }
-    return text;
-  }
-
-  std::string serial_reads(const FlatExpression& expression) const {
-    const auto used = used_inputs(expression);
-    std::string text;
-    for (int i = 0; i < program_.num_elements; ++i) {
-      if (used[i]) {
-        text += concat("const float e", i, " = ", element(i), ";\n");
-      }
-    }
-    return text;
-  }
-
   std::vector<std::string> element_names(bool with_kept = false) const {
     auto names = numbered("e", static_cast<size_t>(program_.num_elements));
     if (with_kept) {
-      names.push_back(concat("kept[", held_index(), "]"));
+      names.push_back(reads_.kept_register());
     }
     names.insert(names.end(), row_names_.begin(), row_names_.end());
     return names;
@@ -356,7 +147,7 @@ class RowsText {
     }
     const auto step = [&](const FlatExpression& expression,
                           const std::vector<std::string>& results) {
-      return Step{
+      return RowReads::Step{
           expression,
           concat(
               declares,
@@ -364,12 +155,14 @@ class RowsText {
               adds)};
     };
     const auto plain = step(pass.values, values);
-    if (!kept_ || &pass != &program_.passes.back()) {
-      return concat(starts, walk(plain, plain), ends);
+    const auto& kept = reads_.kept();
+    if (!kept || &pass != &program_.passes.back()) {
+      return concat(starts, reads_.walk(plain, plain), ends);
     }
     auto results = values;
-    results.push_back(concat("kept[", held_index(), "]"));
-    return concat(starts, walk(plain, step(kept_->values, results)), ends);
+    results.push_back(reads_.kept_register());
+    return concat(
+        starts, reads_.walk(plain, step(kept->values, results)), ends);
   }
 
   // One thread walks along the row and tells the others.
@@ -402,7 +195,7 @@ class RowsText {
     return concat(
         starts,
         "if (lane == 0) {\nfor (uint j = 0; j < length; ++j) {\n",
-        serial_reads(pass.values),
+        reads_.serial_reads(pass.values),
         declares,
         print_statements(pass.values, inputs, values),
         adds,
@@ -434,7 +227,7 @@ class RowsText {
             ";\n");
       }
       const auto step = [&](const FlatExpression& expression, bool with_kept) {
-        return Step{
+        return RowReads::Step{
             expression,
             concat(
                 declares,
@@ -443,8 +236,9 @@ class RowsText {
                 stores)};
       };
       const auto plain = step(program_.write, false);
-      text +=
-          walk(plain, kept_ ? step(kept_->write, true) : plain, packs, flushes);
+      const auto& kept = reads_.kept();
+      text += reads_.walk(
+          plain, kept ? step(kept->write, true) : plain, packs, flushes);
     }
     if (num_finished > 0) {
       const auto values = numbered("v", num_finished);
@@ -478,15 +272,13 @@ class RowsText {
   }
 
   const RowProgram& program_;
-  const Elements& elements_;
   const std::vector<std::string>& types_;
   int wide_;
   bool narrow_;
   int num_inputs_;
   int num_totals_ = 0, num_folds_ = 0;
   std::vector<std::string> row_names_;
-  std::vector<int> held_; // element inputs that are kept in registers
-  std::optional<KeptValue> kept_;
+  RowReads reads_;
 };
 
 } // namespace

@@ -128,8 +128,8 @@ void draw_tokens(
     Cache& cache,
     const BenchTest& test,
     const std::vector<int>& tokens,
-    const SamplerOptions& options,
-    int most) {
+    const SamplerOptions& options) {
+  const int most = network.most_drawn(options, cache);
   mx::array token(tokens.data(), {1}, mx::int32);
   std::optional<mx::array> running;
   for (int done = 0; done < test.n_gen;) {
@@ -165,15 +165,14 @@ Run run_once(
   SamplerOptions sampler;
   sampler.temperature = 1;
   sampler.seed = seed;
-  const int drawn = test.batch == 1 && test.n_gen > 0
-      ? decode::FusedNetwork::most_drawn(*model.network, sampler, cache)
-      : 0;
+  auto* drawing = test.batch == 1 && test.n_gen > 0
+      ? decode::FusedNetwork::that_draws(*model.network, sampler, cache)
+      : nullptr;
   const Stopwatch watch;
   if (test.n_prompt > 0) {
     prefill(model, cache, tokens, kPrefillStep, {}, kv);
-  } else if (drawn > 0) {
-    auto& network = static_cast<decode::FusedNetwork&>(*model.network);
-    draw_tokens(network, cache, test, tokens, sampler, drawn);
+  } else if (drawing) {
+    draw_tokens(*drawing, cache, test, tokens, sampler);
     eval(cache);
   } else {
     // A step is built while the one before runs, as generate() does.
@@ -203,6 +202,18 @@ void warm_up(Model& model, const BenchTest& test, const KVQuantization& kv) {
   run_once(model, shorter, kv, 0);
 }
 
+// Each weight is read once a token, but once for all tokens of a prompt: no
+// share of the memory's speed is told for those.
+bool reads_memory(const BenchTest& test) {
+  return test.n_gen > 0;
+}
+
+int rounds_read(const BenchOptions& options) {
+  const auto tests = tests_of(options);
+  return options.repetitions *
+      static_cast<int>(std::ranges::count_if(tests, reads_memory));
+}
+
 class Runner {
  public:
   Runner(
@@ -210,7 +221,11 @@ class Runner {
       const BenchOptions& options,
       const BenchSides& which,
       const Sides& sides)
-      : model_(model), options_(options), which_(which), side_(model, sides) {
+      : model_(model),
+        options_(options),
+        which_(which),
+        side_(model, sides),
+        reads_(options.roofline, rounds_read(options)) {
     for (const auto& [name, wanted] :
          {std::pair{"patched", which.patched},
           std::pair{"stock", which.stock},
@@ -228,14 +243,14 @@ class Runner {
       sides[i].side = names_[i];
       sides[i].started = utc_now();
     }
-    int rounds_read = 0;
+    int round_to_read = 0;
     interleave(
         static_cast<int>(sides.size()),
         options_.repetitions,
         [&](int which, int round) {
           BenchRow& row = sides[static_cast<size_t>(which)];
-          if (round == rounds_read) {
-            ++rounds_read;
+          if (reads_memory(test) && round == round_to_read) {
+            ++round_to_read;
             read_memory();
           }
           if (options_.progress) {
@@ -269,7 +284,7 @@ class Runner {
     if (options_.progress) {
       options_.progress("reading memory", 0, 1);
     }
-    reads_.add(options_.roofline);
+    reads_.add();
   }
 
   void run_here(BenchRow& row, int round) {
@@ -281,7 +296,10 @@ class Runner {
     const auto run = run_once(model_, row.test, options_.kv, seed);
     row.nanoseconds.push_back(run.seconds * 1e9);
     row.cache_bytes = run.cache_bytes;
-    row.peak_memory_bytes = std::max(row.peak_memory_bytes, peak_memory());
+    // What is held to be read is no memory of the model's.
+    const uint64_t peak = peak_memory(), held = reads_.held_bytes();
+    row.peak_memory_bytes =
+        std::max(row.peak_memory_bytes, peak > held ? peak - held : 0);
   }
 
   // The patched side is the first.

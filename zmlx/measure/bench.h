@@ -30,7 +30,8 @@ struct BenchOptions {
   /// Time the stages of decode_step too, in a run of their own for each test
   /// of new tokens.
   bool stages = false;
-  /// How the read bandwidth is measured, before each round of a test.
+  /// How the read bandwidth is measured, before each round of a test of new
+  /// tokens.
   RooflineOptions roofline;
   /// Called with the side and test that is run, and repetitions done.
   std::function<void(const std::string& what, int done, int total)> progress;
@@ -60,7 +61,8 @@ struct BenchResult {
   ModelInfo info;
   mx::Dtype dtype = mx::float32;
   PatchResult patched;
-  ReadBandwidth read; // in turn with the tests' rounds; 0: not measured
+  /// In turn with the rounds of tests of new tokens; 0: there were none.
+  ReadBandwidth read;
   std::vector<BenchRow> rows;
 
   /// The row of a side, or null.

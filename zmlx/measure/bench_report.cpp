@@ -127,8 +127,11 @@ void add_own_keys(const BenchResult& result, const BenchRow& row, Json& json) {
       bytes > 0 && result.read.bytes_per_second > 0
       ? Json(percent_of_roof(result, row))
       : Json();
-  json["read_bandwidth_gb_s"] = result.read.gb_per_second();
-  json["best_read_pass_gb_s"] = result.read.best_pass / 1e9;
+  const bool read = result.read.bytes_per_second > 0;
+  json["read_bandwidth_gb_s"] =
+      read ? Json(result.read.gb_per_second()) : Json();
+  json["best_read_pass_gb_s"] =
+      read ? Json(result.read.best_pass / 1e9) : Json();
   Json stages = Json::array();
   for (const auto& stage : row.stages) {
     stages.push_back(
@@ -225,12 +228,16 @@ std::string bench_markdown(const BenchResult& result) {
   for (size_t i = 1; i < table.size(); ++i) {
     text += line_of(table[i], widths);
   }
+  text += '\n';
+  if (result.read.bytes_per_second > 0) {
+    text += fmt::format(
+        "read bandwidth, measured in turn: median {:.1f} GB/s, best pass "
+        "{:.1f}; ",
+        result.read.gb_per_second(),
+        result.read.best_pass / 1e9);
+  }
   text += fmt::format(
-      "\nread bandwidth, measured in turn: median {:.1f} GB/s, best pass {:.1f};"
-      " build: zmlx " ZMLX_VERSION " (MLX {})\n",
-      result.read.gb_per_second(),
-      result.read.best_pass / 1e9,
-      result.machine.mlx_version);
+      "build: zmlx " ZMLX_VERSION " (MLX {})\n", result.machine.mlx_version);
   return text;
 }
 

@@ -23,6 +23,7 @@ BenchOptions small_options(int n_prompt, int n_gen) {
   options.n_gen = {n_gen};
   options.roofline.buffer_bytes = size_t{4} << 20;
   options.roofline.seconds = 0.01;
+  options.roofline.least_seconds = 0;
   return options;
 }
 
@@ -82,6 +83,31 @@ TEST(Bench, RunsEveryTestOnEverySide) {
   EXPECT_GT(result.read.bytes_per_second, 0);
   EXPECT_GE(result.read.best_pass, result.read.bytes_per_second);
   EXPECT_FALSE(fake.network->patched);
+}
+
+TEST(Bench, ReadsNoMemoryForPrompts) {
+  FakeModel fake;
+  BenchOptions options = small_options(4, 0);
+  options.progress = [](const std::string& what, int, int) {
+    EXPECT_NE(what, "reading memory");
+  };
+  const auto result = bench(fake.model, options, {}, fake.sides);
+  EXPECT_EQ(result.read.bytes_per_second, 0);
+  EXPECT_EQ(bench_markdown(result).find("read bandwidth"), std::string::npos);
+  const Json row = bench_json(result)[0];
+  EXPECT_TRUE(row.at("read_bandwidth_gb_s").is_null());
+  EXPECT_TRUE(row.at("best_read_pass_gb_s").is_null());
+}
+
+TEST(Bench, ThePeakIsWithoutTheMemoryThatIsRead) {
+  FakeModel fake;
+  BenchOptions options = small_options(0, 2);
+  const auto peak = [&](size_t megabytes) {
+    options.roofline.buffer_bytes = megabytes << 20;
+    const auto result = bench(fake.model, options, {}, fake.sides);
+    return static_cast<double>(result.rows[0].peak_memory_bytes);
+  };
+  EXPECT_NEAR(peak(64), peak(4), 60e6);
 }
 
 TEST(Bench, RejectsWrongOptions) {

@@ -73,15 +73,18 @@ TEST(Roofline, ReadsWithEveryLoop) {
   RooflineOptions options;
   options.buffer_bytes = size_t{8} << 20;
   options.seconds = 0.04;
+  options.least_seconds = 0;
   options.threads = 3;
-  ReadPasses cpu;
-  cpu.add_cpu(options);
-  cpu.add_cpu(options);
+  ReadPasses cpu(options, 2);
+  EXPECT_EQ(cpu.held_bytes(), 0u);
+  cpu.add_cpu();
+  cpu.add_cpu();
+  EXPECT_EQ(cpu.held_bytes(), 2 * options.buffer_bytes);
   EXPECT_GT(cpu.best().gb_per_second(), 0.01);
   EXPECT_GE(cpu.best().best_pass, cpu.best().bytes_per_second);
   EXPECT_NE(cpu.best().loop.find(", 3 threads"), std::string::npos);
-  ReadPasses device;
-  device.add_device(options);
+  ReadPasses device(options);
+  device.add_device();
   EXPECT_GT(device.best().gb_per_second(), 0.001);
 }
 

@@ -6,14 +6,12 @@
 #include <atomic>
 #include <barrier>
 #include <cerrno>
-#include <cstdint>
 #include <cstring>
 #include <thread>
 #include <vector>
 
 #include <sys/mman.h>
 
-#include "mlx/mlx.h"
 #include "zmlx/base/clock.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/statistics.h"
@@ -26,40 +24,6 @@ namespace mx = mlx::core;
 
 // Sums land here, so that no read can be optimised away.
 std::atomic<uint64_t> sink{0};
-
-// Anonymous memory, written once so that every page is there.
-class Buffer {
- public:
-  Buffer(size_t bytes, [[maybe_unused]] bool huge_pages) : bytes_(bytes) {
-    data_ = mmap(
-        nullptr,
-        bytes,
-        PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | MAP_ANONYMOUS,
-        -1,
-        0);
-    if (data_ == MAP_FAILED) {
-      throw BackendError(concat(
-          "[roofline] cannot map ", bytes, " bytes: ", std::strerror(errno)));
-    }
-#if defined(MADV_HUGEPAGE)
-    // A kernel without huge pages refuses; the plain pages then serve.
-    (void)madvise(data_, bytes, huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-#endif
-  }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() {
-    munmap(data_, bytes_);
-  }
-  uint64_t* words() const {
-    return static_cast<uint64_t*>(data_);
-  }
-
- private:
-  void* data_;
-  size_t bytes_;
-};
 
 constexpr size_t kLine = 8; // words a cache line
 
@@ -102,16 +66,15 @@ constexpr NamedLoop kLoops[] = {
     {"1 stream prefetched", read_words<1, 8192>},
     {"4 streams prefetched", read_words<4, 2048>}};
 
-// Bytes a second of passes through the buffer for `seconds`; all threads start
-// each pass together and the slowest ends it.
+// Bytes a second of passes through `count` words for `seconds`; all threads
+// start each pass together and the slowest ends it.
 std::vector<double> passes_of(
-    const Buffer& buffer,
-    size_t bytes,
+    const uint64_t* words,
+    size_t count,
     int threads,
     ReadLoop read,
     double seconds) {
-  const size_t words = bytes / sizeof(uint64_t);
-  const size_t share = words / static_cast<size_t>(threads);
+  const size_t share = count / static_cast<size_t>(threads);
   std::barrier<> line_up(threads + 1);
   std::atomic<bool> stop{false};
   std::vector<std::thread> team;
@@ -122,7 +85,7 @@ std::vector<double> passes_of(
         if (stop) {
           return;
         }
-        sink += read(buffer.words() + static_cast<size_t>(t) * share, share);
+        sink += read(words + static_cast<size_t>(t) * share, share);
         line_up.arrive_and_wait();
       }
     });
@@ -147,7 +110,7 @@ std::vector<double> passes_of(
 
 size_t fitting_bytes(size_t wanted) {
   const uint64_t available = available_memory();
-  while (wanted > available / 2 && wanted > (1u << 20)) {
+  while (2 * wanted > available / 2 && wanted > (1u << 20)) {
     wanted /= 2;
   }
   return std::max<size_t>(wanted, 1u << 20);
@@ -155,51 +118,118 @@ size_t fitting_bytes(size_t wanted) {
 
 } // namespace
 
-void ReadPasses::add_cpu(const RooflineOptions& options) {
-  const size_t bytes = fitting_bytes(options.buffer_bytes);
+// Anonymous memory, written once so that every page is there.
+class ReadPasses::Buffer {
+ public:
+  Buffer(size_t bytes, [[maybe_unused]] bool huge_pages) : bytes_(bytes) {
+    data_ = mmap(
+        nullptr,
+        bytes,
+        PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS,
+        -1,
+        0);
+    if (data_ == MAP_FAILED) {
+      throw BackendError(concat(
+          "[roofline] cannot map ", bytes, " bytes: ", std::strerror(errno)));
+    }
+#if defined(MADV_HUGEPAGE)
+    // A kernel without huge pages refuses; the plain pages then serve.
+    (void)madvise(data_, bytes, huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+#endif
+    std::memset(data_, 1, bytes);
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() {
+    munmap(data_, bytes_);
+  }
+  const uint64_t* words() const {
+    return static_cast<const uint64_t*>(data_);
+  }
+  size_t bytes() const {
+    return bytes_;
+  }
+
+ private:
+  void* data_;
+  size_t bytes_;
+};
+
+ReadPasses::ReadPasses(const RooflineOptions& options, int rounds)
+    : options_(options),
+      seconds_(
+          std::max(
+              options.least_seconds,
+              options.seconds / std::max(1, rounds))) {}
+
+ReadPasses::~ReadPasses() = default;
+
+void ReadPasses::add_cpu() {
+  if (buffers_.empty()) {
+    const size_t bytes = fitting_bytes(options_.buffer_bytes);
+    for (bool huge_pages : {false, true}) {
+      buffers_.push_back(std::make_unique<Buffer>(bytes, huge_pages));
+    }
+  }
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const int threads =
-      options.threads > 0 ? options.threads : std::max(1, cores);
-  const double seconds = options.seconds / (2 * std::size(kLoops));
-  for (bool huge_pages : {false, true}) {
-    const Buffer buffer(bytes, huge_pages);
-    std::memset(buffer.words(), 1, bytes);
+      options_.threads > 0 ? options_.threads : std::max(1, cores);
+  const double seconds = seconds_ / (2 * std::size(kLoops));
+  for (const auto& buffer : buffers_) {
+    const bool huge_pages = buffer == buffers_.back();
     for (const auto& loop : kLoops) {
       auto& rates = rates_[concat(
           loop.name,
           huge_pages ? ", huge pages, " : ", plain pages, ",
           threads,
           threads == 1 ? " thread" : " threads")];
-      const auto more = passes_of(buffer, bytes, threads, loop.read, seconds);
+      const auto more = passes_of(
+          buffer->words(),
+          buffer->bytes() / sizeof(uint64_t),
+          threads,
+          loop.read,
+          seconds);
       rates.insert(rates.end(), more.begin(), more.end());
     }
   }
 }
 
-void ReadPasses::add_device(const RooflineOptions& options) {
-  const size_t bytes = options.buffer_bytes;
-  const auto count = static_cast<mx::ShapeElem>(bytes / sizeof(float));
-  mx::array source = mx::full({count}, 1.0f);
-  mx::eval(source);
+void ReadPasses::add_device() {
+  if (!source_) {
+    const auto count =
+        static_cast<mx::ShapeElem>(options_.buffer_bytes / sizeof(float));
+    source_ = mx::full({count}, 1.0f);
+    mx::eval(*source_);
+  }
   for (bool copies : {false, true}) {
-    const double moved = static_cast<double>(bytes) * (copies ? 2 : 1);
+    const double moved =
+        static_cast<double>(source_->nbytes()) * (copies ? 2 : 1);
     auto& rates = rates_[copies ? "copy" : "sum"];
     const Stopwatch all;
     do {
-      mx::array result = copies ? mx::negative(source) : mx::sum(source);
+      mx::array result = copies ? mx::negative(*source_) : mx::sum(*source_);
       const Stopwatch pass;
       mx::eval(result);
       rates.push_back(moved / pass.seconds());
-    } while (all.seconds() < options.seconds / 2);
+    } while (all.seconds() < seconds_ / 2);
   }
 }
 
-void ReadPasses::add(const RooflineOptions& options) {
+void ReadPasses::add() {
   if (mx::default_device() == mx::Device::gpu) {
-    add_device(options);
+    add_device();
   } else {
-    add_cpu(options);
+    add_cpu();
   }
+}
+
+uint64_t ReadPasses::held_bytes() const {
+  uint64_t sum = source_ ? source_->nbytes() : 0;
+  for (const auto& buffer : buffers_) {
+    sum += buffer->bytes();
+  }
+  return sum;
 }
 
 ReadBandwidth best_of(

@@ -4,20 +4,26 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "mlx/mlx.h"
 
 namespace zmlx::measure {
 
 struct RooflineOptions {
-  /// Bytes of the buffer read; it must be far larger than the caches. Halved
-  /// until it fits into half of the memory that is free.
+  /// Bytes of a buffer that is read; it must be far larger than the caches.
+  /// Halved until two fit into half of the memory that is free.
   size_t buffer_bytes = size_t{512} << 20;
   /// Threads of the CPU loops; 0 means one a logical core.
   int threads = 0;
-  /// Time spent reading, spread over the loops tried.
-  double seconds = 1.2;
+  /// Time spent reading, spread over the rounds and the loops tried; and the
+  /// least that a round takes.
+  double seconds = 1.2, least_seconds = 0.5;
 };
 
 /// What the best of the read loops tried does.
@@ -39,24 +45,38 @@ ReadBandwidth best_of(
     const std::map<std::string, std::vector<double>>& passes_of_loops);
 
 /// Passes of read loops over memory. Where the wall itself moves, as on a
-/// shared machine, they are added in turn with what is compared with them.
+/// shared machine, they are added in turn with what is compared with them, in
+/// rounds. What is read is made in the first round and held until the end.
 class ReadPasses {
  public:
-  /// Reads a buffer with every CPU thread: in one or four streams a thread,
-  /// prefetched or not, on plain and huge pages. Throws BackendError when the
-  /// buffer cannot be mapped.
-  void add_cpu(const RooflineOptions& options = {});
+  explicit ReadPasses(const RooflineOptions& options = {}, int rounds = 1);
+  ~ReadPasses();
+  ReadPasses(const ReadPasses&) = delete;
+  ReadPasses& operator=(const ReadPasses&) = delete;
+
+  /// A round. Reads buffers with every CPU thread: in one or four streams a
+  /// thread, prefetched or not, on plain and huge pages. Throws BackendError
+  /// when they cannot be mapped.
+  void add_cpu();
   /// Reads an array on the default device: a sum (read once) or a copy (read
   /// and written, both counted).
-  void add_device(const RooflineOptions& options = {});
+  void add_device();
   /// The one that counts for the default device.
-  void add(const RooflineOptions& options = {});
+  void add();
 
+  /// Bytes that are resident for it, on the CPU or the device.
+  uint64_t held_bytes() const;
   ReadBandwidth best() const {
     return best_of(rates_);
   }
 
  private:
+  class Buffer;
+
+  RooflineOptions options_;
+  double seconds_; // of a round
+  std::vector<std::unique_ptr<Buffer>> buffers_; // on plain, on huge pages
+  std::optional<mlx::core::array> source_; // on the device
   std::map<std::string, std::vector<double>> rates_; // of a loop's passes
 };
 

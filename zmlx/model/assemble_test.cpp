@@ -4,14 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/demo_model.h"
 #include "zmlx/base/error.h"
-#include "zmlx/model/checkpoint/checkpoint.h"
 #include "zmlx/model/patch/patch.h"
 
 namespace zmlx {
 namespace {
-
-constexpr const char* kDemo = ZMLX_SOURCE_DIR "/models/demo";
 
 ModelParts parts_of_demo() {
   const auto checkpoint = Checkpoint::open(kDemo);

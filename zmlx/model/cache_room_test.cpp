@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/demo_model.h"
 #include "zmlx/model/generate.h"
 #include "zmlx/model/patch/patch.h"
 
@@ -43,9 +44,7 @@ TEST(CacheRoom, KeepsUsedRowsAndZeroesTheRest) {
 class RunningSteps : public testing::Test {
  protected:
   void SetUp() override {
-    LoadOptions options;
-    options.skip_tokenizer = true;
-    model = load(ZMLX_SOURCE_DIR "/models/demo", options);
+    model = demo();
     patch(*model);
     cache = model->network->make_cache();
     expect(cache, 8192);

@@ -5,7 +5,7 @@
 
 #include <gtest/gtest.h>
 
-#include "zmlx/model/model.h"
+#include "tests/demo_model.h"
 #include "zmlx/model/patch/patch.h"
 #include "zmlx/model/quantized_cache.h"
 
@@ -14,12 +14,6 @@ namespace {
 
 // What float32 sums of another order leave, of the largest value of a group.
 constexpr double kRounding = 1e-5;
-
-std::unique_ptr<Model> demo() {
-  LoadOptions options;
-  options.skip_tokenizer = true;
-  return load(ZMLX_SOURCE_DIR "/models/demo", options);
-}
 
 Cache copy_of(const Cache& cache) {
   Cache copies;

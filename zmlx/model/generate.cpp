@@ -192,14 +192,13 @@ void Generation::State::start() {
 void Generation::State::run_ahead() {
   const int count = static_cast<int>(pending->size());
   const mx::array token = mx::slice(*pending, {count - 1}, {count});
-  const int drawn = std::min(
-      limit - started,
-      decode::FusedNetwork::most_drawn(
-          *model.network, sampler.options(), cache));
-  if (drawn > 0) {
-    auto& fused = static_cast<decode::FusedNetwork&>(*model.network);
-    pending = fused.draw(
-        token, cache, sampler.options(), static_cast<uint64_t>(started), drawn);
+  const auto& drawing = sampler.options();
+  if (auto* fused =
+          decode::FusedNetwork::that_draws(*model.network, drawing, cache)) {
+    const int drawn =
+        std::min(limit - started, fused->most_drawn(drawing, cache));
+    pending = fused->draw(
+        token, cache, drawing, static_cast<uint64_t>(started), drawn);
     mx::async_eval(*pending);
     started += drawn;
     return;

@@ -6,17 +6,12 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/demo_model.h"
 #include "zmlx/model/generate.h"
 #include "zmlx/model/patch/patch.h"
 
 namespace zmlx {
 namespace {
-
-std::unique_ptr<Model> demo() {
-  LoadOptions options;
-  options.skip_tokenizer = true;
-  return load(ZMLX_SOURCE_DIR "/models/demo", options);
-}
 
 std::vector<int> prompt() {
   std::vector<int> tokens;

@@ -5,18 +5,12 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/demo_model.h"
 #include "zmlx/model/decode/fused_network.h"
-#include "zmlx/model/model.h"
 #include "zmlx/model/patch/patch.h"
 
 namespace zmlx::decode {
 namespace {
-
-std::unique_ptr<Model> demo() {
-  LoadOptions options;
-  options.skip_tokenizer = true;
-  return load(ZMLX_SOURCE_DIR "/models/demo", options);
-}
 
 /// A token for each sequence of a batch.
 mx::array tokens(int batch, int step) {

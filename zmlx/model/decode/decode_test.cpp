@@ -3,28 +3,19 @@
 #include <cmath>
 #include <filesystem>
 #include <thread>
-#include <unordered_map>
 
 #include <gtest/gtest.h>
 
 #include "tests/checkpoint/temporary_folder.h"
+#include "tests/demo_model.h"
 #include "zmlx/kernels/common/matvec.h"
-#include "zmlx/model/checkpoint/checkpoint.h"
-#include "zmlx/model/checkpoint/safetensors.h"
 #include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/decode/lower.h"
-#include "zmlx/model/model.h"
 #include "zmlx/model/patch/patch.h"
 #include "zmlx/runtime/thread_team.h"
 
 namespace zmlx::decode {
 namespace {
-
-std::unique_ptr<Model> demo() {
-  LoadOptions options;
-  options.skip_tokenizer = true;
-  return load(ZMLX_SOURCE_DIR "/models/demo", options);
-}
 
 std::unique_ptr<Model> demo_with_steps() {
   auto model = demo();
@@ -213,9 +204,8 @@ TEST(DecodeStep, IsBitwiseTheSameForAnyNumberOfThreads) {
 
 TEST(DecodeStep, IsBitwiseTheSameForAnyNumberOfThreadsWithWeightsInRows) {
   LoadOptions options;
-  options.skip_tokenizer = true;
   options.huge_pages = false;
-  const auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
+  const auto model = demo(options);
   EXPECT_EQ(patch(*model).counts().at("decode_step"), 1);
   const auto lowered = lower(*model->network);
   const auto& table = std::get<EmbedStage>(lowered.program->stages[0]).table;
@@ -327,8 +317,7 @@ TEST(DecodeStep, IsPutInOnceAndTakenOutAgain) {
 TEST(DecodeStep, IsLeftOutAtOtherActivationsWithAReason) {
   LoadOptions options;
   options.dtype = mx::bfloat16;
-  options.skip_tokenizer = true;
-  auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
+  auto model = demo(options);
   const auto done = patch(*model, {.patterns = {"decode_step"}});
   ASSERT_EQ(done.skipped.size(), 1u);
   EXPECT_NE(done.skipped[0].reason.find("float32"), std::string::npos);
@@ -345,33 +334,22 @@ struct Unpacked {
   }
 };
 
-void write_unpacked(const std::string& folder, const Unpacked& unpacked) {
-  const auto demo = Checkpoint::open(ZMLX_SOURCE_DIR "/models/demo");
-  std::filesystem::copy_file(
-      demo.folder() + "/config.json", folder + "/config.json");
-  std::unordered_map<std::string, mx::array> tensors;
-  for (const auto& name : demo.names()) {
-    const auto path = name.substr(0, name.rfind('.'));
-    const auto packing = demo.quantization_of(path);
-    if (!packing || path.find(unpacked.part) == std::string::npos) {
-      tensors.emplace(name, demo.tensor(name));
-    } else if (name.ends_with(".weight")) {
-      const auto values = mx::dequantize(
-          demo.tensor(name),
-          demo.tensor(path + ".scales"),
-          demo.tensor(path + ".biases"),
-          packing->group_size,
-          packing->bits);
-      tensors.emplace(name, mx::astype(values, unpacked.dtype));
-    }
-  }
-  mx::save_safetensors(folder + "/model.safetensors", tensors);
-}
-
 class UnpackedDecodeStep : public testing::TestWithParam<Unpacked> {
  protected:
   UnpackedDecodeStep() {
-    write_unpacked(folder_.path(), GetParam());
+    const auto unpacked = GetParam();
+    std::filesystem::copy_file(
+        kDemo + std::string("/config.json"), folder_.file("config.json"));
+    write_demo(
+        folder_.file("model.safetensors"),
+        [&](const std::string& path,
+            const mx::array& values) -> std::optional<Tensors> {
+          if (path.find(unpacked.part) == std::string::npos) {
+            return std::nullopt;
+          }
+          return Tensors{
+              {path + ".weight", mx::astype(values, unpacked.dtype)}};
+        });
   }
   std::unique_ptr<Model> stock() const {
     LoadOptions options;

@@ -130,12 +130,12 @@ FusedNetwork::forward(const mx::array& tokens, Cache& cache, bool last_only) {
   return executor->forward(tokens, cache);
 }
 
-int FusedNetwork::most_drawn(
-    const Network& network,
+FusedNetwork* FusedNetwork::that_draws(
+    Network& network,
     const SamplerOptions& options,
     const Cache& cache) {
-  const auto* fused = dynamic_cast<const FusedNetwork*>(&network);
-  return fused ? fused->executor->most_drawn(options, cache) : 0;
+  auto* fused = dynamic_cast<FusedNetwork*>(&network);
+  return fused && fused->most_drawn(options, cache) > 0 ? fused : nullptr;
 }
 
 mx::array FusedNetwork::draw(

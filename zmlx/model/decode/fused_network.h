@@ -87,11 +87,16 @@ class FusedNetwork : public Network {
   /// have another batch than the cache; the cache is then as it was.
   mx::array forward(const mx::array& tokens, Cache& cache, bool last_only)
       override;
-  /// As the executor's; most_drawn() is 0 for networks that are not fused.
-  static int most_drawn(
-      const Network& network,
+  /// The network if it is fused and its executor draws tokens with these
+  /// options, else null.
+  static FusedNetwork* that_draws(
+      Network& network,
       const SamplerOptions& options,
       const Cache& cache);
+  /// As the executor's.
+  int most_drawn(const SamplerOptions& options, const Cache& cache) const {
+    return executor->most_drawn(options, cache);
+  }
   mx::array draw(
       const mx::array& token,
       Cache& cache,
