@@ -176,41 +176,21 @@ mx::array layer_norm(
       eps);
 }
 
+/// An __init__ that takes what a function takes.
+template <class T, class... Arguments>
+auto made_by(T (*make)(Arguments...)) {
+  return [make](T* self, Arguments... arguments) {
+    new (self) T(make(arguments...));
+  };
+}
+
 } // namespace
 
 void bind_moe(nb::module_& m) {
   nb::class_<RouterSpec>(m, "RouterSpec", "A router as data.")
       .def(
           "__init__",
-          [](RouterSpec* self,
-             const std::string& score,
-             int top_k,
-             bool select_on_logits,
-             bool weight_from_biased,
-             int groups,
-             int chosen_groups,
-             const std::string& group_score,
-             bool renormalise,
-             float epsilon,
-             bool epsilon_is_floor,
-             float scale,
-             bool weight_on_input,
-             float jitter) {
-            new (self) RouterSpec(router_spec(
-                score,
-                top_k,
-                select_on_logits,
-                weight_from_biased,
-                groups,
-                chosen_groups,
-                group_score,
-                renormalise,
-                epsilon,
-                epsilon_is_floor,
-                scale,
-                weight_on_input,
-                jitter));
-          },
+          made_by(&router_spec),
           nb::kw_only(),
           nb::arg("score") = "softmax",
           nb::arg("top_k") = 1,
@@ -229,17 +209,7 @@ void bind_moe(nb::module_& m) {
   nb::class_<Projection>(m, "Projection", "A matrix, or a stack of them.")
       .def(
           "__init__",
-          [](Projection* self,
-             const mx::array& weight,
-             const OptionalArray& scales,
-             const OptionalArray& biases,
-             int bits,
-             int group_size,
-             const std::string& mode,
-             const OptionalArray& bias) {
-            new (self) Projection(projection(
-                weight, scales, biases, bits, group_size, mode, bias));
-          },
+          made_by(&projection),
           nb::arg("weight"),
           nb::arg("scales") = nb::none(),
           nb::arg("biases") = nb::none(),
@@ -250,16 +220,7 @@ void bind_moe(nb::module_& m) {
   nb::class_<ExpertArrays>(m, "Mlp", "Projections and their activation.")
       .def(
           "__init__",
-          [](ExpertArrays* self,
-             const std::optional<Projection>& gate,
-             const Projection& up,
-             const Projection& down,
-             const std::string& activation,
-             float alpha,
-             float limit) {
-            new (self)
-                ExpertArrays(mlp(gate, up, down, activation, alpha, limit));
-          },
+          made_by(&mlp),
           nb::arg("gate").none(),
           nb::arg("up"),
           nb::arg("down"),

@@ -20,19 +20,9 @@ mx::array product(const mx::array& x, const mx::array& w) {
   if (x.size() == 0 || w.size() == 0) {
     return composed({x, w})[0];
   }
-  const auto run = [](const Arrays& given) {
-    mx::Shape shape = given[0].shape();
-    shape.back() = given[1].shape(0);
-    return cpu_op(
-        "DenseMatmulCpu",
-        given,
-        {{std::move(shape), given[0].dtype()}},
-        [](const auto& in, auto& out) {
-          cpu::apply_matrix(in[0], quant::dense_view(in[1]), nullptr, out[0]);
-        });
-  };
   return differentiable_op(
-      {"dense_matmul", run, composed, {0, 1}}, {x, mx::contiguous(w)})[0];
+      {"dense_matmul", dense_product, composed, {0, 1}},
+      {x, mx::contiguous(w)})[0];
 }
 
 mx::array rows_of(const mx::array& x) {
@@ -40,6 +30,22 @@ mx::array rows_of(const mx::array& x) {
 }
 
 } // namespace
+
+Arrays dense_product(const Arrays& inputs) {
+  mx::Shape shape = inputs[0].shape();
+  shape.back() = inputs[1].shape(0);
+  return cpu_op(
+      "DenseMatmulCpu",
+      inputs,
+      {{std::move(shape), inputs[0].dtype()}},
+      [](const Arrays& in, Arrays& out) {
+        cpu::apply_matrix(
+            in[0],
+            quant::dense_view(in[1]),
+            in.size() > 2 ? &in[2] : nullptr,
+            out[0]);
+      });
+}
 
 mx::array product_for_gradients(const mx::array& x, const mx::array& weight) {
   return mx::custom_vjp(

@@ -4,12 +4,17 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "mlx/mlx.h"
 
 namespace zmlx {
 
 namespace mx = mlx::core;
+
+/// x W^T by the CPU kernels as one operation, without a gradient: of x (...,
+/// in), a row-contiguous weight (out, in) and maybe a bias (out).
+std::vector<mx::array> dense_product(const std::vector<mx::array>& inputs);
 
 /// x W^T of MLX's operations, whose gradient is computed by the CPU kernels: g
 /// W in x and, where the weight takes part in it, g^T x in the weight. x (...,

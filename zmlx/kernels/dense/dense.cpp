@@ -3,11 +3,9 @@
 
 #include "zmlx/authoring/registry.h"
 #include "zmlx/base/error.h"
-#include "zmlx/kernels/common/apply_matrix.h"
 #include "zmlx/kernels/common/composed_transforms.h"
 #include "zmlx/kernels/common/product_gradient.h"
 #include "zmlx/kernels/common/quantized_arrays.h"
-#include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx {
 namespace dense {
@@ -54,21 +52,6 @@ mx::array dense_matmul(
           '.');
     }
   }
-  const auto run = [](const Arrays& given) {
-    mx::Shape shape = given[0].shape();
-    shape.back() = given[1].shape(0);
-    return cpu_op(
-        "DenseMatmulCpu",
-        given,
-        {{std::move(shape), given[0].dtype()}},
-        [](const auto& in, auto& out) {
-          cpu::apply_matrix(
-              in[0],
-              quant::dense_view(in[1]),
-              in.size() > 2 ? &in[2] : nullptr,
-              out[0]);
-        });
-  };
   const auto composed = [](const Arrays& in) {
     const auto dtype = in[0].dtype();
     const mx::array y = product_for_gradients(in[0], in[1]);
@@ -78,7 +61,8 @@ mx::array dense_matmul(
   if (bias) {
     differentiable.push_back(2);
   }
-  return differentiable_op({kOp, run, composed, differentiable}, inputs)[0];
+  return differentiable_op(
+      {kOp, dense_product, composed, differentiable}, inputs)[0];
 }
 
 } // namespace dense
