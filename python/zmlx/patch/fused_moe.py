@@ -105,10 +105,11 @@ class FusedMoe(Fused):
         return y + extra
 
     def with_outputs(self, module, step):
-        row = self.row
-        if row.shared or row.after or not self.whole:
+        row, child = self.row, Binding().child
+        added = [path for path in (row.shared, row.after) if path]
+        if not self.whole or any(child(module, path) is not None for path in added):
             return None
-        experts = Binding().child(module, row.experts)
+        experts = child(module, row.experts)
         last = "fc2" if "fc1" in experts else "down_proj"
         return with_rows(module, step, f"{row.experts}.{last}")
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The probe: a fused module against its stock call, on the model's own weights."""
 
+import functools
 import threading
 
 import mlx.core as mx
@@ -13,7 +14,7 @@ from zmlx.patch.stock import stock_class
 ALLOWED = 1e-4
 
 # Stock quantised products take 0.1 s for 30 MB of weights on a slow CPU.
-_CHEAP_BYTES = 2 << 20
+_CHEAP_BYTES = 256 << 10
 _SEEDS = (1, 2)
 # Outputs of dear products are sampled at each place of a kernel's block of rows.
 _STEP = 7
@@ -92,21 +93,25 @@ class Probe:
 
     def _input(self, seed):
         shape = (1, self._rows, self.fused.width(self.module))
-        x = mx.random.normal(shape, key=mx.random.key(seed))
+        x = _normal(shape, seed)
         # Near the first row, so that few experts are read, for many rows each.
         return x[:, :1] + 0.1 * x if self._only_first else x
 
     def _stock_output(self, x):
         given = x[:, :1] if self._only_first else x
-        module = self.module if self._sample is None else self._sample
-        return self._stock(module, *self.fused.arguments(self.module, given))
+        arguments = self.fused.arguments(self.module, given)
+        if self._sample is not None:
+            try:
+                return self._stock(self._sample, *arguments)
+            except ValueError:  # it gives its output the input's shape
+                self._sample = None
+        return self._stock(self.module, *arguments)
 
     def _routing_of(self, seed):
         if not self._only_first:
             return None
         shape = (1, _ROUTED_ROWS, self.fused.width(self.module))
-        x = mx.random.normal(shape, key=mx.random.key(seed))
-        return self.fused.routing(self.module, x)
+        return self.fused.routing(self.module, _normal(shape, seed))
 
     @property
     def _only_first(self):
@@ -129,6 +134,14 @@ class Probe:
             difference(many[:, :1], first),
             difference(many[:, 3:4], self._run(x[:, 3:4])),
         )
+
+
+@functools.lru_cache(maxsize=8)
+def _normal(shape, seed):
+    """Kept, since layers of one width come in dozens and each takes 1 ms to draw."""
+    x = mx.random.normal(shape, key=mx.random.key(seed))
+    mx.eval(x)
+    return x
 
 
 def start_all(probes):
