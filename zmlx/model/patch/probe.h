@@ -35,7 +35,7 @@ probe(const Mixer& stock, const Mixer& fused, int width, bool attends);
 
 /// Two steps after a prompt of five tokens: the network's own against the
 /// executor's. A near tie in a router may send a token to another expert on one
-/// side, rightly; so one of two prompts must agree.
+/// side, rightly; so one of five prompts must agree.
 ProbeResult probe(
     Network& network,
     decode::StepExecutor& executor,

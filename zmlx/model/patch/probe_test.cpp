@@ -38,5 +38,24 @@ TEST(Probe, ComparesRowsAmongManyWithTheSameRowsAlone) {
   EXPECT_EQ(apart_among_many(layer, 64, mx::bfloat16), 0);
 }
 
+/// Wrong for the first so many rows that come alone.
+struct Late : Doubling {
+  mutable int wrong = 0;
+  mx::array forward(const mx::array& x) const override {
+    return x.shape(1) == 1 && wrong-- > 0 ? x : x + x;
+  }
+};
+
+TEST(Probe, ForgivesATieBelowFloat32Only) {
+  const Doubling stock;
+  Late fused;
+  fused.wrong = 9; // of the first input
+  EXPECT_TRUE(probe(stock, fused, 64, mx::bfloat16).passed());
+  fused.wrong = 9;
+  EXPECT_FALSE(probe(stock, fused, 64, mx::float32).passed());
+  fused.wrong = 1000;
+  EXPECT_FALSE(probe(stock, fused, 64, mx::bfloat16).passed());
+}
+
 } // namespace
 } // namespace zmlx
