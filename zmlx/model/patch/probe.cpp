@@ -34,7 +34,8 @@ double difference(const mx::array& reference, const mx::array& other) {
   auto apart =
       mx::max(mx::abs(mx::subtract(mx::astype(other, mx::float32), expected)));
   const double size = largest.item<float>();
-  return apart.item<float>() / std::max(size, 1e-30);
+  const double error = apart.item<float>() / std::max(size, 1e-30);
+  return std::isnan(error) ? INFINITY : error; // a maximum would lose it
 }
 
 mx::array row(const mx::array& rows, int i) {
@@ -119,37 +120,65 @@ probe(const Mixer& stock, const Mixer& fused, int width, bool attends) {
   return {difference(run(stock), run(fused)), allowed_error(mx::float32)};
 }
 
+namespace {
+
+// How far the executor's steps after five of the tokens are from the network's
+// own, and how far these are from what the network makes of the same tokens as
+// one prompt.
+struct StepErrors {
+  double step = 0, own = 0;
+};
+
+StepErrors step_errors(
+    Network& network,
+    decode::StepExecutor& executor,
+    const mx::array& tokens) {
+  constexpr int kPrompt = 5;
+  auto columns = [&](int begin, int end) {
+    return mx::slice(tokens, {0, begin}, {1, end});
+  };
+  auto own = network.make_cache(), other = network.make_cache();
+  network.forward(columns(0, kPrompt), own, true);
+  network.forward(columns(0, kPrompt), other, true);
+  StepErrors errors;
+  for (int at = kPrompt; at < tokens.shape(1); ++at) {
+    const auto token = columns(at, at + 1);
+    const auto expected = network.forward(token, own, true);
+    Cache none;
+    const auto at_once = network.forward(columns(0, at + 1), none, true);
+    // Or a GPU may run its kernels beside the step's, whose blocks wait for one
+    // another.
+    mx::eval({expected, at_once});
+    errors.step = std::max(
+        errors.step, difference(expected, executor.forward(token, other)));
+    errors.own = std::max(errors.own, difference(expected, at_once));
+  }
+  return errors;
+}
+
+} // namespace
+
 ProbeResult probe(
     Network& network,
     decode::StepExecutor& executor,
     int vocab_size,
     mx::Dtype dtype) {
-  double error = INFINITY;
-  for (int i = 0; i < kTries; ++i) {
-    const auto tokens = mx::random::randint(
-        0, vocab_size, {1, 7}, mx::int32, mx::random::key(4 + i));
-    auto columns = [&](int begin, int end) {
-      return mx::slice(tokens, {0, begin}, {1, end});
-    };
-    auto own = network.make_cache(), other = network.make_cache();
-    network.forward(columns(0, 5), own, true);
-    network.forward(columns(0, 5), other, true);
-    double worst = 0;
-    for (int at = 5; at < 7; ++at) {
-      const auto token = columns(at, at + 1);
-      const auto expected = network.forward(token, own, true);
-      // Or a GPU may run its kernels beside the step's, whose blocks wait for
-      // one another.
-      mx::eval({expected});
-      worst =
-          std::max(worst, difference(expected, executor.forward(token, other)));
+  ProbeResult best = {INFINITY, allowed_error(dtype)};
+  for (int i = 0; i < kTries && !best.passed(); ++i) {
+    const auto [step, own] = step_errors(
+        network,
+        executor,
+        mx::random::randint(
+            0, vocab_size, {1, 7}, mx::int32, mx::random::key(4 + i)));
+    double allowed = allowed_error(dtype);
+    if (dtype != mx::float32) {
+      allowed = std::clamp(own, allowed, 2 * allowed);
     }
-    error = std::min(error, worst);
-    if (error <= allowed_error(dtype)) {
-      break;
+    if (step <= allowed || step < best.error) {
+      best = {step, allowed};
     }
   }
-  return {error, allowed_error(dtype)};
+  return best;
 }
 
 } // namespace zmlx
