@@ -83,7 +83,7 @@ class LinesAhead {
   // into L1 besides 91%.
   static constexpr int64_t kOnce = 8192, kFar = 16384, kNear = 2048;
 
-  template <_mm_hint kHint>
+  template <auto kHint> // an enumerator of GCC's, an int of Clang's
   HWY_INLINE void two(const char* at) const {
     _mm_prefetch(at, kHint);
     _mm_prefetch(at + 64, kHint);

@@ -35,7 +35,9 @@ probe(const Mixer& stock, const Mixer& fused, int width, bool attends);
 
 /// Two steps after a prompt of five tokens: the network's own against the
 /// executor's. A near tie in a router may send a token to another expert on one
-/// side, rightly; so one of two prompts must agree.
+/// side, rightly; so one of five prompts must agree. Below float32 a step may
+/// be as far from the network's own as that is from the same tokens in one
+/// prompt, up to twice what is allowed otherwise.
 ProbeResult probe(
     Network& network,
     decode::StepExecutor& executor,
