@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "zmlx/model/layers/norm.h"
+
 namespace zmlx {
 namespace {
 
@@ -105,19 +107,24 @@ probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype) {
   return {error, allowed};
 }
 
-ProbeResult
-probe(const Mixer& stock, const Mixer& fused, int width, bool attends) {
-  const auto prompt = random_input({1, 5, width}, mx::float32, 2);
-  const auto next = random_input({1, 1, width}, mx::float32, 3);
+ProbeResult probe(
+    const Mixer& stock,
+    const Mixer& fused,
+    int width,
+    bool attends,
+    mx::Dtype dtype) {
+  const auto prompt = random_input({1, 5, width}, dtype, 2);
+  const auto next = random_input({1, 1, width}, dtype, 3);
+  const RMSNorm norm(Parameter(random_input({width}, dtype, 4), dtype), 1e-5f);
   auto run = [&](const Mixer& mixer) {
     KVCache kv;
     ConvCache conv;
     LayerCache* cache = attends ? static_cast<LayerCache*>(&kv) : &conv;
-    auto first = mixer.forward(prompt, cache);
-    auto second = mixer.forward(next, cache);
+    auto first = mixer.forward_normed(norm, prompt, cache);
+    auto second = mixer.forward_normed(norm, next, cache);
     return mx::concatenate({first, second}, 1);
   };
-  return {difference(run(stock), run(fused)), allowed_error(mx::float32)};
+  return {difference(run(stock), run(fused)), allowed_error(dtype)};
 }
 
 namespace {

@@ -29,9 +29,14 @@ double apart_among_many(const Layer& fused, int width, mx::Dtype dtype);
 ProbeResult
 probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype);
 
-/// A prompt of five tokens and one step after it, both with a cache.
-ProbeResult
-probe(const Mixer& stock, const Mixer& fused, int width, bool attends);
+/// A prompt of five tokens and one step after it, both with a cache, behind a
+/// norm of random weights.
+ProbeResult probe(
+    const Mixer& stock,
+    const Mixer& fused,
+    int width,
+    bool attends,
+    mx::Dtype dtype);
 
 /// Two steps after a prompt of five tokens: the network's own against the
 /// executor's. A near tie in a router may send a token to another expert on one
