@@ -98,11 +98,11 @@ def check(model, folder):
         np.testing.assert_allclose(ours(folder, "--step", *flags), steps, atol=1e-4)
 
 
-def patterns_of(folder):
+def patterns_of(folder, *flags):
     """The patterns that fused modules of a checkpoint come from."""
     done = subprocess.run(
         [str(PROGRAM), "bench", "--model", str(folder)]
-        + ["-p", "0", "-n", "1", "-r", "1", "-o", "json"],
+        + ["-p", "0", "-n", "1", "-r", "1", "-o", "json", *flags],
         check=True,
         capture_output=True,
         text=True,

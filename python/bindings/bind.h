@@ -29,6 +29,7 @@ void bind_decode(nb::module_& m);
 void bind_expressions(nb::module_& m);
 void bind_validation(nb::module_& m);
 void bind_moe(nb::module_& m);
+void bind_norm_qkv(nb::module_& m);
 void bind_packed_rows(nb::module_& m);
 void bind_kernels(nb::module_& m);
 void bind_raw_kernel(nb::module_& m);

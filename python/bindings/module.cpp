@@ -16,6 +16,7 @@ NB_MODULE(_core, m) {
   bind_expressions(m);
   bind_validation(m);
   bind_moe(m);
+  bind_norm_qkv(m);
   bind_packed_rows(m);
   bind_kernels(m);
   bind_raw_kernel(m);

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Tiny random models of mlx_lm's own classes, one or more a family."""
+"""Tiny random models of mlx_lm's own classes, one or more a family, and what tests
+of patching ask of them."""
 
 import importlib
 
+import mlx.core as mx
+import mlx.nn as nn
 from lm_models import randomised
+from mlx_lm.models.cache import make_prompt_cache
 
 # What most configurations understand; from_dict() drops the rest.
 COMMON = dict(
@@ -79,6 +83,13 @@ _GEMMA = dict(
     attn_logit_softcapping=50.0,
     final_logit_softcapping=30.0,
     rope_traditional=False,
+)
+
+_SCALED = dict(
+    logits_scaling=2.0,
+    attention_multiplier=0.25,
+    embedding_multiplier=3.0,
+    residual_multiplier=0.5,
 )
 
 # Name of a case: (module of mlx_lm.models, changes).
@@ -161,15 +172,7 @@ CASES = {
         dict(use_qk_norm=True, partial_rotary_factor=0.5, max_position_embeddings=256),
     ),
     "glm4_moe_lite": ("glm4_moe_lite", dict(moe_layer_freq=1)),
-    "granitemoe": (
-        "granitemoe",
-        dict(
-            logits_scaling=2.0,
-            attention_multiplier=0.25,
-            embedding_multiplier=3.0,
-            residual_multiplier=0.5,
-        ),
-    ),
+    "granitemoe": ("granitemoe", _SCALED),
     "dots1": ("dots1", _GROUPS),
     "ernie4_5_moe": (
         "ernie4_5_moe",
@@ -303,12 +306,9 @@ CASES = {
     ),
     "granitemoehybrid": (
         "granitemoehybrid",
-        dict(
+        _SCALED
+        | dict(
             layer_types=["mamba", "attention"],
-            logits_scaling=2.0,
-            attention_multiplier=0.25,
-            embedding_multiplier=3.0,
-            residual_multiplier=0.5,
             shared_intermediate_size=40,
             mamba_n_heads=4,
             mamba_d_head=32,
@@ -357,6 +357,10 @@ CASES = {
             norm_head=False,
         ),
     ),
+    "qwen2": ("qwen2", {}),
+    "phi3": ("phi3", dict(rope_traditional=False)),
+    "granite": ("granite", _SCALED),
+    "glm4": ("glm4", dict(partial_rotary_factor=0.5)),
     "mellum": (
         "mellum",
         dict(
@@ -373,3 +377,35 @@ def tiny(name, seed=0):
     models = importlib.import_module(f"mlx_lm.models.{module}")
     args = models.ModelArgs.from_dict(COMMON | {"model_type": module} | changes)
     return randomised(models.Model(args), seed, scale=0.1)
+
+
+def logits(model, batch, seed=3):
+    """Of a prompt and of three steps after it."""
+    tokens = mx.random.randint(1, 90, (batch, 10), key=mx.random.key(seed))
+    cache = make_prompt_cache(model)
+    pieces = [tokens[:, :7], tokens[:, 7:8], tokens[:, 8:9], tokens[:, 9:]]
+    out = [model(piece, cache=cache) for piece in pieces]
+    return mx.concatenate(out, axis=1)
+
+
+def relative(got, expected):
+    return (mx.abs(got - expected).max() / mx.abs(expected).max()).item()
+
+
+def result_of(model):
+    return model._zmlx_patch_result
+
+
+def quantise(model, bits=4, mode="affine", kind=nn.Module):
+    nn.quantize(
+        model,
+        bits=bits,
+        group_size=32 if mode == "affine" else None,
+        mode=mode,
+        class_predicate=lambda _, m: (
+            hasattr(m, "to_quantized")
+            and isinstance(m, kind)
+            and m.weight.shape[-1] % 32 == 0
+        ),
+    )
+    mx.eval(model.parameters())

@@ -13,8 +13,8 @@ import patch_models
 import pytest
 from lm_models import demo, randomised
 from mlx_lm.models import gemma, llama, switch_layers
-from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tuner.utils import linear_to_lora_layers
+from patch_models import logits, quantise, relative, result_of
 
 from zmlx.patch import (
     ALL_PATTERNS,
@@ -33,25 +33,8 @@ from zmlx.patch.stock import fused_of
 LAYERS = [name for name in ALL_PATTERNS if name != "decode_step"]
 
 
-def logits(model, batch, seed=3):
-    """Of a prompt and of three steps after it."""
-    tokens = mx.random.randint(1, 90, (batch, 10), key=mx.random.key(seed))
-    cache = make_prompt_cache(model)
-    pieces = [tokens[:, :7], tokens[:, 7:8], tokens[:, 8:9], tokens[:, 9:]]
-    out = [model(piece, cache=cache) for piece in pieces]
-    return mx.concatenate(out, axis=1)
-
-
-def relative(got, expected):
-    return (mx.abs(got - expected).max() / mx.abs(expected).max()).item()
-
-
 def small(name="qwen3_moe", seed=0):
     return patch_models.tiny(name, seed)
-
-
-def result_of(model):
-    return model._zmlx_patch_result
 
 
 PROMISED = (
@@ -83,21 +66,6 @@ def test_a_patched_family_gives_the_logits_of_stock(name):
         assert relative(logits(model, batch), expected) < 1e-4
         unpatch(model)
         assert mx.array_equal(logits(model, batch), expected)
-
-
-def quantise(model, bits=4, mode="affine", kind=nn.Module):
-    nn.quantize(
-        model,
-        bits=bits,
-        group_size=32 if mode == "affine" else None,
-        mode=mode,
-        class_predicate=lambda _, m: (
-            hasattr(m, "to_quantized")
-            and isinstance(m, kind)
-            and m.weight.shape[-1] % 32 == 0
-        ),
-    )
-    mx.eval(model.parameters())
 
 
 @pytest.mark.parametrize("name", ["lfm2_moe", "gpt_oss", "nemotron_h", "deepseek_v3"])
@@ -484,7 +452,8 @@ def test_residual_norm_and_softmax_have_their_patterns():
 
 
 def test_the_default_patterns_are_those_that_help_on_the_device(monkeypatch):
-    assert "decode_step" in defaults() and "residual_norm" not in defaults()
+    assert "decode_step" in defaults()
+    assert not {"residual_norm", "norm_qkv"} & set(defaults())
     monkeypatch.setattr(table, "on_gpu", lambda: True)
     assert defaults() == ["moe_mlp", "swiglu_mlp", "geglu_mlp", "decode_step"]
     assert list_patterns() == sorted(ALL_PATTERNS)

@@ -127,6 +127,14 @@ def softmax(x: mlx.core.array) -> mlx.core.array: ...
 def route(logits: mlx.core.array, spec: RouterSpec, bias: mlx.core.array | None = None) -> tuple[mlx.core.array, mlx.core.array]:
     """Weights and experts of each token."""
 
+class NormQkv:
+    """A norm and one to three projections."""
+
+    def __init__(self, norm_weight: mlx.core.array, eps: float, one_plus: bool, projections: Sequence[Projection]) -> None: ...
+
+def rms_norm_qkv(x: mlx.core.array, norm_qkv: NormQkv) -> list[mlx.core.array]:
+    """What each projection gives of x normalised."""
+
 class PackedWeights:
     """Weights kept in blocks."""
 

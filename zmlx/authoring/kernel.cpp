@@ -159,7 +159,7 @@ struct Kernel::State {
   std::shared_ptr<KernelRunner> runner;
 
   std::string op() const {
-    return concat("kernel ", source.name);
+    return "kernel " + source.name;
   }
   KernelCall resolve(const Arrays& inputs, const KernelLaunch& launch) const;
   Arrays run(const Arrays& inputs, const KernelCall& call) const {
@@ -339,7 +339,10 @@ std::vector<mx::array> Kernel::operator()(
   const auto state = state_;
   const auto call = state->resolve(inputs, launch);
   const auto outputs = state->run(inputs, call);
-  if (call.empty) {
+  // Building the transformations costs as much as the call itself.
+  const bool traced = std::ranges::any_of(
+      inputs, [](const mx::array& input) { return input.is_tracer(); });
+  if (call.empty || !traced) {
     return outputs;
   }
   OpTransforms transforms;

@@ -21,7 +21,7 @@ dialect::KernelTemplate template_of(
     const KernelTemplateArgument& argument) {
   const auto& [name, value] = argument;
   if (const auto* number = std::get_if<int>(&value)) {
-    return {name, "int", concat(*number)};
+    return {name, "int", std::to_string(*number)};
   }
   if (const auto* flag = std::get_if<bool>(&value)) {
     return {name, "bool", *flag ? "true" : "false"};

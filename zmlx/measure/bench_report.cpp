@@ -108,6 +108,16 @@ Json llama_keys(const BenchResult& result, const BenchRow& row) {
       {"samples_ts", rates}};
 }
 
+/// Modules that were left stock, and why.
+std::vector<std::string> skips(const PatchResult& patched) {
+  std::vector<std::string> lines;
+  for (const auto& module : patched.skipped) {
+    lines.push_back(
+        concat(module.path, " (", module.pattern, "): ", module.reason));
+  }
+  return lines;
+}
+
 void add_own_keys(const BenchResult& result, const BenchRow& row, Json& json) {
   const auto rates = row.tokens_per_second();
   const bool patched = row.side == "patched";
@@ -115,6 +125,8 @@ void add_own_keys(const BenchResult& result, const BenchRow& row, Json& json) {
   json["side"] = row.side;
   json["patterns"] =
       patched ? pattern_names(result.patched) : std::vector<std::string>();
+  json["skipped"] =
+      patched ? skips(result.patched) : std::vector<std::string>();
   json["modules_patched"] = patched ? result.patched.installed.size() : 0;
   json["dtype"] = name_of(result.dtype);
   json["mlx_version"] = result.machine.mlx_version;
@@ -238,6 +250,9 @@ std::string bench_markdown(const BenchResult& result) {
   }
   text += fmt::format(
       "build: zmlx " ZMLX_VERSION " (MLX {})\n", result.machine.mlx_version);
+  for (const auto& line : skips(result.patched)) {
+    text += "left stock: " + line + '\n';
+  }
   return text;
 }
 

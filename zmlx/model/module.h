@@ -72,6 +72,32 @@ class LayerCache;
 class Mixer : public Module {
  public:
   virtual mx::array forward(const mx::array& x, LayerCache* cache) const = 0;
+
+  /// forward(norm(x), cache), which a fused mixer may take in one go.
+  virtual mx::array forward_normed(
+      const Layer& norm,
+      const mx::array& x,
+      LayerCache* cache) const {
+    return forward(norm.forward(x), cache);
+  }
+};
+
+/// A mixer that uses x for nothing but its projections.
+class ProjectingMixer : public Mixer {
+ public:
+  virtual std::vector<LayerSlot> projections() const = 0;
+  /// forward() from what the projections made of x, in their order.
+  virtual mx::array forward_projected(
+      const std::vector<mx::array>& projected,
+      LayerCache* cache) const = 0;
+
+  mx::array forward(const mx::array& x, LayerCache* cache) const override {
+    std::vector<mx::array> projected;
+    for (const auto& projection : projections()) {
+      projected.push_back(projection->forward(x));
+    }
+    return forward_projected(projected, cache);
+  }
 };
 
 /// Calls visit(path, child) for every module below root, parents first; paths

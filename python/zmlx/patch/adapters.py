@@ -82,6 +82,18 @@ class Block:
     mlp: str = "mlp"
 
 
+_QKV = ("q_proj", "k_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A layer whose first norm goes to its mixer alone: what each mixer that it may
+    have makes of it, and of nothing else."""
+
+    norm: str = "input_layernorm"
+    mixers: dict = field(default_factory=lambda: {"self_attn": _QKV})
+
+
 def _in_gate(router, **changes):
     """The same router, its numbers in the module ``gate``."""
     return replace(
@@ -339,6 +351,55 @@ BLOCKS = {
             second_norm="ffn_norm",
             mlp="feed_forward",
         ),
+    ),
+}
+
+
+_CONVOLVED = Entry("operator_norm", {"self_attn": _QKV, "conv": ("in_proj",)})
+
+ENTRIES = {
+    **dict.fromkeys(
+        [
+            "deepseek.DeepseekDecoderLayer",
+            "dots1.Dots1DecoderLayer",
+            "ernie4_5.DecoderLayer",
+            "ernie4_5_moe.Ernie4_5_DecoderLayer",
+            "exaone_moe.DecoderLayer",
+            "gemma.TransformerBlock",
+            "gemma2.TransformerBlock",
+            "gemma3_text.TransformerBlock",
+            "glm.GLMBlock",
+            "glm4.Glm4DecoderLayer",
+            "glm4_moe.DecoderLayer",
+            "gpt_oss.TransformerBlock",
+            "granite.TransformerBlock",
+            "granitemoe.GraniteMoeDecoderLayer",
+            "granitemoehybrid.GraniteMoeHybridLayer",
+            "helium.HeliumDecoderLayer",
+            "hunyuan_v1_dense.TransformerBlock",
+            "internlm3.TransformerBlock",
+            "jamba.JambaDecoderLayer",
+            "llama.TransformerBlock",
+            "mellum.MellumDecoderLayer",
+            "mimo.TransformerBlock",
+            "mimo_v2_flash.DecoderLayer",
+            "minicpm.DecoderLayer",
+            "mixtral.MixtralDecoderLayer",
+            "olmoe.TransformerBlock",
+            "qwen2.TransformerBlock",
+            "qwen2_moe.Qwen2MoeDecoderLayer",
+            "qwen3.TransformerBlock",
+            "qwen3_moe.Qwen3MoeDecoderLayer",
+            "seed_oss.TransformerBlock",
+            "telechat3.Telechat3DecoderLayer",
+        ],
+        Entry(),
+    ),
+    "lfm2.Lfm2DecoderLayer": _CONVOLVED,
+    "lfm2_moe.Lfm2DecoderLayer": _CONVOLVED,
+    "phi3.TransformerBlock": Entry(mixers={"self_attn": ("qkv_proj",)}),
+    "qwen3_next.Qwen3NextDecoderLayer": Entry(
+        mixers={"self_attn": _QKV, "linear_attn": ("in_proj_qkvz", "in_proj_ba")}
     ),
 }
 

@@ -17,6 +17,7 @@ class Fused:
     descend = ()  # paths of children that the call still goes through
     rowwise = True  # a row of the output depends on that row of the input alone
     pattern = None  # the name of the one that made it
+    probed_rows = None  # of the probe's input; None: as many as it likes
     packed = False  # whether zmlx.decode keeps its weights in blocks
 
     def __init__(self, row, options):
@@ -48,6 +49,10 @@ class Fused:
         """(stock, ours): each expert's weight for a token, a column an expert, or
         None where the module has no router."""
         return None
+
+    def inner(self, module, x):
+        """Pairs (stock, ours) of what the output may not show well enough."""
+        return ()
 
     def ready(self, module):
         """What bind() made, bound again where the module has changed; None: it

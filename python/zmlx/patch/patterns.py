@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from zmlx.patch import adapters
+from zmlx.patch import adapters, fused_qkv
 from zmlx.patch import fused_layers as layers
 from zmlx.patch.binding import Refusal
 from zmlx.patch.fused_moe import FusedMoe
@@ -144,6 +144,7 @@ PATTERNS = (
         "softmax",
         _of_class({"mlx.nn.layers.activations.Softmax"}, layers.FusedSoftmax),
     ),
+    Pattern("norm_qkv", fused_qkv.match, cpu=False),
     Pattern("residual_norm", _residual_norm, cpu=False),
     Pattern("decode_step", whole="zmlx.decode", gpu=True),
 )

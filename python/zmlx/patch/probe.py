@@ -41,7 +41,7 @@ class Probe:
         self.dear = sum(value.nbytes for value in parameters) >= _CHEAP_BYTES
         packed = any(value.dtype == mx.uint32 for value in parameters)
         # Enough for the path of many tokens.
-        self._rows = 5 if packed and self.dear else 17
+        self._rows = fused.probed_rows or (5 if packed and self.dear else 17)
         self._expected = None
         self._routing = None
         self._sample = None
@@ -70,20 +70,28 @@ class Probe:
             error = self._error_on(x, expected)
             if self._routing is not None:
                 error = max_of(error, difference(*self._routing))
+            inside = self.fused.inner(self.module, x)
+            error = max_of(error, *(difference(*pair) for pair in inside))
             if error <= ALLOWED:
                 break
-        if self.fused.options.on_gpu and self.fused.rowwise:
-            apart = self._apart_among_many()
+        if self.fused.options.on_gpu:
+            apart = self._apart_in_narrow_type()
             error = error if apart <= _NARROW_ALLOWED else apart
         return error
 
-    def _apart_among_many(self):
-        """How far the middle one of seven rows is among many from the same row among
-        the seven, where weights are narrow; not the farthest, as in error()."""
+    def _apart_in_narrow_type(self):
         kinds = {value.dtype for _, value in tree_flatten(self.module.parameters())}
         kind = next((k for k in (mx.bfloat16, mx.float16) if k in kinds), None)
         if kind is None:
             return 0.0
+        if self.fused.rowwise:
+            return self._apart_among_many(kind)
+        inside = self.fused.inner(self.module, self._input(_SEEDS[0]).astype(kind))
+        return max_of(0.0, *(difference(*pair) for pair in inside))
+
+    def _apart_among_many(self, kind):
+        """How far the middle one of seven rows is among many from the same row among
+        the seven, where weights are narrow; not the farthest, as in error()."""
         shape = (1, _MANY, self.fused.width(self.module))
         x = mx.random.normal(shape, key=mx.random.key(3)).astype(kind)
         many = self._run(x)[:, :7].astype(mx.float32)

@@ -32,8 +32,7 @@ void norm_and_rotate(
     float* out) {
   const int dim = spec.head_dim, half = dim / 2;
   if (weight) {
-    const float mean = cpu::dot(x, x, dim) / static_cast<float>(dim);
-    cpu::scale_mul(x, 1.0f / std::sqrt(mean + spec.norm_eps), weight, out, dim);
+    cpu::scale_mul(x, cpu::rms_scale(x, dim, spec.norm_eps), weight, out, dim);
   } else {
     std::copy(x, x + dim, out);
   }

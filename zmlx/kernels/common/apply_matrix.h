@@ -10,6 +10,24 @@
 
 namespace zmlx::cpu {
 
+/// The rows out.y = x W^T + bias on the library's team; bias null for none.
+template <class Matrix>
+void apply_matrix(
+    const std::vector<const float*>& x,
+    const Matrix& w,
+    const mx::array* bias,
+    RowsInOut& out) {
+  multiply_rows(*thread_team(), w, x, out.y);
+  if (bias) {
+    std::vector<float> scratch;
+    const float* added = RowReader(*bias).row(0, scratch);
+    for (float* row : out.y) {
+      axpy(1.0f, added, row, w.rows);
+    }
+  }
+  out.store();
+}
+
 /// out = x W^T + bias on the library's team; evaluated arrays of any
 /// floating-point type, bias null for none.
 template <class Matrix>
@@ -19,15 +37,7 @@ void apply_matrix(
     const mx::array* bias,
     mx::array& out) {
   RowsInOut rows(x, out);
-  multiply_rows(*thread_team(), w, rows.x, rows.y);
-  if (bias) {
-    std::vector<float> scratch;
-    const float* added = RowReader(*bias).row(0, scratch);
-    for (float* row : rows.y) {
-      axpy(1.0f, added, row, out.shape(-1));
-    }
-  }
-  rows.store();
+  apply_matrix(rows.x, w, bias, rows);
 }
 
 } // namespace zmlx::cpu

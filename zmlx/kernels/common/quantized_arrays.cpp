@@ -87,6 +87,18 @@ mx::array QuantizedArrays::mlx_scales(mx::Dtype dtype) const {
   return scheme == cpu::Scheme::Affine ? mx::astype(scales, dtype) : scales;
 }
 
+mx::array mlx_product(const mx::array& x, const QuantizedArrays& w) {
+  return mx::quantized_matmul(
+      x,
+      w.words,
+      w.mlx_scales(x.dtype()),
+      w.mlx_biases(x.dtype()),
+      true,
+      w.group_size,
+      w.bits,
+      name_of(w.scheme));
+}
+
 std::string why_unsupported(const QuantizedArrays& w) {
   if (w.scheme != cpu::Scheme::Affine) {
     return why_not_float_fields(w);

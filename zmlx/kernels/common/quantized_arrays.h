@@ -37,6 +37,9 @@ struct QuantizedArrays {
 std::optional<cpu::Scheme> scheme_named(const std::string& mode);
 const char* name_of(cpu::Scheme scheme);
 
+/// x W^T by stock MLX, in x's type.
+mx::array mlx_product(const mx::array& x, const QuantizedArrays& w);
+
 /// A matrix, or a stack of them, in either form: packed, or row-contiguous
 /// floats (..., rows, cols) of float32, float16 or bfloat16.
 using AnyArrays = std::variant<QuantizedArrays, mx::array>;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/common/vector_math.h"
 
+#include <cmath>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "zmlx/kernels/common/vector_math.cpp"
 #define HWY_WANT_AVX3_DL 1
@@ -117,6 +119,11 @@ HWY_EXPORT(ScaleMul);
 
 float dot(const float* a, const float* b, int64_t count) {
   return HWY_DYNAMIC_DISPATCH(Dot)(a, b, count);
+}
+
+float rms_scale(const float* x, int64_t count, float eps) {
+  const float mean = dot(x, x, count) / static_cast<float>(count);
+  return 1.0f / std::sqrt(mean + eps);
 }
 
 void axpy(float scale, const float* x, float* y, int64_t count) {

@@ -10,6 +10,9 @@ namespace zmlx::cpu {
 /// sum of a * b.
 float dot(const float* a, const float* b, int64_t count);
 
+/// 1 / sqrt(mean(x^2) + eps), what RMS normalisation multiplies by.
+float rms_scale(const float* x, int64_t count, float eps);
+
 /// y += scale * x.
 void axpy(float scale, const float* x, float* y, int64_t count);
 

@@ -2,87 +2,19 @@
 #include "zmlx/kernels/moe/experts_kernel.h"
 
 #include "zmlx/authoring/kernel.h"
+#include "zmlx/base/error.h"
 #include "zmlx/dialect/print.h"
 #include "zmlx/kernels/common/constants.h"
+#include "zmlx/kernels/common/unit_product.h"
 
 namespace zmlx::moe {
 namespace {
 
 using Arrays = std::vector<mx::array>;
 
-constexpr int kUnit = 32; // columns that a lane takes at once
-// Units of a vector that a threadgroup holds, 36 floats each: 32 KiB, which
-// Metal allows.
-constexpr int kHeldUnits = 224;
 constexpr int kRows = 2; // of a matrix that a SIMD-group takes at once
 
-// Lane l takes units l, l + 32, ... of a row. A unit's values lie 36 floats
-// apart in threadgroup memory, so that lanes that read 16 bytes each meet
-// different banks.
 const char* kHeader = R"(
-struct Unit {
-  float4 values[8];
-  float sum;
-};
-
-inline Unit unit_at(const threadgroup float* held, int u) {
-  Unit x;
-  x.sum = 0;
-  for (int i = 0; i < 8; ++i) {
-    x.values[i] = *(const threadgroup float4*)(held + 36 * u + 4 * i);
-    x.sum += (x.values[i].x + x.values[i].y) + (x.values[i].z + x.values[i].w);
-  }
-  return x;
-}
-
-// A field of n bits becomes the float 1 + field / 2^n by its place among the
-// bits, with no conversion; what the ones add is taken off the sum.
-template <int BITS>
-inline float field_at(const thread uint32_t* words, int i) {
-  int bit = i * BITS, shift = bit % 32;
-  uint32_t field = words[bit / 32] >> shift;
-  if (shift + BITS > 32) {
-    field |= words[bit / 32 + 1] << (32 - shift);
-  }
-  field = (field << (23 - BITS)) & (((1u << BITS) - 1) << (23 - BITS));
-  return as_type<float>(field | 0x3f800000u);
-}
-
-// A unit of a row times the vector's.
-template <int BITS, int GROUP, typename S>
-inline float product(
-    const device uint32_t* words,
-    const device S* scales,
-    const device S* biases,
-    size_t unit,
-    Unit x) {
-  uint32_t held[BITS];
-  if (BITS % 4 == 0) {
-    for (int i = 0; i < BITS / 4; ++i) {
-      uint4 four = *(const device uint4*)(words + unit * BITS + 4 * i);
-      held[4 * i] = four.x;
-      held[4 * i + 1] = four.y;
-      held[4 * i + 2] = four.z;
-      held[4 * i + 3] = four.w;
-    }
-  } else {
-    for (int i = 0; i < BITS; ++i) {
-      held[i] = words[unit * BITS + i];
-    }
-  }
-  float total = 0, other = 0;
-  for (int i = 0; i < 8; ++i) {
-    total = fma(field_at<BITS>(held, 4 * i), x.values[i].x, total);
-    other = fma(field_at<BITS>(held, 4 * i + 1), x.values[i].y, other);
-    total = fma(field_at<BITS>(held, 4 * i + 2), x.values[i].z, total);
-    other = fma(field_at<BITS>(held, 4 * i + 3), x.values[i].w, other);
-  }
-  float whole = float(1 << BITS);
-  size_t group = unit * 32 / GROUP;
-  float dot = (total + other) - x.sum;
-  return fma(whole * float(scales[group]), dot, float(biases[group]) * x.sum);
-}
-
 // Kinds as Activation::Kind numbers them.
 template <int KIND>
 inline float function_of(float x) {
@@ -202,7 +134,7 @@ const char* kDown = R"(
 )";
 
 std::string header() {
-  return std::string(dialect::expression_prelude()) + kHeader;
+  return concat(dialect::expression_prelude(), quant::kUnitProduct, kHeader);
 }
 
 const quant::QuantizedArrays& packed(const Projection& projection) {
@@ -211,8 +143,7 @@ const quant::QuantizedArrays& packed(const Projection& projection) {
 
 bool fits(const Projection& projection) {
   const auto* w = std::get_if<quant::QuantizedArrays>(&projection.weight);
-  return w && w->scheme == cpu::Scheme::Affine && !w->blocks && w->bits <= 8 &&
-      w->group_size % kUnit == 0;
+  return w && quant::fits_unit_product(*w);
 }
 
 /// A bias, or something in its place.
@@ -222,8 +153,7 @@ mx::array bias_of(const Projection& projection) {
 
 /// Threads along x that take all rows of a matrix, whole threadgroups of them.
 int threads_for(int rows, int threads) {
-  const int rows_of_group = threads / 32 * kRows;
-  return (rows + rows_of_group - 1) / rows_of_group * threads;
+  return quant::groups_for(rows, threads / 32 * kRows) * threads;
 }
 
 mx::array hidden_by_kernel(
@@ -255,7 +185,7 @@ mx::array hidden_by_kernel(
   const Projection& gate_or_up = gated ? *experts.gate : experts.up;
   const auto& gate = packed(gate_or_up);
   const int rows = quant::rows_of(experts.up.weight);
-  const int units = x.shape(1) / kUnit;
+  const int units = x.shape(1) / quant::kUnit;
   const int pairs = x.shape(0) * top_k;
   return kernel(
       {x,
@@ -275,7 +205,7 @@ mx::array hidden_by_kernel(
        .output_dtypes = std::vector<mx::Dtype>{mx::float32},
        .templates = std::vector<KernelTemplateArgument>{
            {"UNITS", units},
-           {"HELD", std::min(units, kHeldUnits)},
+           {"HELD", std::min(units, quant::kHeldUnits)},
            {"ROWS", rows},
            {"TOP_K", top_k},
            {"ROUTED", routed},
@@ -304,7 +234,7 @@ mx::array down_by_kernel(
   constexpr int kThreads = 128;
   const auto& w = packed(down);
   const int rows = quant::rows_of(down.weight);
-  const int units = hidden.shape(1) / kUnit;
+  const int units = hidden.shape(1) / quant::kUnit;
   const int tokens = hidden.shape(0) / top_k;
   return kernel(
       {hidden,
@@ -321,7 +251,7 @@ mx::array down_by_kernel(
        .templates = std::vector<KernelTemplateArgument>{
            {"T", dtype},
            {"UNITS", units},
-           {"HELD", std::min(top_k * units, kHeldUnits)},
+           {"HELD", std::min(top_k * units, quant::kHeldUnits)},
            {"ROWS", rows},
            {"TOP_K", top_k},
            {"ROUTED", routed},

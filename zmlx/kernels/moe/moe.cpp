@@ -3,6 +3,7 @@
 #include "zmlx/kernels/moe/moe.h"
 
 #include "zmlx/authoring/registry.h"
+#include "zmlx/kernels/common/packed_spec.h"
 #include "zmlx/kernels/common/reference.h"
 #include "zmlx/kernels/moe/combine_spec.h"
 #include "zmlx/kernels/moe/gating_spec.h"
@@ -126,27 +127,6 @@ Arrays composed_moe(const Arrays& in, const Params& params) {
   return {mx::sum(each * mx::expand_dims(weights, -1), 1)};
 }
 
-// x, quantised normal matrices of the next shapes, then plain ones.
-Arrays inputs_of(const KernelCase& one, size_t matrices, uint64_t seed) {
-  Arrays inputs;
-  for (size_t i = 0; i < one.shapes.size(); ++i) {
-    const bool packed = i > 0 && i <= matrices;
-    const mx::array values = normal_values(
-        one.shapes[i], i == 0 ? one.dtype : mx::float32, seed + i);
-    if (!packed) {
-      inputs.push_back(values);
-      continue;
-    }
-    for (auto& part : mx::quantize(
-             values,
-             whole(one.params, "group_size"),
-             whole(one.params, "bits"))) {
-      inputs.push_back(part);
-    }
-  }
-  return inputs;
-}
-
 // Weights of the chosen experts and of the router, once each.
 Traffic moe_traffic(const Arrays& in, int top_k) {
   Traffic traffic;
@@ -159,21 +139,6 @@ Traffic moe_traffic(const Arrays& in, int top_k) {
   const double dim = in[0].shape(-1), hidden = in[4].shape(-2);
   traffic.flops = tokens * (2 * dim * experts + top_k * 6 * dim * hidden);
   return traffic;
-}
-
-std::vector<KernelArray> with_matrices(
-    std::vector<KernelArray> inputs,
-    const std::vector<std::pair<std::string, std::string>>& matrices) {
-  for (const auto& [name, contract] : matrices) {
-    inputs.push_back({name + " words", contract + " packed, uint32", false});
-    inputs.push_back({name + " scales", "float, one a group", false});
-    inputs.push_back({name + " biases", "as scales", false});
-  }
-  return inputs;
-}
-
-std::vector<KernelParam> packing_params() {
-  return {{"bits", "2, 3, 4, 5, 6 or 8"}, {"group_size", "32, 64 or 128"}};
 }
 
 KernelSpec gated_spec() {
@@ -189,7 +154,7 @@ KernelSpec gated_spec() {
     return std::vector<mx::Shape>{
         {rows, dim}, {hidden, dim}, {hidden, dim}, {dim, hidden}};
   };
-  auto params = packing_params();
+  auto params = packed::packing_params();
   params.push_back(
       {"activation",
        "0: silu, 1: gelu by tanh, 2: gelu, 3: relu squared, 4: clamped SwiGLU"});
@@ -204,7 +169,7 @@ KernelSpec gated_spec() {
       .name = "gated_mlp",
       .summary = "down(activation(gate x, up x)) with packed weights",
       .call = "zmlx::moe::gated_mlp(x, {gate, up, down})",
-      .inputs = with_matrices(
+      .inputs = packed::with_matrices(
           {{"x", "(..., dim) float"}},
           {{"gate", "(hidden, dim)"},
            {"up", "(hidden, dim)"},
@@ -218,8 +183,10 @@ KernelSpec gated_spec() {
       .bench =
           {{mx::float32, shapes(1, 2048, 7168), silu},
            {mx::float32, shapes(16, 1024, 2048), silu}},
-      .make_inputs = [](const KernelCase& one,
-                        uint64_t seed) { return inputs_of(one, 3, seed); },
+      .make_inputs =
+          [](const KernelCase& one, uint64_t seed) {
+            return packed::inputs_of(one, 1, 3, seed);
+          },
       .terms =
           [](const KernelCase& one) {
             return int64_t{one.shapes[1][0]} + one.shapes[1][1];
@@ -257,14 +224,14 @@ KernelSpec moe_spec() {
     cases.push_back(case_of(dtype, 40, 128, 192, 8, 3, true));
     cases.push_back(case_of(dtype, 7, 64, 128, 5, 5, false));
   }
-  auto inputs = with_matrices(
+  auto inputs = packed::with_matrices(
       {{"x", "(..., dim) float"}},
       {{"router", "(experts, dim)"},
        {"gate", "(experts, hidden, dim)"},
        {"up", "(experts, hidden, dim)"},
        {"down", "(experts, dim, hidden)"}});
   inputs.push_back({"expert_bias", "(experts) float, or none", false});
-  auto params = packing_params();
+  auto params = packed::packing_params();
   params.push_back({"top_k", "experts a token, 1 to all"});
   params.push_back({"sigmoid", "1: scores are sigmoids, 0: a softmax"});
   return {
@@ -283,8 +250,10 @@ KernelSpec moe_spec() {
       .bench =
           {case_of(mx::float32, 1, 2048, 1792, 32, 4, true),
            case_of(mx::float32, 32, 1024, 512, 16, 4, true)},
-      .make_inputs = [](const KernelCase& one,
-                        uint64_t seed) { return inputs_of(one, 4, seed); },
+      .make_inputs =
+          [](const KernelCase& one, uint64_t seed) {
+            return packed::inputs_of(one, 1, 4, seed);
+          },
       .traffic = [](const Arrays& in,
                     const Arrays&) { return moe_traffic(in, 4); },
       .terms =

@@ -36,13 +36,12 @@ mx::array product(
   if (!w) {
     return with_floats(x, std::get<mx::array>(weight), chosen);
   }
+  if (!chosen) {
+    return quant::mlx_product(x, *w);
+  }
   const auto scales = w->mlx_scales(x.dtype());
   const auto biases = w->mlx_biases(x.dtype());
   const char* mode = quant::name_of(w->scheme);
-  if (!chosen) {
-    return mx::quantized_matmul(
-        x, w->words, scales, biases, true, w->group_size, w->bits, mode);
-  }
   if (chosen->sorted && through_floats(x, *w)) {
     const auto floats = mx::dequantize(
         w->words,

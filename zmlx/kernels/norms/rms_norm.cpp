@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/norms/rms_norm.h"
 
-#include <cmath>
 #include <functional>
 
 #include "zmlx/kernels/common/norm_rows.h"
@@ -25,8 +24,7 @@ void normalize_rows(
   std::vector<float> scratch, result(static_cast<size_t>(dim));
   for (int64_t r = begin; r < end; ++r) {
     const float* row = x.row(r, scratch);
-    const float mean = cpu::dot(row, row, dim) / static_cast<float>(dim);
-    const float scale = 1.0f / std::sqrt(mean + eps);
+    const float scale = cpu::rms_scale(row, dim, eps);
     float* to = out.dtype() == mx::float32 ? out.data<float>() + r * dim
                                            : result.data();
     cpu::scale_mul(row, scale, weight, to, dim);

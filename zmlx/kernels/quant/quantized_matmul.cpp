@@ -8,6 +8,29 @@
 #include "zmlx/runtime/cpu_op.h"
 
 namespace zmlx::quant {
+
+mx::array composed_quantized_matmul(
+    const mx::array& x,
+    const QuantizedArrays& w,
+    const std::optional<mx::array>& bias) {
+  const auto dtype = x.dtype();
+  const mx::array y = product_for_gradients(
+      x,
+      [w](const mx::array& rows) { return mlx_product(rows, w); },
+      [w, dtype] {
+        return mx::dequantize(
+            w.words,
+            w.mlx_scales(dtype),
+            w.mlx_biases(dtype),
+            w.group_size,
+            w.bits,
+            name_of(w.scheme),
+            std::nullopt,
+            dtype);
+      });
+  return bias ? y + mx::astype(*bias, dtype) : y;
+}
+
 mx::array quantized_matmul(
     const mx::array& x,
     const QuantizedArrays& w,
@@ -58,34 +81,12 @@ mx::array quantized_matmul(
         });
   };
   const auto composed = [=](const std::vector<mx::array>& in) {
-    const auto dtype = in[0].dtype();
-    const QuantizedArrays arrays = arrays_of(in);
-    const mx::array y = product_for_gradients(
-        in[0],
-        [=](const mx::array& x) {
-          return mx::quantized_matmul(
-              x,
-              arrays.words,
-              arrays.mlx_scales(dtype),
-              arrays.mlx_biases(dtype),
-              true,
-              arrays.group_size,
-              arrays.bits,
-              name_of(arrays.scheme));
-        },
-        [=] {
-          return mx::dequantize(
-              arrays.words,
-              arrays.mlx_scales(dtype),
-              arrays.mlx_biases(dtype),
-              arrays.group_size,
-              arrays.bits,
-              name_of(arrays.scheme),
-              std::nullopt,
-              dtype);
-        });
+    std::optional<mx::array> bias;
+    if (in.size() > bias_at) {
+      bias = in[bias_at];
+    }
     return std::vector<mx::array>{
-        in.size() > bias_at ? y + mx::astype(in[bias_at], dtype) : y};
+        composed_quantized_matmul(in[0], arrays_of(in), bias)};
   };
   std::vector<int> differentiable = {0};
   if (bias) {

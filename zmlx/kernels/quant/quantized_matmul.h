@@ -20,4 +20,11 @@ mx::array quantized_matmul(
     const QuantizedArrays& w,
     const std::optional<mx::array>& bias = std::nullopt);
 
+/// The same of stock MLX's operations, with a gradient in x by the CPU kernels
+/// (see product_gradient.h); for checked arguments.
+mx::array composed_quantized_matmul(
+    const mx::array& x,
+    const QuantizedArrays& w,
+    const std::optional<mx::array>& bias);
+
 } // namespace zmlx::quant

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/model/decode/cpu_workspace.h"
 
-#include <cmath>
-
 #include "zmlx/kernels/common/vector_math.h"
 
 namespace zmlx::decode {
@@ -40,12 +38,10 @@ void Preparation::run(Lane& lane, Rows& rows) const {
   for (int b = 0; b < lane.batch() && begin < end; ++b) {
     const float* values = rows[b];
     if (weight_) {
-      const float mean =
-          cpu::dot(values, values, cols_) / static_cast<float>(cols_);
       float* normed = lane.work.normed[b];
       cpu::scale_mul(
           values + begin,
-          1.0f / std::sqrt(mean + eps_),
+          cpu::rms_scale(values, cols_, eps_),
           weight_ + begin,
           normed + begin,
           end - begin);

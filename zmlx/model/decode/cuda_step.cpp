@@ -16,18 +16,27 @@ namespace {
 
 constexpr const char* kOp = "decode_step";
 
-/// The device's number of multiprocessors, which MLX does not tell; 0 if the
-/// driver cannot be asked.
-int multiprocessors() {
-  constexpr int kMultiprocessorCount = 16; // CU_DEVICE_ATTRIBUTE_...
+/// An attribute of the device, which MLX does not tell; 0 if the driver cannot
+/// be asked.
+int attribute(int which) {
   void* driver = dlopen("libcuda.so.1", RTLD_NOW);
   if (!driver) {
     return 0;
   }
   using Get = int (*)(int*, int, int);
   const auto get = reinterpret_cast<Get>(dlsym(driver, "cuDeviceGetAttribute"));
-  int count = 0;
-  return get && get(&count, kMultiprocessorCount, 0) == 0 ? count : 0;
+  int value = 0;
+  return get && get(&value, which, 0) == 0 ? value : 0;
+}
+
+int multiprocessors() {
+  return attribute(16); // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+}
+
+/// What the driver keeps of a block's shared memory; the block's own follows.
+int reserved_shared_memory() {
+  // CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK
+  return attribute(111);
 }
 
 size_t compute_capability() {
@@ -137,6 +146,17 @@ mx::array copy_of(const mx::array& array) {
   return mx::contiguous(mx::add(array, mx::zeros({1}, array.dtype())));
 }
 
+// MLX keeps values of up to 8 bytes, and what the host makes, in pages that
+// host and device share. The device waits for the host to bring such a page
+// when the host has touched it, for long where the host is short of memory,
+// while other blocks of the step wait for one that reads it.
+constexpr int kLeast = 4; // int32 that are no such value
+
+/// The token where the device has it by itself.
+mx::array on_device(const mx::array& token) {
+  return mx::add(token, mx::zeros({kLeast}, mx::int32));
+}
+
 } // namespace
 
 std::string why_no_cuda_step(const Program& program) {
@@ -209,6 +229,8 @@ void CudaStep::compile(mx::Dtype cache_type) {
       table_.half_scales ? 1 : 0,
       "\n#define ZMLX_CACHE_TYPE ",
       type,
+      "\n#define ZMLX_SHARED_AT ",
+      reserved_shared_memory(),
       '\n');
   for (const auto part :
        {cuda_table,
@@ -341,10 +363,11 @@ std::pair<mx::array, mx::array> CudaStep::run(
        addresses_[sequence],
        token,
        draw,
-       follows ? *next.step : mx::array({0, position, capacity_, first}),
+       follows ? *next.step
+               : copy_of(mx::array({0, position, capacity_, first})),
        workspace_,
-       last.failed ? *last.failed : mx::zeros({1}, mx::int32)},
-      {{program_->vocab}, {std::max(count, 1)}, {4}, {1}},
+       last.failed ? *last.failed : mx::zeros({kLeast}, mx::int32)},
+      {{program_->vocab}, {std::max(count, kLeast)}, {4}, {kLeast}},
       {mx::float32, mx::int32, mx::int32, mx::int32},
       {threads, 1, 1},
       {zmlx_decode::kThreads, 1, 1},
@@ -367,7 +390,7 @@ std::pair<mx::array, mx::array> CudaStep::run(
 
 void CudaStep::check_finished() {
   while (!unchecked_.empty() && unchecked_.front().is_available()) {
-    const bool failed = unchecked_.front().item<int>() != 0;
+    const bool failed = unchecked_.front().data<int>()[0] != 0;
     unchecked_.pop_front();
     if (failed) {
       // What the blocks counted is of no use to the next step.
@@ -413,10 +436,14 @@ mx::array CudaStep::forward(const mx::array& tokens, Cache& cache) {
   const int position = take_caches(cache, batch, 1);
   next_.resize(static_cast<size_t>(batch));
   const auto ids = mx::reshape(mx::astype(tokens, mx::int32), {batch});
+  const bool made_by_host = !tokens.has_primitive();
   const mx::array& none = draw_of({}, 0);
   std::vector<mx::array> logits;
   for (int i = 0; i < batch; ++i) {
-    const auto token = batch == 1 ? ids : mx::slice(ids, {i}, {i + 1});
+    auto token = batch == 1 ? ids : mx::slice(ids, {i}, {i + 1});
+    if (made_by_host) {
+      token = on_device(token);
+    }
     auto row = run(token, {i, position, 0, 0}, none).first;
     logits.push_back(mx::reshape(row, {1, 1, program_->vocab}));
   }
@@ -442,12 +469,12 @@ mx::array CudaStep::draw(
   check_finished();
   const int position = take_caches(cache, 1, count);
   next_.resize(1);
-  auto chosen = run(token,
+  auto chosen = run(token.has_primitive() ? token : on_device(token),
                     {0, position, static_cast<int>(first), count},
                     draw_of(options, count))
                     .second;
   advance(cache, count);
-  return chosen;
+  return count < kLeast ? mx::slice(chosen, {0}, {count}) : chosen;
 }
 
 void CudaStep::settle() {

@@ -22,7 +22,7 @@ class Block : public Module {
         {names.feed_forward, parts.feed_forward.get(), &parts.feed_forward}};
   }
   mx::array forward(const mx::array& x, LayerCache* cache) const {
-    auto h = mx::add(x, parts.mixer->forward(parts.norm->forward(x), cache));
+    auto h = mx::add(x, parts.mixer->forward_normed(*parts.norm, x, cache));
     return mx::add(h, parts.feed_forward->forward(parts.ffn_norm->forward(h)));
   }
 

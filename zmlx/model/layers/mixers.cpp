@@ -81,8 +81,10 @@ std::vector<Child> Attention::children() {
   return all;
 }
 
-mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
-  const int batch = x.shape(0), length = x.shape(1);
+mx::array Attention::forward_projected(
+    const std::vector<mx::array>& projected,
+    LayerCache* cache) const {
+  const int batch = projected[0].shape(0), length = projected[0].shape(1);
   auto split_heads = [&](const mx::array& y, int heads) {
     return mx::reshape(y, {batch, length, heads, shape.head_dim});
   };
@@ -96,12 +98,11 @@ mx::array Attention::forward(const mx::array& x, LayerCache* cache) const {
   auto normed = [](const LayerSlot& norm, const mx::array& y) {
     return norm ? norm->forward(y) : y;
   };
-  auto queries = parts.q_proj->forward(x);
-  auto keys = parts.k_proj->forward(x);
-  auto values = parts.v_proj->forward(x);
-  queries = swap(normed(parts.q_layernorm, split_heads(queries, shape.heads)));
-  keys = swap(normed(parts.k_layernorm, split_heads(keys, shape.kv_heads)));
-  values = swap(split_heads(values, shape.kv_heads));
+  auto queries =
+      swap(normed(parts.q_layernorm, split_heads(projected[0], shape.heads)));
+  auto keys = swap(
+      normed(parts.k_layernorm, split_heads(projected[1], shape.kv_heads)));
+  auto values = swap(split_heads(projected[2], shape.kv_heads));
   queries = rope(queries);
   keys = rope(keys);
   auto join_heads = [&](const mx::array& y) {
@@ -130,10 +131,12 @@ std::vector<Child> ShortConv::children() {
       {"out_proj", out_proj.get(), &out_proj}};
 }
 
-mx::array ShortConv::forward(const mx::array& x, LayerCache* cache) const {
-  auto parts = mx::split(in_proj->forward(x), 3, -1);
+mx::array ShortConv::forward_projected(
+    const std::vector<mx::array>& projected,
+    LayerCache* cache) const {
+  auto parts = mx::split(projected[0], 3, -1);
   auto gated = mx::multiply(parts[0], parts[2]);
-  const int batch = x.shape(0), dim = gated.shape(2), keep = taps() - 1;
+  const int batch = gated.shape(0), dim = gated.shape(2), keep = taps() - 1;
   auto* conv = static_cast<ConvCache*>(cache);
   auto before = conv && conv->inputs
       ? *conv->inputs

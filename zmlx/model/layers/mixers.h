@@ -12,7 +12,7 @@ namespace zmlx {
 /// Causal grouped-query attention with rotary positions (halves rotated, not
 /// pairs); queries and keys are normalised first, as LFM2's and Qwen3's, or
 /// not, as Llama's.
-class Attention : public Mixer {
+class Attention : public ProjectingMixer {
  public:
   struct Shape {
     int heads = 1, kv_heads = 1, head_dim = 64;
@@ -27,7 +27,12 @@ class Attention : public Mixer {
     return "Attention";
   }
   std::vector<Child> children() override;
-  mx::array forward(const mx::array& x, LayerCache* cache) const override;
+  std::vector<LayerSlot> projections() const override {
+    return {parts.q_proj, parts.k_proj, parts.v_proj};
+  }
+  mx::array forward_projected(
+      const std::vector<mx::array>& projected,
+      LayerCache* cache) const override;
 
   Shape shape;
   Parts parts;
@@ -35,7 +40,7 @@ class Attention : public Mixer {
 
 /// LFM2's gated short convolution: out((C * conv(B * x'))) with B, C, x' the
 /// thirds of in(x) and a causal depthwise convolution of `taps` inputs.
-class ShortConv : public Mixer {
+class ShortConv : public ProjectingMixer {
  public:
   ShortConv(
       LayerSlot in_proj,
@@ -50,7 +55,12 @@ class ShortConv : public Mixer {
     return "ShortConv";
   }
   std::vector<Child> children() override;
-  mx::array forward(const mx::array& x, LayerCache* cache) const override;
+  std::vector<LayerSlot> projections() const override {
+    return {in_proj};
+  }
+  mx::array forward_projected(
+      const std::vector<mx::array>& projected,
+      LayerCache* cache) const override;
 
   void release() override {
     conv_weight.release();

@@ -64,5 +64,6 @@ Fusion fuse_linear(const LayerSlot& module);
 Fusion fuse_rmsnorm(const LayerSlot& module);
 Fusion fuse_attention(const MixerSlot& module, mx::Dtype dtype);
 Fusion fuse_short_conv(const MixerSlot& module, mx::Dtype dtype);
+Fusion fuse_norm_qkv(const MixerSlot& module, mx::Dtype dtype);
 
 } // namespace zmlx

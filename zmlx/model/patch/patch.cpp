@@ -14,6 +14,9 @@
 namespace zmlx {
 namespace {
 
+/// Where a pattern helps; kAsked: nowhere for sure, so only where it is named.
+enum class On { kCpu, kBoth, kAsked };
+
 /// One kind of replacement. The order of this table is the order of patching:
 /// whole blocks first, then projections, so that mixers are probed with
 /// projections that are fast already, then what is left.
@@ -21,29 +24,35 @@ struct Pattern {
   const char* name;
   Fusion (*layer)(const LayerSlot&);
   Fusion (*mixer)(const MixerSlot&, mx::Dtype);
-  bool gpu = false; // as well as on a CPU
+  On on = On::kCpu;
   bool network = false; // the step of the whole network
 };
 
 constexpr Pattern kPatterns[] = {
-    {"moe_mlp", fuse_moe_mlp, nullptr, true},
-    {"swiglu_mlp", fuse_swiglu_mlp, nullptr, true},
+    {"moe_mlp", fuse_moe_mlp, nullptr, On::kBoth},
+    {"swiglu_mlp", fuse_swiglu_mlp, nullptr, On::kBoth},
     {"quantized_linear", fuse_quantized_linear, nullptr},
     {"linear", fuse_linear, nullptr},
     {"attention", nullptr, fuse_attention},
     {"short_conv", nullptr, fuse_short_conv},
+    {"norm_qkv", nullptr, fuse_norm_qkv, On::kAsked},
     {"rmsnorm", fuse_rmsnorm, nullptr},
-    {"decode_step", nullptr, nullptr, true, true},
+    {"decode_step", nullptr, nullptr, On::kBoth, true},
 };
 
 constexpr const char* kWhole = "model";
 
-bool wanted(const PatchOptions& options, const std::string& name) {
+bool wanted(const PatchOptions& options, const Pattern& pattern) {
   auto holds = [&](const std::vector<std::string>& names) {
-    return std::find(names.begin(), names.end(), name) != names.end();
+    return std::find(names.begin(), names.end(), pattern.name) != names.end();
   };
-  return (options.patterns.empty() || holds(options.patterns)) &&
-      !holds(options.exclude);
+  if (holds(options.exclude)) {
+    return false;
+  }
+  const bool on_gpu = mx::default_device() == mx::Device(mx::Device::gpu);
+  return (!on_gpu || pattern.on != On::kCpu) &&
+      (options.patterns.empty() ? pattern.on != On::kAsked
+                                : holds(options.patterns));
 }
 
 class Patcher {
@@ -128,7 +137,8 @@ class Patcher {
     }
     const bool attends = dynamic_cast<const Attention*>(slot.get()) != nullptr;
     const bool accepted = accept(pattern, path, [&] {
-      return probe(*slot, *fusion.mixer, model_.info.width, attends);
+      return probe(
+          *slot, *fusion.mixer, model_.info.width, attends, model_.dtype);
     });
     release(*slot);
     if (accepted) {
@@ -227,10 +237,9 @@ namespace {
 PatchResult patch_all(Model& model, const PatchOptions& options, bool probes) {
   check_patterns(options);
   PatchResult result;
-  const bool on_cpu = mx::default_device() == mx::Device(mx::Device::cpu);
   Patcher patcher(model, result, probes);
   for (const auto& pattern : kPatterns) {
-    if (wanted(options, pattern.name) && (on_cpu || pattern.gpu)) {
+    if (wanted(options, pattern)) {
       patcher.apply(pattern);
     }
   }

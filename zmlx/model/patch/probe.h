@@ -29,13 +29,20 @@ double apart_among_many(const Layer& fused, int width, mx::Dtype dtype);
 ProbeResult
 probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype);
 
-/// A prompt of five tokens and one step after it, both with a cache.
-ProbeResult
-probe(const Mixer& stock, const Mixer& fused, int width, bool attends);
+/// A prompt of five tokens and one step after it, both with a cache, behind a
+/// norm of random weights.
+ProbeResult probe(
+    const Mixer& stock,
+    const Mixer& fused,
+    int width,
+    bool attends,
+    mx::Dtype dtype);
 
 /// Two steps after a prompt of five tokens: the network's own against the
 /// executor's. A near tie in a router may send a token to another expert on one
-/// side, rightly; so one of two prompts must agree.
+/// side, rightly; so one of five prompts must agree. Below float32 a step may
+/// be as far from the network's own as that is from the same tokens in one
+/// prompt, up to twice what is allowed otherwise.
 ProbeResult probe(
     Network& network,
     decode::StepExecutor& executor,

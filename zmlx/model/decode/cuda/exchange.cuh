@@ -107,8 +107,11 @@ __device__ __forceinline__ u32 arrivals_before(const Stage& s, int i) {
   const int after = s.x_len / kChunk - i;
   return s.arrivals * ((max(after, 0) + kWarps - 1) / kWarps);
 }
+// Of the 8 or 16 arrivals of a chunk so many may be missing: words are loaded
+// when those that come last are on their way, and looked at again if absent.
+constexpr int kMissing = 4;
 __device__ __forceinline__ bool is_behind(const u32* count, u32 target) {
-  return static_cast<int>(arrivals_at(count) - target) < 0;
+  return static_cast<int>(arrivals_at(count) - (target - kMissing)) < 0;
 }
 
 __device__ __forceinline__ float present_word(const float* at) {

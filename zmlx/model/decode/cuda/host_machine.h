@@ -393,6 +393,11 @@ inline void copy16(void* to, const void* from) {
 }
 inline void finish_copies() {}
 inline void fence_barriers() {}
+inline bool finds_shared_memory() {
+  return true;
+}
+template <int>
+void set_registers() {}
 inline u64 evict_first() {
   return 0;
 }

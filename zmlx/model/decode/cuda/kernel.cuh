@@ -119,7 +119,7 @@ __device__ __forceinline__ void run_stage(Consumer& c) {
   multiply_stage(c, s, work, sum_squares, early);
 }
 
-__device__ __noinline__ void consume(int* next, int* failed) {
+__device__ __forceinline__ void consume(int* next, int* failed) {
   Shared& shared = block();
   Consumer c = {
       static_cast<int>(threadIdx.x),
@@ -172,7 +172,7 @@ __device__ __forceinline__ void run(
     int* chosen,
     int* next,
     int* failed) {
-  if (step[0]) { // all blocks alike
+  if (step[0] || !finds_shared_memory()) { // all blocks alike
     if (blockIdx.x == 0 && threadIdx.x == 0) {
       tell_next(1, step[1], step[2], step[3], next, failed);
     }
@@ -221,8 +221,10 @@ __device__ __forceinline__ void run(
   }
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
+    set_registers<kProducerRegisters>();
     produce();
   } else {
+    set_registers<kRegisters>();
     consume(next, failed);
   }
 }

@@ -78,12 +78,30 @@ __device__ __forceinline__ void await_word() {}
 
 // --- barriers and copies inside a block ---
 
+// At an address that is known when the text is compiled: no register holds it.
 __device__ __forceinline__ u8* shared_memory() {
-  extern __shared__ __align__(128) u8 zmlx_memory[];
-  return zmlx_memory;
+  return reinterpret_cast<u8*>(__cvta_shared_to_generic(ZMLX_SHARED_AT));
 }
 __device__ __forceinline__ u32 shared_address(const void* p) {
   return static_cast<u32>(__cvta_generic_to_shared(p));
+}
+// Whether it is there.
+__device__ __forceinline__ bool finds_shared_memory() {
+  extern __shared__ __align__(128) u8 zmlx_memory[];
+  return shared_address(zmlx_memory) == ZMLX_SHARED_AT;
+}
+// Tells the compiler how many registers a thread has from here on. Without, it
+// keeps values on the stack that there are registers for, since multiplying and
+// producing warps share one function.
+template <int count>
+__device__ __forceinline__ void set_registers() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_SPECIFIC__)
+  if (count < kRegisters) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count));
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
+  }
+#endif
 }
 __device__ __forceinline__ void init_barrier(u64* b, int count) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(b)),

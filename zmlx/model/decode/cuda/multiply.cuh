@@ -180,7 +180,8 @@ __device__ __forceinline__ void multiply_chunk(
     const Operand& x,
     float& first,
     float& second) {
-  int c[4] = {kMagic, kMagic, kMagic, kMagic};
+  // Two sums, so that instructions wait less for one another.
+  int c[4] = {kMagic, kMagic, kMagic, kMagic}, odds[4] = {};
   if (bits == 4) {
     const u32 even = 0x0f0f0f0fu, odd = 0xf0f0f0f0u;
     const uint4 &a = chunk.a[0], &b = chunk.b[0];
@@ -188,7 +189,7 @@ __device__ __forceinline__ void multiply_chunk(
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       multiply(
-          c,
+          j & 1 ? odds : c,
           v[j] & even,
           w[j] & even,
           v[j] & odd,
@@ -203,7 +204,7 @@ __device__ __forceinline__ void multiply_chunk(
       multiply(
           c, a.x, b.x, a.y, b.y, x.digits[half * 4], x.digits[half * 4 + 1]);
       multiply(
-          c,
+          odds,
           a.z,
           b.z,
           a.w,
@@ -211,6 +212,10 @@ __device__ __forceinline__ void multiply_chunk(
           x.digits[half * 4 + 2],
           x.digits[half * 4 + 3]);
     }
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    c[i] += odds[i];
   }
   const float v0 = fmaf(exact(c[1]), x.high, exact(c[0]) * x.low);
   const float v1 = fmaf(exact(c[3]), x.high, exact(c[2]) * x.low);

@@ -24,12 +24,12 @@ gather_logits(const Stage& s, const float* exchange, u32 target, int mine) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31, quads = s.experts / 4; // a power of two
   const bool waits = lane < kWarps && lane % kProducers == mine;
+  const u32* count = shared.counts + lane * kLine;
   int looks = 0;
-  while (
-      __any_sync(~0u, waits && is_behind(shared.counts + lane * kLine, target)) &&
-      keep_waiting(looks)) {
+  while (waits && is_behind(count, target) && keep_waiting(looks)) {
     await_arrival();
   }
+  __syncwarp();
   constexpr int most = kMaxDim / kChunk / kProducers, loads = 2;
   const int chunks = s.x_len / kChunk, items = kChunk / kRows * quads;
   float4 sum = make_float4(0, 0, 0, 0);
@@ -347,7 +347,7 @@ __device__ __forceinline__ const uint4* stage_words(
   return shared.stages + i * kStageWords;
 }
 
-__device__ __noinline__ void produce() {
+__device__ __forceinline__ void produce() {
   Shared& shared = block();
   const u64 policy = evict_first();
   Ring ring = {0, 0};

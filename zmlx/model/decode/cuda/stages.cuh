@@ -357,6 +357,20 @@ __device__ __forceinline__ void plain_rows(
   }
 }
 
+// Leaves the warp's sum of a tile's rows: of four lanes that share two rows, the
+// even ones end with the first.
+__device__ __forceinline__ void
+store_sum(const Consumer& c, float* red, int tile, float first, float second) {
+  const int g = c.lane >> 2, t = c.lane & 3;
+  const float give = t & 1 ? first : second;
+  float sum = (t & 1 ? second : first) + __shfl_xor_sync(~0u, give, 1);
+  sum += __shfl_xor_sync(~0u, sum, 2);
+  if (t < 2) {
+    float* to = red + (tile * kWarps + c.warp) * kRedStride;
+    to[(g & 1) * 8 + (g >> 1) + (t & 1) * 4] = sum;
+  }
+}
+
 // `tiles` tiles of the stage, their sums a warp left in `red`.
 template <int bits, int scheme>
 __device__ __forceinline__ void
@@ -376,46 +390,45 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
       load_operand<bits>(x, work.x, before + mine, weight);
     }
   };
+  auto multiply_piece = [&](float& first, float& second) {
+    wait(&shared.full[c.ring.at], c.ring.parity);
+    if (mine < chunks) {
+      typename Kinds<scheme>::Part chunk;
+      load_chunk<bits, scheme>(
+          chunk, work.slots + c.ring.at * work.slot_bytes, at);
+      multiply_chunk<bits, scheme>(chunk, work.x, x, first, second);
+    }
+    __syncwarp();
+    if (c.lane == 0) {
+      arrive(&shared.empty[c.ring.at]);
+    }
+    c.ring.next(work.slots_count);
+  };
   if (pieces == 1) {
     begin_piece(0, 1.0f);
+#pragma unroll 1
+    for (int tile = 0; tile < tiles; ++tile) {
+      float first = 0, second = 0;
+      multiply_piece(first, second);
+      store_sum(c, red, tile, first, second);
+    }
+    return;
   }
-  const int g = c.lane >> 2, t = c.lane & 3;
-  float* to = red + c.warp * kRedStride + (g & 1) * 8 + (g >> 1) + (t & 1) * 4;
 #pragma unroll 1
   for (int tile = 0; tile < tiles; ++tile) {
     float first = 0, second = 0;
     int expert = 0, inner_piece = 0;
 #pragma unroll 1
     for (int piece = 0; piece < pieces; ++piece) {
-      if (pieces > 1) {
-        mine = (c.warp - piece * chunks) & (kWarps - 1);
-        begin_piece(
-            piece * chunks, work.weighted ? shared.weight[expert] : 1.0f);
-        if (++inner_piece == work.inner_pieces) {
-          inner_piece = 0, ++expert;
-        }
+      mine = (c.warp - piece * chunks) & (kWarps - 1);
+      begin_piece(
+          piece * chunks, work.weighted ? shared.weight[expert] : 1.0f);
+      if (++inner_piece == work.inner_pieces) {
+        inner_piece = 0, ++expert;
       }
-      wait(&shared.full[c.ring.at], c.ring.parity);
-      if (mine < chunks) {
-        typename Kinds<scheme>::Part chunk;
-        load_chunk<bits, scheme>(
-            chunk, work.slots + c.ring.at * work.slot_bytes, at);
-        multiply_chunk<bits, scheme>(chunk, work.x, x, first, second);
-      }
-      __syncwarp();
-      if (c.lane == 0) {
-        arrive(&shared.empty[c.ring.at]);
-      }
-      c.ring.next(work.slots_count);
+      multiply_piece(first, second);
     }
-    // Of four lanes that share two rows, the even ones end with the first.
-    const float give = t & 1 ? first : second;
-    float sum = (t & 1 ? second : first) + __shfl_xor_sync(~0u, give, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    if (t < 2) {
-      *to = sum;
-    }
-    to += kWarps * kRedStride;
+    store_sum(c, red, tile, first, second);
   }
 }
 

@@ -14,6 +14,9 @@
 #ifndef ZMLX_CACHE_TYPE
 #define ZMLX_CACHE_TYPE 0 // of the caches: 0 float32, 1 float16, 2 bfloat16
 #endif
+#ifndef ZMLX_SHARED_AT
+#define ZMLX_SHARED_AT 1024 // the address of a block's shared memory
+#endif
 
 // For a driver that measures: consumer c is at point 0 to 3 of its stage.
 #ifndef ZMLX_MARK
@@ -30,6 +33,8 @@ typedef unsigned long long u64;
 typedef unsigned short u16;
 typedef unsigned char u8;
 
+constexpr int kRegisters = 96; // of a thread: the most that kThreads can have
+constexpr int kProducerRegisters = 88;
 constexpr int kRowLanes = kConsumers / kRows; // threads a row of a tile
 
 } // namespace zmlx_decode
