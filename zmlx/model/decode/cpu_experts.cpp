@@ -216,7 +216,7 @@ class Combine : public CpuStage {
 
   void run(Lane& lane) const override {
     const auto pairs = static_cast<int64_t>(lane.routing.ids.size());
-    prepare(lane, pairs);
+    prepare_hidden(lane, pairs);
     const auto& groups = lane.routing.groups;
     const Blocks blocks{down_.view.rows()};
     const auto group_of = [&](int64_t task) {
@@ -257,7 +257,7 @@ class Combine : public CpuStage {
   }
 
  private:
-  void prepare(Lane& lane, int64_t pairs) const {
+  void prepare_hidden(Lane& lane, int64_t pairs) const {
     constexpr int64_t kColumns = Preparation::kColumns;
     const int64_t cols = down_.view.cols();
     const int64_t chunks = (cols + kColumns - 1) / kColumns;
