@@ -72,6 +72,7 @@ ThreadTeam::ThreadTeam(int threads) : size_(threads) {
 }
 
 ThreadTeam::~ThreadTeam() {
+  call_back();
   stop_ = true;
   ++job_;
   job_.notify_all();
@@ -80,10 +81,26 @@ ThreadTeam::~ThreadTeam() {
   }
 }
 
-void ThreadTeam::run_erased(Entry entry, void* context) {
+void ThreadTeam::call_back() {
   std::lock_guard lock(mutex_);
+  call_back_locked();
+}
+
+void ThreadTeam::call_back_locked() {
+  wanted_back_.store(true, std::memory_order_relaxed);
+  for (int spins = 0; away_.load(std::memory_order_acquire) != 0; ++spins) {
+    relax(spins);
+  }
+  wanted_back_.store(false, std::memory_order_relaxed);
+}
+
+void ThreadTeam::run_erased(Entry entry, void* context, After* after) {
+  std::lock_guard lock(mutex_);
+  call_back_locked();
   entry_ = entry;
   context_ = context;
+  after_ = after;
+  away_.store(after ? size_ - 1 : 0, std::memory_order_relaxed);
   running_.store(size_ - 1, std::memory_order_relaxed);
   job_.fetch_add(1, std::memory_order_release);
   job_.notify_all();
@@ -109,17 +126,13 @@ void ThreadTeam::work(int thread) {
       return;
     }
     entry_(context_, thread);
+    After* const after = after_; // the next job may set another at once
     running_.fetch_sub(1, std::memory_order_release);
+    if (after) {
+      after->run(thread);
+      away_.fetch_sub(1, std::memory_order_release);
+    }
   }
-}
-
-bool ThreadTeam::arrives_last(uint32_t phase) {
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) != size_ - 1) {
-    return false;
-  }
-  arrived_.store(0, std::memory_order_relaxed);
-  phase_.store(phase + 1, std::memory_order_release);
-  return true;
 }
 
 void ThreadTeam::relax(int spins) {

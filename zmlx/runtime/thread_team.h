@@ -39,6 +39,31 @@ class ThreadTeam {
         const_cast<void*>(static_cast<const void*>(&job)));
   }
 
+  /// What the threads but the caller's go on with when it has left a job.
+  class After {
+   public:
+    virtual ~After() = default;
+    /// thread = 1 .. size() - 1. Ends soon once wanted_back().
+    virtual void run(int thread) = 0;
+  };
+  /// The same, but then the other threads call after.run(), while this returns.
+  /// The next job calls them back; `after` must live until call_back() or then.
+  template <class Job>
+  void run(Job&& job, After& after) {
+    using Plain = std::remove_reference_t<Job>;
+    run_erased(
+        [](void* context, int thread) {
+          (*static_cast<Plain*>(context))(thread);
+        },
+        const_cast<void*>(static_cast<const void*>(&job)),
+        &after);
+  }
+  bool wanted_back() const {
+    return wanted_back_.load(std::memory_order_relaxed);
+  }
+  /// Waits until no thread is in an after.run().
+  void call_back();
+
   /// Waits until every thread of the running job has come here.
   void barrier() {
     barrier([] { return false; });
@@ -47,33 +72,60 @@ class ThreadTeam {
   /// returns whether there was something to do.
   template <class Idle>
   void barrier(const Idle& idle) {
-    const uint32_t phase = phase_.load(std::memory_order_relaxed);
-    if (arrives_last(phase)) {
-      return;
-    }
-    int spins = 0;
-    while (phase_.load(std::memory_order_acquire) == phase) {
-      if (!idle()) {
-        relax(spins++);
-      }
-    }
+    all_.wait(size_, idle, [] { return true; });
+  }
+  /// That of the threads in an after.run(); false, for all of them, where they
+  /// are wanted back.
+  template <class Idle>
+  bool barrier_of_others(const Idle& idle) {
+    return others_.wait(size_ - 1, idle, [this] { return !wanted_back(); });
   }
 
  private:
-  bool arrives_last(uint32_t phase);
   static void relax(int spins);
+
+  class alignas(64) Barrier {
+   public:
+    // The last of `size` threads calls decide(), whose answer all of them get.
+    template <class Idle, class Decide>
+    bool wait(int size, const Idle& idle, const Decide& decide) {
+      const uint32_t phase = phase_.load(std::memory_order_relaxed);
+      if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
+        arrived_.store(0, std::memory_order_relaxed);
+        answer_ = decide();
+        phase_.store(phase + 1, std::memory_order_release);
+        return answer_;
+      }
+      int spins = 0;
+      while (phase_.load(std::memory_order_acquire) == phase) {
+        if (!idle()) {
+          relax(spins++);
+        }
+      }
+      return answer_;
+    }
+
+   private:
+    std::atomic<int> arrived_{0};
+    alignas(64) std::atomic<uint32_t> phase_{0};
+    bool answer_ = true;
+  };
+
   using Entry = void (*)(void* context, int thread);
-  void run_erased(Entry entry, void* context);
+  void run_erased(Entry entry, void* context, After* after = nullptr);
+  void call_back_locked();
   void work(int thread);
 
   const int size_;
   std::mutex mutex_; // one job at a time
   Entry entry_ = nullptr;
   void* context_ = nullptr;
+  After* after_ = nullptr;
   alignas(64) std::atomic<uint32_t> job_{0}; // number of the newest job
   alignas(64) std::atomic<int> running_{0};
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  alignas(64) std::atomic<int> away_{0}; // threads in an after.run()
+  Barrier all_, others_;
+  std::atomic<bool> wanted_back_{false};
   std::atomic<bool> stop_{false};
   std::vector<std::thread> threads_;
 };

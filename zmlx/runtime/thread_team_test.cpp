@@ -31,6 +31,50 @@ TEST(ThreadTeam, RunsEveryThreadOnceAndKeepsBarriersInStep) {
   }
 }
 
+/// Counts its rounds until the team wants its threads back.
+class Rounds : public ThreadTeam::After {
+ public:
+  explicit Rounds(ThreadTeam& team) : team_(team) {}
+  void run(int thread) override {
+    while (team_.barrier_of_others([] { return false; })) {
+      ++rounds[static_cast<size_t>(thread)];
+      std::this_thread::yield();
+    }
+  }
+  std::vector<int> rounds = std::vector<int>(3, 0);
+
+ private:
+  ThreadTeam& team_;
+};
+
+TEST(ThreadTeam, GoesOnWithoutTheCallerUntilTheNextJob) {
+  ThreadTeam team(3);
+  Rounds rounds(team);
+  for (int job = 1; job <= 20; ++job) {
+    std::atomic<int> calls{0};
+    team.run([&](int) { ++calls; }, rounds);
+    EXPECT_EQ(calls, 3);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    if (job % 2 == 0) {
+      team.call_back();
+    } else {
+      team.run([&](int) { ++calls; });
+      EXPECT_EQ(calls, 6);
+    }
+    EXPECT_EQ(rounds.rounds[0], 0);
+    EXPECT_EQ(rounds.rounds[1], rounds.rounds[2]) << "all leave at one barrier";
+  }
+  EXPECT_GT(rounds.rounds[1], 0);
+}
+
+TEST(ThreadTeam, EndsWhileItsThreadsGoOn) {
+  auto team = std::make_unique<ThreadTeam>(3);
+  Rounds rounds(*team);
+  team->run([](int) {}, rounds);
+  team.reset();
+  EXPECT_EQ(rounds.rounds[1], rounds.rounds[2]);
+}
+
 TEST(ThreadTeam, TakesCallsFromSeveralThreads) {
   ThreadTeam team(2);
   std::atomic<int> total{0};

@@ -84,10 +84,10 @@ class Attend : public CpuStage {
     return cpu::partial_size(group(), spec_.head_dim);
   }
   static int64_t most_seen(const Lane& lane) {
-    return int64_t{lane.work.step.position} + 1;
+    return int64_t{lane.step.position} + 1;
   }
   int64_t start_of(const Lane& lane, int64_t head) const {
-    return lane.work.step.start_of(head / spec_.kv_heads);
+    return lane.step.start_of(head / spec_.kv_heads);
   }
   int64_t seen(const Lane& lane, int64_t head) const {
     return most_seen(lane) - start_of(lane, head);
@@ -121,11 +121,11 @@ class Attend : public CpuStage {
   // and scaled in place.
   void append(Lane& lane, int64_t head) const {
     const int dim = spec_.head_dim;
-    const LayerState& state = lane.work.step.layers[layer_];
+    const LayerState& state = lane.step.layers[layer_];
     const Rotation& rotation = lane.work.rotations[rotation_];
     const int64_t b = head / spec_.kv_heads;
     const int64_t column = head % spec_.kv_heads * dim;
-    const int64_t to = head * state.capacity + lane.work.step.position;
+    const int64_t to = head * state.capacity + lane.step.position;
     float* key = lane.work.keys[b] + column;
     norm_and_rotate(rotation, b, key_norm_, 1, key);
     state.keys.store(to, key);
@@ -139,7 +139,7 @@ class Attend : public CpuStage {
   }
 
   void attend(Lane& lane, int64_t head, int64_t chunk) const {
-    const LayerState& state = lane.work.step.layers[layer_];
+    const LayerState& state = lane.step.layers[layer_];
     const int64_t first = head * state.capacity + start_of(lane, head);
     cpu::attend_chunk(
         {state.keys.from(first), state.values.from(first), spec_.head_dim},

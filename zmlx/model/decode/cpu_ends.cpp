@@ -27,7 +27,7 @@ class Embed : public CpuStage {
     for (int64_t b = mine.begin; b < mine.end; ++b) {
       // Negative ids count from the end, as in mx::take; what is outside gives
       // NaN logits rather than another token's.
-      int64_t id = lane.work.step.tokens[b];
+      int64_t id = lane.step.tokens[b];
       id += id < 0 ? table_.rows() : 0;
       if (id >= 0 && id < table_.rows()) {
         table_.copy_row(id, lane.work.h[b]);
@@ -78,7 +78,7 @@ class Head : public CpuStage {
     lane.outputs.clear();
     for (int b = 0; b < lane.batch(); ++b) {
       lane.outputs.push_back(
-          lane.work.step.logits + b * out_.view.rows() + rows.begin);
+          lane.step.logits + b * out_.view.rows() + rows.begin);
     }
     multiply(
         lane, out_.view, lane.work.x[out_.pool_index], nullptr, rows, next);
@@ -86,6 +86,19 @@ class Head : public CpuStage {
       for (float* values : lane.outputs) {
         values[row - rows.begin] += bias_[row];
       }
+    }
+    if (lane.batch() == 1) {
+      look_for_likeliest(lane, rows);
+    }
+  }
+
+  static void look_for_likeliest(Lane& lane, Range rows) {
+    const float* logits = lane.outputs[0];
+    Likeliest& best = lane.work.likeliest[static_cast<size_t>(lane.thread)];
+    const float* most =
+        std::max_element(logits, logits + rows.end - rows.begin);
+    if (*most > best.logit) {
+      best = {*most, static_cast<int32_t>(rows.begin + (most - logits))};
     }
   }
 

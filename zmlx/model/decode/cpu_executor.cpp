@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "zmlx/kernels/attention/cached_head.h"
+#include "zmlx/model/decode/cpu_lookahead.h"
 #include "zmlx/model/decode/cpu_workspace.h"
 
 namespace zmlx::decode {
@@ -123,29 +124,32 @@ class CpuExecutor::Impl {
     for (size_t i = stages_.size() - 1; i > 0; --i) {
       next_[i - 1] = stages_[i]->nbytes() > 0 ? stages_[i].get() : next_[i];
     }
+    lookahead_.emplace(*program, work_, stages_, next_);
+  }
+
+  ~Impl() {
+    call_back();
   }
 
   void run(const Step& step) {
     std::lock_guard lock(mutex_);
-    const auto team = thread_team();
-    start(step, team->size());
-    const bool timing = timing_;
-    auto last = Clock::now();
-    team->run([&](int thread) {
-      Lane lane{work_, *team, thread};
-      for (size_t i = 0; i < stages_.size(); ++i) {
-        lane.next_stage = next_[i];
-        stages_[i]->run(lane);
-        lane.barrier();
-        if (timing && thread == 0) {
+    call_back();
+    team_ = thread_team();
+    const size_t first = start(step, team_->size());
+    if (timing_) {
+      auto last = Clock::now();
+      run_stages(first, [&](size_t i, const Lane& lane) {
+        if (lane.thread == 0) {
           const auto now = Clock::now();
           seconds_[i] += std::chrono::duration<double>(now - last).count();
           bytes_[i] += stages_[i]->read_nbytes(lane);
           last = now;
         }
-      }
-    });
-    steps_ += timing ? 1 : 0;
+      });
+      ++steps_;
+    } else {
+      run_stages(first, [](size_t, const Lane&) {});
+    }
   }
 
   void start_timing() {
@@ -176,13 +180,44 @@ class CpuExecutor::Impl {
     return rows;
   }
 
+  int64_t steps_begun_ahead() {
+    std::lock_guard lock(mutex_);
+    return begun_ahead_;
+  }
+
   const std::shared_ptr<const Program> program;
 
  private:
-  void start(const Step& step, int threads) {
+  /// Calls done(stage, lane) after the barrier of each stage from `first` on.
+  template <class Done>
+  void run_stages(size_t first, const Done& done) {
+    const bool goes_on = !timing_ && work_.step.batch == 1;
+    const auto job = [&](int thread) {
+      Lane lane{work_, *team_, thread};
+      for (size_t i = first; i < stages_.size(); ++i) {
+        lane.next_stage = next_[i];
+        stages_[i]->run(lane);
+        if (goes_on && thread == 0 && i + 1 == stages_.size()) {
+          lookahead_->keep(*team_);
+        }
+        lane.barrier();
+        done(i, lane);
+      }
+    };
+    if (goes_on) {
+      team_->run(job, *lookahead_);
+    } else {
+      team_->run(job);
+    }
+  }
+
+  /// Returns the first stage that is left to do.
+  size_t start(const Step& step, int threads) {
     work_.step = step;
+    work_.likeliest.assign(static_cast<size_t>(threads), {});
     const int64_t chunks = cpu::attention_chunks(step.position + 1);
-    if (step.batch > batch_ || chunks > chunks_) {
+    const bool grows = step.batch > batch_ || chunks > chunks_;
+    if (grows) {
       batch_ = std::max(batch_, step.batch);
       chunks_ = std::max(chunks_, chunks);
       work_.x.reserve(batch_);
@@ -194,19 +229,28 @@ class CpuExecutor::Impl {
     for (auto& rotation : work_.rotations) {
       rotate_to(step, rotation);
     }
-    const auto spans = static_cast<size_t>(work_.num_phases * threads);
-    if (work_.spans.size() != spans) {
-      work_.spans = std::vector<Span>(spans);
+    const size_t first = lookahead_->take(step, grows || timing_ ? 0 : threads);
+    if (first == 0) {
+      work_.start_phases(threads);
+    } else {
+      ++begun_ahead_;
     }
-    for (auto& span : work_.spans) {
-      span.reset();
+    return first;
+  }
+
+  void call_back() {
+    if (team_) {
+      team_->call_back();
     }
   }
 
   std::mutex mutex_;
+  std::shared_ptr<ThreadTeam> team_; // of the last step
   Workspace work_;
   std::vector<CpuStagePtr> stages_;
   std::vector<const CpuStage*> next_; // that has weights, of each stage
+  std::optional<Lookahead> lookahead_;
+  int64_t begun_ahead_ = 0;
   int batch_ = 0; // the largest so far
   int64_t chunks_ = 0; // likewise, of attention
   bool timing_ = false;
@@ -225,6 +269,10 @@ void CpuExecutor::run(const Step& step) {
 
 const Program& CpuExecutor::program() const {
   return *impl_->program;
+}
+
+int64_t CpuExecutor::steps_begun_ahead() const {
+  return impl_->steps_begun_ahead();
 }
 
 void CpuExecutor::start_timing() {

@@ -47,6 +47,11 @@ class CpuExecutor {
 
   const Program& program() const;
 
+  /// How many of the steps found their first stages done: after a step of one
+  /// sequence the threads go on with the likeliest token, while the caller
+  /// makes its choice.
+  int64_t steps_begun_ahead() const;
+
   /// Starts measuring stages, from zero.
   void start_timing();
   /// What was measured since, a row a kind of stage, and stops.

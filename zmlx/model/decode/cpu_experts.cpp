@@ -243,7 +243,7 @@ class Combine : public CpuStage {
     const Blocks blocks{down_.view.rows()};
     const auto count =
         static_cast<int64_t>(lane.routing.groups.size()) * blocks.count();
-    const auto mine = lane.share_of(count, 1);
+    const auto mine = lane.share_of_tasks(count);
     if (mine.begin == mine.end) {
       return {};
     }

@@ -66,7 +66,9 @@ class Conv : public CpuStage {
             return lane.work.projected[b];
           });
         });
-    lane.barrier();
+    if (!lane.barrier()) {
+      return;
+    }
     const auto [begin, end] = lane.share_of(dim_, Preparation::kColumns);
     for (int b = 0; b < lane.batch() && begin < end; ++b) {
       const float* gate = lane.work.projected[b] + begin;
@@ -76,8 +78,7 @@ class Conv : public CpuStage {
           gate + 2 * dim_,
           begin,
           end - begin,
-          lane.work.step.layers[layer_].inputs + b * (num_taps_ - 1) * dim_ +
-              begin,
+          lane.step.layers[layer_].inputs + b * (num_taps_ - 1) * dim_ + begin,
           lane.work.mixed[b] + begin);
     }
     lane.next_stage->prepare(lane, begin, end);

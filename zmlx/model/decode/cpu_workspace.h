@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -97,6 +98,12 @@ class alignas(64) Span {
   std::atomic<int64_t> taken_{0}; // at the start, and << 32 at the end
 };
 
+/// The likeliest token among those whose logits a thread computed.
+struct alignas(64) Likeliest {
+  float logit = -INFINITY;
+  int32_t token = -1;
+};
+
 struct Workspace {
   Step step;
   Rows h; // the residual stream
@@ -125,6 +132,17 @@ struct Workspace {
   int top_k = 1, most_top_k = 1;
   /// One a phase and thread, (phase, thread); fresh before a step.
   std::vector<Span> spans;
+  std::vector<Likeliest> likeliest; // a thread, of a batch of one
+
+  void start_phases(int threads) {
+    const auto count = static_cast<size_t>(num_phases * threads);
+    if (spans.size() != count) {
+      spans = std::vector<Span>(count);
+    }
+    for (auto& span : spans) {
+      span.reset();
+    }
+  }
 };
 
 /// Weights that a thread will read next. It asks for them where it would leave
@@ -164,6 +182,10 @@ struct Lane {
   Workspace& work;
   ThreadTeam& team;
   const int thread;
+  const Step& step = work.step;
+  /// Whether it goes ahead of the next step, without the first thread and until
+  /// they are wanted back.
+  const bool ahead = false;
   Routing routing = {}; // the same on every thread
   Stream stream = {};
   AlignedVector<float> scratch = {};
@@ -172,15 +194,26 @@ struct Lane {
   std::vector<int> sequences = {}; // likewise
   const CpuStage* next_stage = nullptr; // that has weights
 
+  /// Its part of what is done by all threads that are here.
   Range share_of(int64_t count, int64_t unit) const {
-    return share(count, unit, thread, team.size());
+    return share(count, unit, thread - ahead, team.size() - ahead);
+  }
+  /// Its part of tasks, of which others may take some.
+  Range share_of_tasks(int64_t count) const {
+    return share(count, 1, thread, team.size());
   }
   int batch() const {
-    return work.step.batch;
+    return step.batch;
   }
-  /// Waits for the other threads.
-  void barrier() {
-    team.barrier([this] { return stream.ask(kLinesAWait); });
+  /// Waits for the other threads; false where they are wanted back: tasks may
+  /// be left, so that what comes after them must not be done.
+  bool barrier() {
+    const auto idle = [this] { return stream.ask(kLinesAWait); };
+    if (ahead) {
+      return team.barrier_of_others(idle);
+    }
+    team.barrier(idle);
+    return true;
   }
   /// Calls run(task, next) for tasks of 0 .. count - 1 that no other thread
   /// takes. Each has a share of tasks that follow one another, so that memory
@@ -191,9 +224,9 @@ struct Lane {
   void tasks(int phase, int64_t count, const First& first_of, const Run& run) {
     const int threads = team.size();
     Span* spans = work.spans.data() + phase * threads;
-    const auto mine = share_of(count, 1);
+    const auto mine = share_of_tasks(count);
     const int64_t own = mine.end - mine.begin;
-    for (int64_t i; (i = spans[thread].take_first(own)) >= 0;) {
+    for (int64_t i; stays() && (i = spans[thread].take_first(own)) >= 0;) {
       const int64_t task = mine.begin + i;
       run(task, i + 1 < own ? first_of(task + 1) : after());
     }
@@ -201,7 +234,7 @@ struct Lane {
       const int victim = (thread + other) % threads;
       const auto its = share(count, 1, victim, threads);
       const int64_t size = its.end - its.begin;
-      for (int64_t i; (i = spans[victim].take_last(size)) >= 0;) {
+      for (int64_t i; stays() && (i = spans[victim].take_last(size)) >= 0;) {
         run(its.begin + i, after());
       }
     }
@@ -217,6 +250,9 @@ struct Lane {
   }
 
  private:
+  bool stays() const {
+    return !ahead || !team.wanted_back();
+  }
   // What memory brings in the time of a look at the barrier.
   static constexpr int kLinesAWait = 4;
 };
@@ -256,7 +292,7 @@ void for_each_block(
 /// The rows that are a thread's own in for_each_block().
 inline Range own_rows(const Lane& lane, int64_t rows) {
   const Blocks blocks{rows};
-  const auto mine = lane.share_of(blocks.count(), 1);
+  const auto mine = lane.share_of_tasks(blocks.count());
   return {blocks[mine.begin].begin, blocks[mine.end].begin};
 }
 
