@@ -3,6 +3,7 @@
 of patching ask of them."""
 
 import importlib
+import threading
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -386,6 +387,27 @@ def logits(model, batch, seed=3):
     pieces = [tokens[:, :7], tokens[:, 7:8], tokens[:, 8:9], tokens[:, 9:]]
     out = [model(piece, cache=cache) for piece in pieces]
     return mx.concatenate(out, axis=1)
+
+
+def assert_threads_may_share(model, count):
+    """Threads that use one model at once get, each for a seed, what it gives alone."""
+    expected = [logits(model, 1, seed) for seed in range(count)]
+    mx.eval(expected)
+    failures = []
+
+    def work(seed):
+        for _ in range(5):
+            got = logits(model, 1, seed)
+            mx.eval(got)
+            if not mx.array_equal(got, expected[seed]).item():
+                failures.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
 
 
 def relative(got, expected):

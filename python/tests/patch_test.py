@@ -4,7 +4,6 @@ model can be unpatched, saved, quantised, trained and shared between threads."""
 
 import copy
 import importlib
-import threading
 from dataclasses import replace
 
 import mlx.core as mx
@@ -372,23 +371,7 @@ def test_lora_trains_a_patched_model_as_stock(name):
 def test_two_threads_may_use_one_model():
     model = small("lfm2_moe")
     patch(model, patterns=LAYERS)
-    expected = [logits(model, 1, seed) for seed in range(4)]
-    mx.eval(expected)
-    failures = []
-
-    def work(seed):
-        for _ in range(5):
-            got = logits(model, 1, seed)
-            mx.eval(got)
-            if not mx.array_equal(got, expected[seed]).item():
-                failures.append(seed)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    patch_models.assert_threads_may_share(model, 4)
 
 
 def test_settings_that_change_afterwards_are_heeded():
