@@ -27,18 +27,6 @@ class ThreadTeam {
     return size_;
   }
 
-  /// Calls job(thread) with thread = 0 .. size() - 1, each on its own thread,
-  /// thread 0 on the caller's, and returns when all have returned.
-  template <class Job>
-  void run(Job&& job) {
-    using Plain = std::remove_reference_t<Job>;
-    run_erased(
-        [](void* context, int thread) {
-          (*static_cast<Plain*>(context))(thread);
-        },
-        const_cast<void*>(static_cast<const void*>(&job)));
-  }
-
   /// What the threads but the caller's go on with when it has left a job.
   class After {
    public:
@@ -46,17 +34,20 @@ class ThreadTeam {
     /// thread = 1 .. size() - 1. Ends soon once wanted_back().
     virtual void run(int thread) = 0;
   };
-  /// The same, but then the other threads call after.run(), while this returns.
-  /// The next job calls them back; `after` must live until call_back() or then.
+
+  /// Calls job(thread) with thread = 0 .. size() - 1, each on its own thread,
+  /// thread 0 on the caller's, and returns when all have returned. The other
+  /// threads then call after->run(), if there is one: the next job calls them
+  /// back, and until then or call_back() it must live.
   template <class Job>
-  void run(Job&& job, After& after) {
+  void run(Job&& job, After* after = nullptr) {
     using Plain = std::remove_reference_t<Job>;
     run_erased(
         [](void* context, int thread) {
           (*static_cast<Plain*>(context))(thread);
         },
         const_cast<void*>(static_cast<const void*>(&job)),
-        &after);
+        after);
   }
   bool wanted_back() const {
     return wanted_back_.load(std::memory_order_relaxed);
@@ -112,7 +103,7 @@ class ThreadTeam {
   };
 
   using Entry = void (*)(void* context, int thread);
-  void run_erased(Entry entry, void* context, After* after = nullptr);
+  void run_erased(Entry entry, void* context, After* after);
   void call_back_locked();
   void work(int thread);
 

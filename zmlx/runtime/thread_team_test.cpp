@@ -52,7 +52,7 @@ TEST(ThreadTeam, GoesOnWithoutTheCallerUntilTheNextJob) {
   Rounds rounds(team);
   for (int job = 1; job <= 20; ++job) {
     std::atomic<int> calls{0};
-    team.run([&](int) { ++calls; }, rounds);
+    team.run([&](int) { ++calls; }, &rounds);
     EXPECT_EQ(calls, 3);
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
     if (job % 2 == 0) {
@@ -70,7 +70,7 @@ TEST(ThreadTeam, GoesOnWithoutTheCallerUntilTheNextJob) {
 TEST(ThreadTeam, EndsWhileItsThreadsGoOn) {
   auto team = std::make_unique<ThreadTeam>(3);
   Rounds rounds(*team);
-  team->run([](int) {}, rounds);
+  team->run([](int) {}, &rounds);
   team.reset();
   EXPECT_EQ(rounds.rounds[1], rounds.rounds[2]);
 }

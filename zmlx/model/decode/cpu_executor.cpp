@@ -204,11 +204,7 @@ class CpuExecutor::Impl {
         done(i, lane);
       }
     };
-    if (goes_on) {
-      team_->run(job, *lookahead_);
-    } else {
-      team_->run(job);
-    }
+    team_->run(job, goes_on ? &*lookahead_ : nullptr);
   }
 
   /// Returns the first stage that is left to do.
