@@ -134,4 +134,9 @@ std::vector<mx::array> differentiable_op(
   return transformed_op(op.run(inputs), inputs.size(), transforms_of(op));
 }
 
+bool traced(const std::vector<mx::array>& arrays) {
+  return std::ranges::any_of(
+      arrays, [](const mx::array& one) { return one.is_tracer(); });
+}
+
 } // namespace zmlx

@@ -23,6 +23,9 @@ struct RowOp {
   std::vector<int> differentiable;
 };
 
+/// Whether one of the arrays is under a transformation of MLX.
+bool traced(const std::vector<mx::array>& arrays);
+
 /// run(inputs), transformed as composed is.
 std::vector<mx::array> differentiable_op(
     const RowOp& op,

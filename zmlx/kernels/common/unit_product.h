@@ -3,10 +3,14 @@
 // that multiply few vectors on a GPU share.
 #pragma once
 
+#include <cstdint>
+
 #include "zmlx/kernels/common/quantized_arrays.h"
 
 namespace zmlx::quant {
 
+/// MLX's own products read a matrix once for all rows, from here on.
+constexpr int64_t kFewRows = 8;
 /// Columns that a lane takes at once.
 constexpr int kUnit = 32;
 /// Units of a vector that a threadgroup holds, 36 floats each: 32 KiB, which

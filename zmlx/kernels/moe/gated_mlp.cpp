@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/common/composed_transforms.h"
 #include "zmlx/kernels/common/rows.h"
+#include "zmlx/kernels/common/unit_product.h"
 #include "zmlx/kernels/moe/checked.h"
 #include "zmlx/kernels/moe/experts_kernel.h"
 #include "zmlx/kernels/moe/places.h"
@@ -9,16 +10,14 @@
 namespace zmlx::moe {
 namespace {
 
-// MLX's own products read a matrix once for all rows, from here on.
-constexpr int64_t kFewRows = 8;
-
 mx::array mlp_on_gpu(
     const Arrays& in,
     const ExpertArrays& layer,
     const ExpertPlaces& places) {
   const mx::array& x = in[0];
   const int64_t rows = static_cast<int64_t>(x.size()) / x.shape(-1);
-  if (rows == 0 || rows >= kFewRows || traced(in) || !fits_kernels(layer)) {
+  if (rows == 0 || rows >= quant::kFewRows || traced(in) ||
+      !fits_kernels(layer)) {
     return places.composed(x, in, std::nullopt);
   }
   const auto flat = mx::reshape(x, {static_cast<int>(rows), x.shape(-1)});

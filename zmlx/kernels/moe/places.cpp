@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/moe/places.h"
 
-#include <algorithm>
-
 namespace zmlx::moe {
 
 Place::Place(const Projection& projection, Arrays& inputs)
@@ -107,11 +105,6 @@ mx::array ExpertPlaces::composed(
   const mx::array hidden = composed_activation(
       activation, gated ? &*gated : nullptr, up.composed(x, in, chosen));
   return down.composed(hidden, in, chosen);
-}
-
-bool traced(const Arrays& in) {
-  return std::ranges::any_of(
-      in, [](const mx::array& x) { return x.is_tracer(); });
 }
 
 } // namespace zmlx::moe

@@ -56,7 +56,4 @@ struct ExpertPlaces {
       const std::optional<ChosenMatrices>& chosen) const;
 };
 
-/// Whether one is under a transformation of MLX.
-bool traced(const Arrays& in);
-
 } // namespace zmlx::moe

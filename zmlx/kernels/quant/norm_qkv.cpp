@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/quant/norm_qkv.h"
 
-#include <algorithm>
-
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/common/apply_matrix.h"
 #include "zmlx/kernels/common/composed_transforms.h"
+#include "zmlx/kernels/common/unit_product.h"
 #include "zmlx/kernels/quant/norm_qkv_kernel.h"
 #include "zmlx/kernels/quant/quantized_matmul.h"
 #include "zmlx/runtime/cpu_op.h"
@@ -16,8 +15,6 @@ namespace {
 using Arrays = std::vector<mx::array>;
 
 constexpr const char* kOp = "rms_norm_qkv";
-// MLX's own products read a matrix once for all rows, from here on.
-constexpr int64_t kFewRows = 8;
 
 void check_linear(const PackedLinear& linear, int dim) {
   const auto& [weight, bias] = linear;
@@ -199,20 +196,10 @@ Arrays on_cpu(const NormQkv& with, const Arrays& given) {
       });
 }
 
-/// Whether one is under a transformation of MLX.
-bool traced(const mx::array& x, const NormQkv& with) {
-  return x.is_tracer() || with.norm_weight.is_tracer() ||
-      std::ranges::any_of(with.linears, [](const PackedLinear& linear) {
-           const auto& [weight, bias] = linear;
-           return weight.words.is_tracer() || weight.scales.is_tracer() ||
-               weight.biases.is_tracer() || (bias && bias->is_tracer());
-         });
-}
-
 Arrays on_gpu(const mx::array& x, const NormQkv& with) {
   const int64_t rows = static_cast<int64_t>(x.size()) / x.shape(-1);
   const bool by_kernel =
-      rows < kFewRows && fits_kernel(with) && !traced(x, with);
+      rows < kFewRows && fits_kernel(with) && !traced(arrays_of(x, with));
   return by_kernel ? norm_qkv_by_kernel(x, with)
                    : composed(x, with, stock_product);
 }
