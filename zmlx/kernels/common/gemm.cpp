@@ -10,6 +10,7 @@
 #include "hwy/highway.h"
 
 #include "zmlx/kernels/common/gemm_float-inl.h"
+#include "zmlx/kernels/common/matvec.h"
 #if HWY_TARGET == HWY_AVX3_DL
 #include "zmlx/kernels/common/gemm_vnni-inl.h"
 #endif
@@ -46,7 +47,15 @@ void GemmPacked(
     float* const* y) {
 #if HWY_TARGET == HWY_AVX3_DL
   if (x.integers()) {
-    integer_gemm(w, begin, end, x, y);
+    if (x.for_blocks()) {
+      std::vector<const int32_t*> digits;
+      for (int64_t i = 0; i < x.count(); ++i) {
+        digits.push_back(x.block_digits(i));
+      }
+      multiply_blocks(w, digits.data(), x.count(), begin, end, y);
+    } else {
+      integer_gemm(w, begin, end, x, y);
+    }
     AlignedVector<uint8_t> quants;
     for (int64_t i = 0; i < x.count(); ++i) {
       if (x.needs_float(i) && w.scheme != Scheme::Affine) {
@@ -93,6 +102,7 @@ void PreparedRows::reserve(
       HWY_DYNAMIC_DISPATCH(MaxTile)(w.scheme != Scheme::MXFP8, &integers);
   group_size_ = integers ? w.group_size : 0;
   nibbles_ = w.bits == 4;
+  for_blocks_ = integers && w.in_blocks;
   reserve(x, count, w.cols, most);
 }
 
@@ -103,6 +113,7 @@ void PreparedRows::reserve(
   bool integers = false;
   const int64_t most = HWY_DYNAMIC_DISPATCH(MaxTile)(false, &integers);
   group_size_ = 0;
+  for_blocks_ = false;
   reserve(x, count, w.cols, most);
 }
 
@@ -116,7 +127,9 @@ void PreparedRows::reserve(
   cols_ = cols;
   tiles_ = (count + most_rows - 1) / most_rows;
   needs_float_.resize(static_cast<size_t>(count));
-  if (integers()) {
+  if (for_blocks_) {
+    digits_.resize(static_cast<size_t>(count * (cols * 3 / 4 + 2 * groups())));
+  } else if (integers()) {
     digits_.resize(static_cast<size_t>(count * cols * 3 / 4));
     floats_.resize(static_cast<size_t>(count * 2 * groups()));
   } else {

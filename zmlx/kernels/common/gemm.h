@@ -55,7 +55,7 @@ class PreparedRows {
   /// Whether tiles hold integers: for each group, digits (middle low high,
   /// column / 4, row) of four bytes each, where groups of nibbles have their
   /// even columns before the odd ones in every eight. Else (column, row)
-  /// floats.
+  /// floats. For a matrix in blocks they are block_digits() instead.
   bool integers() const {
     return group_size_ != 0;
   }
@@ -73,6 +73,16 @@ class PreparedRows {
   }
   const int32_t* digits(int64_t tile) const {
     return const_cast<PreparedRows*>(this)->digits(tile);
+  }
+  bool for_blocks() const {
+    return for_blocks_;
+  }
+  /// Row i as PreparedVector::digits() has it for a matrix in blocks.
+  int32_t* block_digits(int64_t i) {
+    return digits_.data() + i * (cols_ * 3 / 4 + 2 * groups());
+  }
+  const int32_t* block_digits(int64_t i) const {
+    return const_cast<PreparedRows*>(this)->block_digits(i);
   }
   /// With integers (group, row) scales and then likewise the sums of values,
   /// else the values, with room for the largest tile.
@@ -106,7 +116,7 @@ class PreparedRows {
   AlignedVector<float> floats_;
   int64_t cols_ = 0, tiles_ = 0, most_rows_ = 0;
   int group_size_ = 0; // 0: floats
-  bool nibbles_ = false;
+  bool nibbles_ = false, for_blocks_ = false;
 };
 
 /// y[i][row - begin] = W[row] . x[i] for every prepared vector i and rows

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// The integer path of gemm() for AVX-512 with VNNI. Lanes are rows of the
-// matrix: a panel of 64 rows is unpacked to bytes, four columns a lane, and a
-// tile of up to 12 vectors passes over it, digit by digit. Three vpdpbusd of 64
-// products replace four FMA of 16; what a group adds is 7 operations in 48.
+// The integer path of gemm() for AVX-512 with VNNI, and matrices that do not
+// lie in blocks. Lanes are rows of the matrix: a panel of 64 rows is unpacked
+// to bytes, four columns a lane, and a tile of up to 12 vectors passes over it,
+// digit by digit. Three vpdpbusd of 64 products replace four FMA of 16; what a
+// group adds is 7 operations in 48.
 
 #if defined(ZMLX_COMMON_GEMM_VNNI_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ZMLX_COMMON_GEMM_VNNI_INL_H
@@ -66,10 +67,6 @@ class Panel {
     for (int v = 0; v < kPanelVectors; ++v) {
       const int64_t left = rows - v * kLanes;
       const int64_t count = std::min(kLanes, std::max<int64_t>(left, 0));
-      if (w.in_blocks && (row + v * kLanes) % kLanes == 0 && count == kLanes) {
-        fill_from_block(w, row + v * kLanes, v);
-        continue;
-      }
       fill_bytes(w, row + v * kLanes, count, bytes_.data() + v * steps_ * 64);
       fill_floats(w, &ScaleAndBias::scale, row + v * kLanes, count, scales(v));
       fill_floats(w, &ScaleAndBias::bias, row + v * kLanes, count, biases(v));
@@ -94,7 +91,7 @@ class Panel {
  private:
   void
   fill_bytes(const PackedMatrix& w, int64_t row, int64_t rows, uint8_t* out) {
-    const bool as_stored = !w.in_blocks && (w.bits == 4 || w.bits == 8);
+    const bool as_stored = w.bits == 4 || w.bits == 8;
     const uint32_t* words = as_stored ? w.row_words(row) : nullptr;
     int64_t stride = w.words_per_row();
     if (!as_stored) {
@@ -111,19 +108,18 @@ class Panel {
       __m512i* to = reinterpret_cast<__m512i*>(out) + first * steps_a_word;
       for (int64_t j = 0; j < count; ++j) {
         if (steps_a_word == 2) {
-          _mm512_store_si512(to + 2 * j, nibbles(v[j]));
+          const bool floats = floats_of_four_bits_;
           _mm512_store_si512(
-              to + 2 * j + 1, nibbles(_mm512_srli_epi16(v[j], 4)));
+              to + 2 * j,
+              floats ? low_nibbles<true>(v[j]) : low_nibbles<false>(v[j]));
+          _mm512_store_si512(
+              to + 2 * j + 1,
+              floats ? high_nibbles<true>(v[j]) : high_nibbles<false>(v[j]));
         } else {
           _mm512_store_si512(to + j, v[j]);
         }
       }
     }
-  }
-
-  HWY_INLINE __m512i nibbles(__m512i bytes) const {
-    return floats_of_four_bits_ ? low_nibbles<true>(bytes)
-                                : low_nibbles<false>(bytes);
   }
 
   // The bytes of some rows, row by row; nibbles in the order of the digits.
@@ -142,34 +138,6 @@ class Panel {
         const uint8_t ordered[] = {
             b[0], b[2], b[4], b[6], b[1], b[3], b[5], b[7]};
         std::copy_n(ordered, 8, bytes + k);
-      }
-    }
-  }
-
-  // Vector v from half a block, which has rows in lanes already.
-  void fill_from_block(const PackedMatrix& w, int64_t row, int v) {
-    auto* to = reinterpret_cast<__m512i*>(bytes_.data() + v * steps_ * 64);
-    const uint32_t* from = w.block(row) + row % kBlockRows;
-    float *scales = this->scales(v), *biases = this->biases(v);
-    for (int64_t u = 0; u < w.units_per_row(); ++u) {
-      __m512i floats = _mm512_loadu_si512(from);
-      for (int64_t g = 0; g < w.groups_per_unit(); ++g) {
-        const Halves halves = w.scheme == Scheme::Affine
-            ? Halves(w.float_type, floats)
-            : Halves(w.scheme, floats);
-        _mm512_store_ps(std::exchange(scales, scales + kLanes), halves.scale);
-        _mm512_store_ps(std::exchange(biases, biases + kLanes), halves.bias);
-        floats = _mm512_srli_epi32(floats, 8);
-      }
-      from += kBlockRows;
-      for (int64_t k = 0; k < w.words_per_unit(); ++k, from += kBlockRows) {
-        const __m512i fields = _mm512_loadu_si512(from);
-        if (w.bits == 4) {
-          _mm512_store_si512(to++, nibbles(fields));
-          _mm512_store_si512(to++, nibbles(_mm512_srli_epi16(fields, 4)));
-        } else {
-          _mm512_store_si512(to++, fields);
-        }
       }
     }
   }
@@ -372,27 +340,56 @@ void integer_gemm(
   }
 }
 
-void prepare_integers(PreparedRows& rows, int64_t tile) {
+/// For matrices in blocks; false where integers will not do.
+bool prepare_for_blocks(PreparedRows& rows, int64_t row) {
+  const int64_t columns = rows.group_size();
+  int32_t* digits = rows.block_digits(row);
+  bool fits = true;
+  for (int64_t g = 0; g < rows.groups(); ++g) {
+    fits = prepare_block_group(
+               rows.row(row) + g * columns, columns, rows.nibbles(), digits) &&
+        fits;
+    digits += columns * 3 / 4 + 2;
+  }
+  return fits;
+}
+
+/// Row t of a tile; false where integers will not do.
+bool prepare_in_tile(PreparedRows& rows, int64_t tile, int64_t t) {
   const int64_t first = rows.first_row(tile);
   const int64_t size = rows.first_row(tile + 1) - first;
   const int64_t columns = rows.group_size(), groups = rows.groups();
-  float* scales = rows.floats(tile);
-  for (int64_t t = 0; t < size; ++t) {
-    const float* x = rows.row(first + t);
-    bool fits = true;
-    for (int64_t g = 0; g < groups; ++g) {
-      fits = prepare_group(
-                 x + g * columns,
-                 columns,
-                 rows.nibbles(),
-                 size,
-                 columns / 4 * size,
-                 rows.digits(tile) + g * (columns * 3 / 4) * size + t,
-                 scales + g * size + t,
-                 scales + (groups + g) * size + t) &&
-          fits;
-    }
-    rows.needs_float(first + t) = !fits;
+  const int64_t steps = columns / 4;
+  float* scales = rows.floats(tile) + t;
+  bool fits = true;
+  for (int64_t g = 0; g < groups; ++g) {
+    int32_t* digits = rows.digits(tile) + g * 3 * steps * size + t;
+    fits = prepare_group(
+               rows.row(first + t) + g * columns,
+               columns,
+               rows.nibbles(),
+               scales + g * size,
+               scales + (groups + g) * size,
+               [&](int64_t step, __m512i of_steps) {
+                 alignas(64) int32_t quads[4][4];
+                 _mm512_store_si512(quads, of_steps);
+                 for (int64_t q = 0; q < 4; ++q) {
+                   for (int64_t d = 0; d < 3; ++d) {
+                     digits[(d * steps + step + q) * size] = quads[q][d];
+                   }
+                 }
+               }) &&
+        fits;
+  }
+  return fits;
+}
+
+void prepare_integers(PreparedRows& rows, int64_t tile) {
+  const int64_t first = rows.first_row(tile);
+  for (int64_t i = first; i < rows.first_row(tile + 1); ++i) {
+    rows.needs_float(i) =
+        !(rows.for_blocks() ? prepare_for_blocks(rows, i)
+                            : prepare_in_tile(rows, tile, i - first));
   }
 }
 

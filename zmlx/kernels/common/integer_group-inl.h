@@ -86,31 +86,48 @@ struct Halves {
         bias(_mm512_mul_ps(scale, _mm512_set1_ps(-kE2m1Offset))) {}
 };
 
-/// The lower halves of bytes as integer products take them: as they are, or as
+/// Values of four bits as integer products take them: as they are, or as
 /// kE2m1Bytes has them.
 template <bool kFloats>
-HWY_INLINE __m512i low_nibbles(__m512i bytes) {
-  const __m512i low = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+HWY_INLINE __m512i as_bytes(__m512i nibbles) {
   if constexpr (!kFloats) {
-    return low;
+    return nibbles;
   } else {
     const auto* table = reinterpret_cast<const __m128i*>(kE2m1Bytes.data());
     return _mm512_shuffle_epi8(
-        _mm512_broadcast_i32x4(_mm_loadu_si128(table)), low);
+        _mm512_broadcast_i32x4(_mm_loadu_si128(table)), nibbles);
   }
 }
 
+/// The lower halves of bytes.
+template <bool kFloats>
+HWY_INLINE __m512i low_nibbles(__m512i bytes) {
+  return as_bytes<kFloats>(_mm512_and_si512(bytes, _mm512_set1_epi8(15)));
+}
+
+/// The upper halves of bytes, by one operation where a shift takes two.
+template <bool kFloats>
+HWY_INLINE __m512i high_nibbles(__m512i bytes) {
+  // Bits 7 to 4 go to bits 3 to 0. Highway's target has the instruction, but
+  // does not ask the compiler for it.
+  __m512i high;
+  asm("vgf2p8affineqb $0, %2, %1, %0"
+      : "=v"(high)
+      : "v"(bytes), "v"(_mm512_set1_epi64(0x1020408000000000)));
+  return as_bytes<kFloats>(high);
+}
+
 /// Digits, scale and sum of a group of one row; false where integers will not
-/// do. Digit d of columns 4 k .. 4 k + 3 goes to digits[k * step + d * digit].
+/// do. For each four steps of four columns put(first step, digits) is called
+/// with (step, middle low high none) of 32 bits.
+template <class Put>
 HWY_INLINE bool prepare_group(
     const float* x,
     int64_t columns,
     bool nibbles,
-    int64_t step,
-    int64_t digit,
-    int32_t* digits,
     float* scale,
-    float* sum) {
+    float* sum,
+    const Put& put) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   __m512i most = _mm512_setzero_si512();
   for (int64_t k = 0; k < columns; k += 16) {
@@ -141,21 +158,35 @@ HWY_INLINE bool prepare_group(
     values = fits ? _mm512_mul_ps(values, inverse) : _mm512_setzero_ps();
     const __m512i integers = _mm512_cvtps_epi32(values);
     total = _mm512_add_epi32(total, integers);
-    alignas(64) int32_t quads[4][4];
-    _mm512_store_si512(
-        quads,
+    put(k / 4,
         _mm512_shuffle_epi8(
             _mm512_xor_si512(_mm512_add_epi32(integers, offset), offset),
             split));
-    for (int64_t q = 0; q < 4; ++q) {
-      int32_t* to = digits + (k / 4 + q) * step;
-      to[0] = quads[q][0];
-      to[digit] = quads[q][1];
-      to[2 * digit] = quads[q][2];
-    }
   }
   *sum = *scale * static_cast<float>(_mm512_reduce_add_epi32(total));
   return fits;
+}
+
+/// A group as products of blocks take it: digits (step, middle low high), the
+/// scale, the sum.
+HWY_INLINE bool prepare_block_group(
+    const float* x,
+    int64_t columns,
+    bool nibbles,
+    int32_t* out) {
+  auto* floats = reinterpret_cast<float*>(out + columns * 3 / 4);
+  const __m512i order =
+      _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+  return prepare_group(
+      x,
+      columns,
+      nibbles,
+      floats,
+      floats + 1,
+      [&](int64_t step, __m512i digits) {
+        _mm512_mask_storeu_epi32(
+            out + 3 * step, 0xfff, _mm512_permutexvar_epi32(order, digits));
+      });
 }
 
 } // namespace zmlx::cpu::HWY_NAMESPACE

@@ -89,35 +89,6 @@ class LinesAhead {
   int64_t jump_, second_then_;
 };
 
-/// The same where several passes go over a block: by turns, each asks for its
-/// share of the units of the block that comes next, so that memory works during
-/// all of them.
-class LinesInTurns {
- public:
-  LinesInTurns(const void* next, int64_t pass, int64_t passes, int64_t bytes)
-      : next_(static_cast<const char*>(next)),
-        bytes_(bytes),
-        wait_(pass),
-        passes_(passes) {}
-
-  HWY_INLINE void ask(const uint32_t*) {
-    _mm_prefetch(at_, _MM_HINT_T1);
-    _mm_prefetch(at_ + 64, _MM_HINT_T1);
-    at_ += step_;
-  }
-  HWY_INLINE void turn(const uint32_t*) {
-    at_ = next_;
-    next_ += bytes_;
-    step_ = wait_ == 0 ? 128 : 0; // else the same two lines again and again
-    wait_ = wait_ == 0 ? passes_ - 1 : wait_ - 1;
-  }
-
- private:
-  const char *next_, *at_ = nullptr;
-  int64_t bytes_; // of a unit
-  int64_t step_ = 0, wait_, passes_;
-};
-
 } // namespace zmlx::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -33,17 +33,28 @@ bool PrepareChunk(
       x, columns, nibbles, ChunkOut{digits, lane_scales, block_sums});
 }
 
-bool PrepareGroup(
+bool PrepareBlockGroup(
     [[maybe_unused]] const float* x,
     [[maybe_unused]] int64_t columns,
     [[maybe_unused]] bool nibbles,
-    [[maybe_unused]] int32_t* digits,
-    [[maybe_unused]] float* scale,
-    [[maybe_unused]] float* sum) {
+    [[maybe_unused]] int32_t* out) {
 #if HWY_TARGET == HWY_AVX3_DL
-  return prepare_group(x, columns, nibbles, 3, 1, digits, scale, sum);
+  return prepare_block_group(x, columns, nibbles, out);
 #else
   return false;
+#endif
+}
+
+void MultiplyBlocks(
+    [[maybe_unused]] const PackedMatrix& w,
+    [[maybe_unused]] const int32_t* const* digits,
+    [[maybe_unused]] int64_t count,
+    [[maybe_unused]] int64_t begin,
+    [[maybe_unused]] int64_t end,
+    [[maybe_unused]] float* const* y,
+    [[maybe_unused]] const RowsAhead& next) {
+#if HWY_TARGET == HWY_AVX3_DL
+  multiply_ranges(w, digits, count, begin, end, y, next);
 #endif
 }
 
@@ -73,7 +84,7 @@ void BlocksMatvec(
     int64_t begin,
     int64_t end,
     float* const* y,
-    [[maybe_unused]] const RowsAhead& next) {
+    const RowsAhead& next) {
   if (std::any_of(x, x + count, [](auto* one) { return one->needs_float(); })) {
     // One by one; what has no integers in floats.
     for (int64_t i = 0; i < count; ++i) {
@@ -85,9 +96,15 @@ void BlocksMatvec(
     }
     return;
   }
-#if HWY_TARGET == HWY_AVX3_DL
-  blocks_matvec(w, x, count, begin, end, y, next);
-#endif
+  constexpr int64_t kMost = 64;
+  const int32_t* digits[kMost];
+  for (int64_t first = 0; first < count; first += kMost) {
+    const int64_t here = std::min(kMost, count - first);
+    for (int64_t i = 0; i < here; ++i) {
+      digits[i] = reinterpret_cast<const int32_t*>(x[first + i]->digits());
+    }
+    MultiplyBlocks(w, digits, here, begin, end, y + first, next);
+  }
 }
 
 void Matvec(
@@ -146,7 +163,8 @@ HWY_AFTER_NAMESPACE();
 namespace zmlx::cpu {
 
 HWY_EXPORT(PrepareChunk);
-HWY_EXPORT(PrepareGroup);
+HWY_EXPORT(PrepareBlockGroup);
+HWY_EXPORT(MultiplyBlocks);
 HWY_EXPORT(PrefersBlocks);
 HWY_EXPORT(BlocksMatvec);
 HWY_EXPORT(Matvec);
@@ -207,10 +225,11 @@ void PreparedVector::prepare_groups(
   auto* digits = reinterpret_cast<int32_t*>(digits_.data());
   for (int64_t first = begin; first < end; first += group_size_) {
     const int64_t group = first / group_size_;
-    int32_t* to = digits + group * (group_size_ * 3 / 4 + 2);
-    auto* floats = reinterpret_cast<float*>(to + group_size_ * 3 / 4);
-    needs_float_[group] = !HWY_DYNAMIC_DISPATCH(PrepareGroup)(
-        x + first, group_size_, nibbles_, to, floats, floats + 1);
+    needs_float_[group] = !HWY_DYNAMIC_DISPATCH(PrepareBlockGroup)(
+        x + first,
+        group_size_,
+        nibbles_,
+        digits + group * (group_size_ * 3 / 4 + 2));
   }
 }
 
@@ -291,6 +310,17 @@ void matvec(
                            : next);
     }
   }
+}
+
+void multiply_blocks(
+    const PackedMatrix& w,
+    const int32_t* const* digits,
+    int64_t count,
+    int64_t begin,
+    int64_t end,
+    float* const* y,
+    const RowsAhead& next) {
+  HWY_DYNAMIC_DISPATCH(MultiplyBlocks)(w, digits, count, begin, end, y, next);
 }
 
 bool prefers_blocks() {

@@ -115,6 +115,18 @@ void matvec(
     float* const* y,
     const RowsAhead& next = {});
 
+/// The same for a matrix in blocks and vectors of which only the digits are
+/// told, as PreparedVector::digits() has them; where the machine has integer
+/// dot products.
+void multiply_blocks(
+    const PackedMatrix& w,
+    const int32_t* const* digits,
+    int64_t count,
+    int64_t begin,
+    int64_t end,
+    float* const* y,
+    const RowsAhead& next = {});
+
 /// Whether this machine multiplies faster by matrices in blocks.
 bool prefers_blocks();
 

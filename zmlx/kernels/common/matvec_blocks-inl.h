@@ -13,8 +13,6 @@
 #endif
 
 #include <algorithm>
-#include <iterator>
-#include <vector>
 
 #include <immintrin.h>
 
@@ -29,18 +27,6 @@ namespace zmlx::cpu::HWY_NAMESPACE {
 // Vectors that pass over a block together: three sums each for one vector of
 // lanes fill the registers.
 constexpr int kBlockVectors = kSanitized ? 2 : 8;
-
-/// The vectors of one pass: where the digits, scales and sums of each are.
-template <int kCount>
-struct BlockVectors {
-  const int32_t* digits[kCount];
-
-  explicit BlockVectors(const PreparedVector* const* x) {
-    for (int t = 0; t < kCount; ++t) {
-      digits[t] = reinterpret_cast<const int32_t*>(x[t]->digits());
-    }
-  }
-};
 
 /// A group's dot products of integers to floats, for 16 rows: the sums of the
 /// middle, low and high digits.
@@ -84,9 +70,9 @@ HWY_INLINE void add_products(
       unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
         const __m512i v =
             _mm512_loadu_si512(words + i / 2 * stride + i % 2 * 16);
-        bytes[i] = kBits == 4
-            ? low_nibbles<kFloats>(step == 0 ? v : _mm512_srli_epi16(v, 4))
-            : v;
+        bytes[i] = kBits == 8 ? v
+            : step == 0       ? low_nibbles<kFloats>(v)
+                              : high_nibbles<kFloats>(v);
       });
       unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
         unrolled<3>([&](auto d) ZMLX_INLINE_LAMBDA {
@@ -108,22 +94,23 @@ HWY_INLINE void add_products(
 }
 
 /// y[t * kBlocks + b][row] for the rows of kBlocks blocks from `words` on.
-template <int kCount, int kBlocks, int kBits, Scheme kScheme, class Ahead>
+template <int kCount, int kBlocks, int kBits, Scheme kScheme>
 HWY_NOINLINE void multiply_block(
     const PackedMatrix& w,
     const uint32_t* words,
-    const BlockVectors<kCount>& vectors,
-    Ahead& ahead_of,
+    const int32_t* const* vectors,
+    LinesAhead<kBlocks>& ahead_of,
     float (*y)[kBlockRows]) {
   constexpr bool kAffine = kScheme == Scheme::Affine;
   constexpr int kLanes = 2 * kBlocks; // vectors of 16 rows
   // Those whose sums are in registers at a time.
-  constexpr int kTogether = kCount <= 4 ? kLanes : 1;
+  constexpr int kTogether = kCount == 1 ? kLanes : kCount <= 4 ? 2 : 1;
   const int64_t fields = w.words_per_group(), steps = w.group_size / 4;
   const int64_t stride = w.block_words();
   const FloatType type = w.float_type;
-  const BlockVectors<kCount> x = vectors; // in registers, as this:
-  Ahead ahead = ahead_of;
+  const int32_t* x[kCount]; // in registers, as this:
+  std::copy_n(vectors, kCount, x);
+  LinesAhead<kBlocks> ahead = ahead_of;
   __m512 total[kLanes * kCount];
   unrolled<kLanes * kCount>(
       [&](auto i) ZMLX_INLINE_LAMBDA { total[i] = _mm512_setzero_ps(); });
@@ -144,10 +131,10 @@ HWY_NOINLINE void multiply_block(
       unrolled<3 * kTogether * kCount>(
           [&](auto i) ZMLX_INLINE_LAMBDA { sums[i] = _mm512_setzero_si512(); });
       add_products<kCount, kTogether, kBits, !kAffine>(
-          words + part * 16,
+          words + part * kTogether / 2 * stride + part * kTogether % 2 * 16,
           stride,
           fields,
-          x.digits,
+          x,
           at,
           [&](const uint32_t* from) ZMLX_INLINE_LAMBDA {
             if constexpr (part == 0) {
@@ -160,8 +147,7 @@ HWY_NOINLINE void multiply_block(
         constexpr int lane = part * kTogether + i;
         const Halves of_rows = halves_of<kScheme>(type, floats[lane]);
         unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
-          const auto* values =
-              reinterpret_cast<const float*>(x.digits[t] + end);
+          const auto* values = reinterpret_cast<const float*>(x[t] + end);
           const __m512 dot = join_digits(
               sums[3 * t * kTogether + i],
               sums[(3 * t + 1) * kTogether + i],
@@ -170,7 +156,8 @@ HWY_NOINLINE void multiply_block(
           sum = _mm512_fmadd_ps(
               _mm512_mul_ps(dot, _mm512_set1_ps(values[0])),
               of_rows.scale,
-              _mm512_fmadd_ps(of_rows.bias, _mm512_set1_ps(values[1]), sum));
+              sum);
+          sum = _mm512_fmadd_ps(of_rows.bias, _mm512_set1_ps(values[1]), sum);
         });
         if constexpr (!kAffine) {
           floats[lane] = _mm512_srli_epi32(floats[lane], 8);
@@ -187,22 +174,20 @@ HWY_NOINLINE void multiply_block(
 }
 
 /// Rows [begin, end) times kCount vectors.
-template <int kCount, int kBlocks, int kBits, Scheme kScheme, class Ahead>
-void multiply_blocks(
+template <int kCount, int kBlocks, int kBits, Scheme kScheme>
+void multiply_range(
     const PackedMatrix& w,
-    const PreparedVector* const* x,
+    const int32_t* const* x,
     int64_t begin,
     int64_t end,
     float* const* y,
-    Ahead& ahead) {
-  const BlockVectors<kCount> vectors(x);
+    LinesAhead<kBlocks>& ahead) {
   const int64_t words = w.block_words();
   const uint32_t* block = w.block(begin);
   alignas(64) float out[kCount * kBlocks][kBlockRows];
   for (int64_t first = begin / kBlockRows * kBlockRows; first < end;
        first += kBlocks * kBlockRows, block += kBlocks * words) {
-    multiply_block<kCount, kBlocks, kBits, kScheme>(
-        w, block, vectors, ahead, out);
+    multiply_block<kCount, kBlocks, kBits, kScheme>(w, block, x, ahead, out);
     const int64_t from = std::max(begin, first);
     const int64_t to = std::min(end, first + kBlocks * kBlockRows);
     for (int t = 0; t < kCount; ++t) {
@@ -216,16 +201,16 @@ void multiply_blocks(
 }
 
 /// The same for any format.
-template <int kCount, int kBlocks, class Ahead>
-void multiply_blocks(
+template <int kCount, int kBlocks>
+void multiply_range(
     const PackedMatrix& w,
-    const PreparedVector* const* x,
+    const int32_t* const* x,
     int64_t begin,
     int64_t end,
     float* const* y,
-    Ahead& ahead) {
+    LinesAhead<kBlocks>& ahead) {
   const auto multiply = [&](auto bits, auto scheme) {
-    multiply_blocks<kCount, kBlocks, bits, scheme>(w, x, begin, end, y, ahead);
+    multiply_range<kCount, kBlocks, bits, scheme>(w, x, begin, end, y, ahead);
   };
   const std::integral_constant<int, 4> four;
   if (w.scheme == Scheme::MXFP4) {
@@ -241,84 +226,65 @@ void multiply_blocks(
   }
 }
 
-/// `count` vectors, up to kBlockVectors.
-template <class Ahead>
-void multiply_blocks(
+/// With kPairs two blocks at a time, as far as possible, which share digits
+/// that are in L1 (or, of one vector, in registers; its sums, twice as many,
+/// then wait less for one another). From memory one stream is read faster.
+template <int kCount, bool kPairs>
+void multiply_range(
     const PackedMatrix& w,
-    const PreparedVector* const* x,
-    int64_t count,
+    const int32_t* const* x,
     int64_t begin,
     int64_t end,
     float* const* y,
-    Ahead& ahead) {
-  with_constant<kBlockVectors>(count, [&](auto size) {
-    multiply_blocks<size, 1>(w, x, begin, end, y, ahead);
-  });
-}
-
-/// One vector, whose integers are sound: two blocks at a time share each digit,
-/// and their sums, twice as many, wait less for one another.
-void blocks_matvec_of_one(
-    const PackedMatrix& w,
-    const PreparedVector* const* x,
-    int64_t begin,
-    int64_t end,
-    float* y,
     const RowsAhead& next) {
   constexpr int64_t kPair = 2 * kBlockRows;
-  while (begin % kBlockRows == 0 && begin + kPair <= end) {
-    const int64_t then = begin + kPair;
-    LinesAhead<2> ahead(
-        w,
-        w.block(begin),
-        w.block(begin + kBlockRows),
-        then < end ? RowsAhead(w, then) : next);
-    multiply_blocks<1, 2>(w, x, begin, then, &y, ahead);
-    y += kPair;
-    begin = then;
+  float* out[kCount];
+  std::copy_n(y, kCount, out);
+  if constexpr (kPairs) {
+    while (begin % kBlockRows == 0 && begin + kPair <= end) {
+      const int64_t then = begin + kPair;
+      LinesAhead<2> ahead(
+          w,
+          w.block(begin),
+          w.block(begin + kBlockRows),
+          then < end ? RowsAhead(w, then) : next);
+      multiply_range<kCount>(w, x, begin, then, out, ahead);
+      for (float*& values : out) {
+        values += kPair;
+      }
+      begin = then;
+    }
   }
   if (begin < end) {
     LinesAhead<1> ahead(w, w.block(begin), w.block(end + kBlockRows - 1), next);
-    multiply_blocks<1, 1>(w, x, begin, end, &y, ahead);
+    multiply_range<kCount>(w, x, begin, end, out, ahead);
   }
 }
 
-/// Vectors whose integers are sound.
-void blocks_matvec(
+/// Any number of vectors, in passes over the rows.
+void multiply_ranges(
     const PackedMatrix& w,
-    const PreparedVector* const* x,
+    const int32_t* const* x,
     int64_t count,
     int64_t begin,
     int64_t end,
     float* const* y,
     const RowsAhead& next) {
-  if (count == 1) {
-    return blocks_matvec_of_one(w, x, begin, end, y[0], next);
-  }
-  if (count <= kBlockVectors) {
-    LinesAhead<1> ahead(w, w.block(begin), w.block(end + kBlockRows - 1), next);
-    multiply_blocks(w, x, count, begin, end, y, ahead);
-    return;
-  }
   const int64_t passes = (count + kBlockVectors - 1) / kBlockVectors;
-  const int64_t bytes = 4 * w.block_unit_words();
-  std::vector<float*> out(static_cast<size_t>(count));
-  for (int64_t row = begin; row < end;) {
-    const int64_t stop = std::min(end, (row / kBlockRows + 1) * kBlockRows);
-    const void* then = stop < end ? w.block(stop)
-        : next.words              ? next.words
-                                  : w.block(row);
-    for (int64_t i = 0; i < count; ++i) {
-      out[i] = y[i] + (row - begin);
-    }
-    for (int64_t pass = 0; pass < passes; ++pass) {
-      // As equal as can be: nine are three times three.
-      const int64_t i = count * pass / passes;
-      const int64_t here = count * (pass + 1) / passes - i;
-      LinesInTurns ahead(then, pass, passes, bytes);
-      multiply_blocks(w, x + i, here, row, stop, out.data() + i, ahead);
-    }
-    row = stop;
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    // As equal as can be: nine are five and four.
+    const int64_t i = count * pass / passes;
+    const int64_t here = count * (pass + 1) / passes - i;
+    const auto then = pass + 1 < passes ? RowsAhead(w, begin) : next;
+    with_constant<kBlockVectors>(here, [&](auto size) {
+      // With many passes nearly all of them find the rows in L2.
+      constexpr bool kMany = size > kBlockVectors / 2;
+      if (kMany && passes > 2) {
+        multiply_range<size, kMany>(w, x + i, begin, end, y + i, then);
+      } else {
+        multiply_range<size, size == 1>(w, x + i, begin, end, y + i, then);
+      }
+    });
   }
 }
 

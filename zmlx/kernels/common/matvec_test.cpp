@@ -203,7 +203,7 @@ TEST_P(MatvecOnEveryTarget, GivesTheSameBitsInGroupsForEveryFormatInBlocks) {
       const auto type = group == 64 ? mx::bfloat16 : mx::float16;
       const Weights weights(Case{96, 384, bits, group, type});
       const RowBlocks blocks(weights.matrix(), 1);
-      for (int count : {2, 3, 4, 5, 6, 7, 8, 13}) {
+      for (int count : {2, 3, 4, 5, 6, 7, 8, 13, 17, 23}) {
         expect_same_in_groups(blocks.matrix(), count, false);
       }
     }
@@ -211,7 +211,7 @@ TEST_P(MatvecOnEveryTarget, GivesTheSameBitsInGroupsForEveryFormatInBlocks) {
   for (const auto& mode : {kModes[0], kModes[1]}) {
     const auto weights = random(mode, {96, 384}, 2);
     const RowBlocks blocks(quant::view(weights), 1);
-    for (int count : {2, 3, 4, 5, 6, 7, 8, 13}) {
+    for (int count : {2, 3, 4, 5, 6, 7, 8, 13, 17, 23}) {
       expect_same_in_groups(blocks.matrix(), count, false);
     }
   }

@@ -27,13 +27,21 @@ void few_vectors(
   for (size_t i = 0; i < x.size(); ++i) {
     prepared[i].prepare(x[i], w);
   }
+  const auto count = static_cast<int64_t>(x.size());
   team.run([&](int thread) {
     const auto [begin, end] = share(w.rows, kUnit, thread, team.size());
-    const int64_t step = x.size() == 1 ? w.rows : kRows;
+    std::vector<const PreparedVector*> inputs;
+    for (int64_t i = 0; i < count; ++i) {
+      inputs.push_back(&prepared[static_cast<size_t>(i)]);
+    }
+    std::vector<float*> out(y.size());
+    const int64_t step = count == 1 ? w.rows : kRows;
     for (int64_t row = begin; row < end; row += step) {
-      for (size_t i = 0; i < x.size(); ++i) {
-        matvec(w, prepared[i], row, std::min(end, row + step), y[i] + row);
+      for (size_t i = 0; i < out.size(); ++i) {
+        out[i] = y[i] + row;
       }
+      const int64_t stop = std::min(end, row + step);
+      matvec(w, inputs.data(), count, row, stop, out.data());
     }
   });
 }
