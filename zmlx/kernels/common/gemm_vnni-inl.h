@@ -386,6 +386,7 @@ void prepare_integers(PreparedRows& rows, int64_t tile) {
                  columns,
                  rows.nibbles(),
                  size,
+                 columns / 4 * size,
                  rows.digits(tile) + g * (columns * 3 / 4) * size + t,
                  scales + g * size + t,
                  scales + (groups + g) * size + t) &&

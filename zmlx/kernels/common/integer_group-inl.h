@@ -25,6 +25,10 @@ namespace zmlx::cpu::HWY_NAMESPACE {
 HWY_INLINE void dot_bytes(__m512i& sum, __m512i bytes, __m512i digits) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(digits));
 }
+/// The same with one four of digits for all.
+HWY_INLINE void dot_bytes(__m512i& sum, __m512i bytes, const int32_t* digits) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(bytes), "m"(*digits));
+}
 
 /// A 256th of the e4m3 values in the upper bytes of 16 integers. As halves,
 /// whose exponents differ by 8: small numbers are no floats that cores are slow
@@ -97,13 +101,13 @@ HWY_INLINE __m512i low_nibbles(__m512i bytes) {
 }
 
 /// Digits, scale and sum of a group of one row; false where integers will not
-/// do. Digit d of columns 4 k .. 4 k + 3 goes to digits[(d * steps + k) *
-/// tile].
+/// do. Digit d of columns 4 k .. 4 k + 3 goes to digits[k * step + d * digit].
 HWY_INLINE bool prepare_group(
     const float* x,
     int64_t columns,
     bool nibbles,
-    int64_t tile,
+    int64_t step,
+    int64_t digit,
     int32_t* digits,
     float* scale,
     float* sum) {
@@ -128,7 +132,6 @@ HWY_INLINE bool prepare_group(
   // Of four columns: their middle digits, low digits, high digits.
   const __m512i split = _mm512_broadcast_i32x4(
       _mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1));
-  const int64_t steps = columns / 4;
   __m512i total = _mm512_setzero_si512();
   for (int64_t k = 0; k < columns; k += 16) {
     __m512 values = _mm512_loadu_ps(x + k);
@@ -145,10 +148,10 @@ HWY_INLINE bool prepare_group(
             _mm512_xor_si512(_mm512_add_epi32(integers, offset), offset),
             split));
     for (int64_t q = 0; q < 4; ++q) {
-      int32_t* to = digits + (k / 4 + q) * tile;
+      int32_t* to = digits + (k / 4 + q) * step;
       to[0] = quads[q][0];
-      to[steps * tile] = quads[q][1];
-      to[2 * steps * tile] = quads[q][2];
+      to[digit] = quads[q][1];
+      to[2 * digit] = quads[q][2];
     }
   }
   *sum = *scale * static_cast<float>(_mm512_reduce_add_epi32(total));

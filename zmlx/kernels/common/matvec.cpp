@@ -41,7 +41,7 @@ bool PrepareGroup(
     [[maybe_unused]] float* scale,
     [[maybe_unused]] float* sum) {
 #if HWY_TARGET == HWY_AVX3_DL
-  return prepare_group(x, columns, nibbles, 1, digits, scale, sum);
+  return prepare_group(x, columns, nibbles, 3, 1, digits, scale, sum);
 #else
   return false;
 #endif
@@ -176,9 +176,10 @@ void PreparedVector::reserve(
       : (cols + chunk_columns() - 1) / chunk_columns();
   values_.resize(static_cast<size_t>(cols));
   digits_.resize(
-      static_cast<size_t>(in_blocks ? 3 * cols : parts * chunk_digits()));
-  scales_.resize(static_cast<size_t>(in_blocks ? parts : parts * 16));
-  group_sums_.resize(static_cast<size_t>(cols / group_size));
+      static_cast<size_t>(
+          in_blocks ? 3 * cols + 8 * parts : parts * chunk_digits()));
+  scales_.resize(static_cast<size_t>(in_blocks ? 0 : parts * 16));
+  group_sums_.resize(static_cast<size_t>(in_blocks ? 0 : cols / group_size));
   needs_float_.resize(static_cast<size_t>(parts));
 }
 
@@ -206,13 +207,10 @@ void PreparedVector::prepare_groups(
   auto* digits = reinterpret_cast<int32_t*>(digits_.data());
   for (int64_t first = begin; first < end; first += group_size_) {
     const int64_t group = first / group_size_;
+    int32_t* to = digits + group * (group_size_ * 3 / 4 + 2);
+    auto* floats = reinterpret_cast<float*>(to + group_size_ * 3 / 4);
     needs_float_[group] = !HWY_DYNAMIC_DISPATCH(PrepareGroup)(
-        x + first,
-        group_size_,
-        nibbles_,
-        digits + first * 3 / 4,
-        &scales_[group],
-        &group_sums_[group]);
+        x + first, group_size_, nibbles_, to, floats, floats + 1);
   }
 }
 

@@ -29,9 +29,10 @@ class PreparedVector {
   void reserve(int64_t cols);
   void prepare_part(const float* x, int64_t begin, int64_t end);
 
-  /// For a matrix in blocks, blocks of a vector are the matrix's groups, and
-  /// their digits are (middle low high, column / 4) of four bytes each, where
-  /// nibbles have their even columns before the odd ones in every eight.
+  /// For a matrix in blocks, blocks of a vector are the matrix's groups, one
+  /// after the other: digits (column / 4, middle low high) of four bytes each,
+  /// where nibbles have their even columns before the odd ones in every eight,
+  /// then the group's scale and the sum of its (rounded) values as floats.
   ///
   /// Else digits of four-bit matrices stand in chunks of 128 columns: 3 digits
   /// x (even columns, odd columns) x 64 bytes; those of others in chunks of 64
@@ -43,11 +44,7 @@ class PreparedVector {
   const float* lane_scales() const {
     return scales_.data();
   }
-  /// For a matrix in blocks: each group's scale.
-  const float* group_scales() const {
-    return scales_.data();
-  }
-  /// Sum of the (rounded) values of each group.
+  /// Sum of the (rounded) values of each group; not for a matrix in blocks.
   const float* group_sums() const {
     return group_sums_.data();
   }

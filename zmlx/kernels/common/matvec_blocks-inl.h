@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // matvec() of matrices in blocks, for AVX-512 with VNNI: rows in lanes, so that
 // a group costs few operations besides its products, and memory is one stream.
+// Up to eight vectors go over a block together. Each product takes its digits
+// from memory, one four of them for all lanes: on Emerald Rapids that runs at
+// the peak of vpdpbusd, one load and one of two ports each.
 
 #if defined(ZMLX_COMMON_MATVEC_BLOCKS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ZMLX_COMMON_MATVEC_BLOCKS_INL_H
@@ -17,128 +20,24 @@
 
 #include "zmlx/kernels/common/float_tile-inl.h"
 #include "zmlx/kernels/common/integer_group-inl.h"
+#include "zmlx/kernels/common/lines_ahead-inl.h"
 #include "zmlx/kernels/common/matvec.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace zmlx::cpu::HWY_NAMESPACE {
 
-// Vectors that pass over a block together: three sums each for two vectors of
+// Vectors that pass over a block together: three sums each for one vector of
 // lanes fill the registers.
-constexpr int kBlockVectors = kSanitized ? 2 : 4;
+constexpr int kBlockVectors = kSanitized ? 2 : 8;
 
-// Intel's cores have few misses of L1 under way at once, and more of L2: there,
-// lines are asked for twice.
-inline bool asks_twice() {
-  static const bool intel = [] {
-    __builtin_cpu_init();
-    return __builtin_cpu_is("intel") != 0;
-  }();
-  return intel;
-}
-
-/// Lines asked for ahead of their use: those of kBlocks blocks that are read
-/// side by side, each in the order of memory, and past their ends those that
-/// come next (or, again, the first).
-template <int kBlocks>
-class LinesAhead {
- public:
-  /// From `from` on until `end`, where the first block ends.
-  LinesAhead(
-      const PackedMatrix& w,
-      const uint32_t* from,
-      const uint32_t* end,
-      const RowsAhead& next)
-      : twice_(asks_twice()),
-        ahead_(twice_ ? kFar : kOnce / kBlocks),
-        second_(4 * w.block_words()),
-        end_(reinterpret_cast<const char*>(end) - ahead_),
-        jump_(
-            static_cast<const char*>(
-                next.words ? next.words : static_cast<const void*>(from)) -
-            reinterpret_cast<const char*>(end)),
-        second_then_(next.words ? next.second : second_) {}
-
-  /// Asks for two lines of each block, where `words` are now read.
-  HWY_INLINE void ask(const uint32_t* words) const {
-    const auto* at = reinterpret_cast<const char*>(words);
-    if (twice_) {
-      two<_MM_HINT_T1>(at + ahead_);
-      two<_MM_HINT_T0>(at + kNear);
-    } else {
-      two<_MM_HINT_T0>(at + ahead_);
-    }
-  }
-  /// Called before each unit.
-  HWY_INLINE void turn(const uint32_t* words) {
-    if (reinterpret_cast<const char*>(words) >= end_) {
-      ahead_ += jump_;
-      second_ = second_then_;
-      end_ = reinterpret_cast<const char*>(INTPTR_MAX);
-    }
-  }
-
- private:
-  // Of a plain read, 900 MB by two cores: on Zen 5, once into L1 from 4 kB to
-  // 12 kB ahead 90%; on Emerald Rapids that 77%, into L2 16 kB ahead 84%, and
-  // into L1 besides 91%.
-  static constexpr int64_t kOnce = 8192, kFar = 16384, kNear = 2048;
-
-  template <auto kHint> // an enumerator of GCC's, an int of Clang's
-  HWY_INLINE void two(const char* at) const {
-    _mm_prefetch(at, kHint);
-    _mm_prefetch(at + 64, kHint);
-    if constexpr (kBlocks == 2) {
-      _mm_prefetch(at + second_, kHint);
-      _mm_prefetch(at + second_ + 64, kHint);
-    }
-  }
-
-  bool twice_;
-  int64_t ahead_, second_; // bytes from what is read, and to the other block
-  const char* end_;
-  int64_t jump_, second_then_;
-};
-
-/// The same where several passes go over a block: by turns, each asks for its
-/// share of the units of the block that comes next, so that memory works during
-/// all of them.
-class LinesInTurns {
- public:
-  LinesInTurns(const void* next, int64_t pass, int64_t passes, int64_t bytes)
-      : next_(static_cast<const char*>(next)),
-        bytes_(bytes),
-        wait_(pass),
-        passes_(passes) {}
-
-  HWY_INLINE void ask(const uint32_t*) {
-    _mm_prefetch(at_, _MM_HINT_T1);
-    _mm_prefetch(at_ + 64, _MM_HINT_T1);
-    at_ += step_;
-  }
-  HWY_INLINE void turn(const uint32_t*) {
-    at_ = next_;
-    next_ += bytes_;
-    step_ = wait_ == 0 ? 128 : 0; // else the same two lines again and again
-    wait_ = wait_ == 0 ? passes_ - 1 : wait_ - 1;
-  }
-
- private:
-  const char *next_, *at_ = nullptr;
-  int64_t bytes_; // of a unit
-  int64_t step_ = 0, wait_, passes_;
-};
-
-/// The vectors of one pass.
+/// The vectors of one pass: where the digits, scales and sums of each are.
 template <int kCount>
 struct BlockVectors {
   const int32_t* digits[kCount];
-  const float *scales[kCount], *sums[kCount];
 
   explicit BlockVectors(const PreparedVector* const* x) {
     for (int t = 0; t < kCount; ++t) {
       digits[t] = reinterpret_cast<const int32_t*>(x[t]->digits());
-      scales[t] = x[t]->group_scales();
-      sums[t] = x[t]->group_sums();
     }
   }
 };
@@ -154,26 +53,57 @@ HWY_INLINE __m512 join_digits(__m512i middle, __m512i low, __m512i high) {
       _mm512_cvtepi32_ps(rest));
 }
 
-/// Adds a group's products of 16 rows to `total`. floats: the word of scales of
-/// each row, those of this group at its low end; x_sum: of the vector's values.
+/// The scales and biases of 16 rows of a block for the group that is the first
+/// in `words`.
 template <Scheme kScheme>
-HWY_INLINE __m512 add_group(
-    FloatType type,
-    __m512i floats,
-    __m512 dot,
-    float x_scale,
-    float x_sum,
-    __m512 total) {
-  const __m512 scaled = _mm512_mul_ps(dot, _mm512_set1_ps(x_scale));
-  const __m512 sum = _mm512_set1_ps(x_sum);
+HWY_INLINE Halves halves_of(FloatType type, __m512i words) {
   if constexpr (kScheme == Scheme::Affine) {
-    const Halves of_rows(type, floats);
-    return _mm512_fmadd_ps(
-        of_rows.bias, sum, _mm512_fmadd_ps(scaled, of_rows.scale, total));
+    return Halves(type, words);
   } else {
-    const __m512 values =
-        _mm512_fnmadd_ps(sum, _mm512_set1_ps(kE2m1Offset), scaled);
-    return _mm512_fmadd_ps(values, half_scales<kScheme>(floats), total);
+    return Halves(kScheme, words);
+  }
+}
+
+/// Adds the products of a group of kLanes times 16 rows with kCount vectors to
+/// their sums (vector, digit, lanes). stride: words from a block to the next;
+/// at: where the digits of the group start; ask() is called before each word.
+template <int kCount, int kLanes, int kBits, bool kFloats, class Ask>
+HWY_INLINE void add_products(
+    const uint32_t* words,
+    int64_t stride,
+    int64_t fields,
+    const int32_t* const* digits,
+    int64_t at,
+    const Ask& ask,
+    __m512i (&sums)[3 * kLanes * kCount]) {
+  constexpr int kSteps = kBits == 4 ? 2 : 1; // of four columns, a word
+  for (int64_t k = 0; k < fields; ++k, words += kBlockRows, at += 3 * kSteps) {
+    ask(words);
+    unrolled<kSteps>([&](auto step) ZMLX_INLINE_LAMBDA {
+      __m512i bytes[kLanes];
+      unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
+        const __m512i v =
+            _mm512_loadu_si512(words + i / 2 * stride + i % 2 * 16);
+        bytes[i] = kBits == 4
+            ? low_nibbles<kFloats>(step == 0 ? v : _mm512_srli_epi16(v, 4))
+            : v;
+      });
+      unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
+        unrolled<3>([&](auto d) ZMLX_INLINE_LAMBDA {
+          const int32_t* digit = digits[t] + at + 3 * step + d;
+          if constexpr (kLanes >= 4) {
+            const __m512i shared = _mm512_set1_epi32(*digit);
+            unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
+              dot_bytes(sums[(3 * t + d) * kLanes + i], bytes[i], shared);
+            });
+          } else {
+            unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
+              dot_bytes(sums[(3 * t + d) * kLanes + i], bytes[i], digit);
+            });
+          }
+        });
+      });
+    });
   }
 }
 
@@ -186,8 +116,9 @@ HWY_NOINLINE void multiply_block(
     Ahead& ahead_of,
     float (*y)[kBlockRows]) {
   constexpr bool kAffine = kScheme == Scheme::Affine;
-  constexpr int kSteps = kBits == 4 ? 2 : 1; // of four columns, a word
   constexpr int kLanes = 2 * kBlocks; // vectors of 16 rows
+  // Those whose sums are in registers at a time.
+  constexpr int kTogether = kCount <= 4 ? kLanes : 1;
   const int64_t fields = w.words_per_group(), steps = w.group_size / 4;
   const int64_t stride = w.block_words();
   const FloatType type = w.float_type;
@@ -198,68 +129,56 @@ HWY_NOINLINE void multiply_block(
       [&](auto i) ZMLX_INLINE_LAMBDA { total[i] = _mm512_setzero_ps(); });
   const int64_t groups = w.groups_per_row();
   __m512i floats[kLanes];
-  const auto load = [&](__m512i* to) ZMLX_INLINE_LAMBDA {
-    unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
-      to[i] = _mm512_loadu_si512(words + i / 2 * stride + i % 2 * 16);
-    });
-  };
+  int64_t at = 0;
   for (int64_t g = 0; g < groups; ++g) {
     if (kAffine || g % 4 == 0) {
       ahead.turn(words);
       ahead.ask(words);
-      load(floats);
+      unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
+        floats[i] = _mm512_loadu_si512(words + i / 2 * stride + i % 2 * 16);
+      });
       words += kBlockRows;
     }
-    __m512i sums[3 * kLanes * kCount]; // (vector, digit, lanes)
-    unrolled<3 * kLanes * kCount>(
-        [&](auto i) ZMLX_INLINE_LAMBDA { sums[i] = _mm512_setzero_si512(); });
-    for (int64_t k = 0; k < fields; ++k, words += kBlockRows) {
-      ahead.ask(words);
-      __m512i v[kLanes];
-      load(v);
-      unrolled<kSteps>([&](auto step) ZMLX_INLINE_LAMBDA {
-        if constexpr (kBlocks == 2 && step > 0) {
-          // Loaded anew: GCC would unpack all at once and run out of registers.
-          // One block's sums it would put into memory.
-          asm volatile("" ::: "memory");
-          load(v);
-        }
-        __m512i bytes[kLanes];
-        unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
-          bytes[i] = kBits == 4
-              ? low_nibbles<!kAffine>(
-                    step == 0 ? v[i] : _mm512_srli_epi16(v[i], 4))
-              : v[i];
-        });
+    unrolled<kLanes / kTogether>([&](auto part) ZMLX_INLINE_LAMBDA {
+      __m512i sums[3 * kTogether * kCount]; // (vector, digit, lanes)
+      unrolled<3 * kTogether * kCount>(
+          [&](auto i) ZMLX_INLINE_LAMBDA { sums[i] = _mm512_setzero_si512(); });
+      add_products<kCount, kTogether, kBits, !kAffine>(
+          words + part * 16,
+          stride,
+          fields,
+          x.digits,
+          at,
+          [&](const uint32_t* from) ZMLX_INLINE_LAMBDA {
+            if constexpr (part == 0) {
+              ahead.ask(from);
+            }
+          },
+          sums);
+      const int64_t end = at + 3 * steps;
+      unrolled<kTogether>([&](auto i) ZMLX_INLINE_LAMBDA {
+        constexpr int lane = part * kTogether + i;
+        const Halves of_rows = halves_of<kScheme>(type, floats[lane]);
         unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
-          const int32_t* digits =
-              x.digits[t] + g * 3 * steps + k * kSteps + step;
-          unrolled<3>([&](auto d) ZMLX_INLINE_LAMBDA {
-            const __m512i digit = _mm512_set1_epi32(digits[d * steps]);
-            unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
-              dot_bytes(sums[(3 * t + d) * kLanes + i], bytes[i], digit);
-            });
-          });
+          const auto* values =
+              reinterpret_cast<const float*>(x.digits[t] + end);
+          const __m512 dot = join_digits(
+              sums[3 * t * kTogether + i],
+              sums[(3 * t + 1) * kTogether + i],
+              sums[(3 * t + 2) * kTogether + i]);
+          __m512& sum = total[kLanes * t + lane];
+          sum = _mm512_fmadd_ps(
+              _mm512_mul_ps(dot, _mm512_set1_ps(values[0])),
+              of_rows.scale,
+              _mm512_fmadd_ps(of_rows.bias, _mm512_set1_ps(values[1]), sum));
         });
+        if constexpr (!kAffine) {
+          floats[lane] = _mm512_srli_epi32(floats[lane], 8);
+        }
       });
-    }
-    unrolled<kLanes>([&](auto i) ZMLX_INLINE_LAMBDA {
-      unrolled<kCount>([&](auto t) ZMLX_INLINE_LAMBDA {
-        total[kLanes * t + i] = add_group<kScheme>(
-            type,
-            floats[i],
-            join_digits(
-                sums[3 * t * kLanes + i],
-                sums[(3 * t + 1) * kLanes + i],
-                sums[(3 * t + 2) * kLanes + i]),
-            x.scales[t][g],
-            x.sums[t][g],
-            total[kLanes * t + i]);
-      });
-      if constexpr (!kAffine) {
-        floats[i] = _mm512_srli_epi32(floats[i], 8);
-      }
     });
+    words += fields * kBlockRows;
+    at += 3 * steps + 2;
   }
   ahead_of = ahead;
   unrolled<kLanes * kCount>([&](auto i) ZMLX_INLINE_LAMBDA {

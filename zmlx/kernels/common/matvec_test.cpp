@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/kernels/common/row_blocks.h"
 #include "zmlx/kernels/common/test_matrices.h"
 
@@ -192,6 +193,26 @@ TEST_P(MatvecOnEveryTarget, GivesTheSameBitsHoweverRowsAndVectorsAreGrouped) {
     expect_same_in_groups(w, 11, true);
     for (int count : {2, 4, 5, 8, 9, 11, 17}) {
       expect_same_in_groups(w, count, false);
+    }
+  }
+}
+
+TEST_P(MatvecOnEveryTarget, GivesTheSameBitsInGroupsForEveryFormatInBlocks) {
+  for (int bits : {4, 8}) {
+    for (int group : {32, 64, 128}) {
+      const auto type = group == 64 ? mx::bfloat16 : mx::float16;
+      const Weights weights(Case{96, 384, bits, group, type});
+      const RowBlocks blocks(weights.matrix(), 1);
+      for (int count : {2, 3, 4, 5, 6, 7, 8, 13}) {
+        expect_same_in_groups(blocks.matrix(), count, false);
+      }
+    }
+  }
+  for (const auto& mode : {kModes[0], kModes[1]}) {
+    const auto weights = random(mode, {96, 384}, 2);
+    const RowBlocks blocks(quant::view(weights), 1);
+    for (int count : {2, 3, 4, 5, 6, 7, 8, 13}) {
+      expect_same_in_groups(blocks.matrix(), count, false);
     }
   }
 }
