@@ -21,6 +21,7 @@ from zmlx.patch import (
     fused_moe,
     list_patterns,
     patch,
+    probe,
     smart_patch,
     unpatch,
 )
@@ -164,10 +165,12 @@ def refused(name, pattern):
         ("llama4", "llama4.MoE", dict(weight_on_input=False)),
     ],
 )
-@pytest.mark.parametrize("least", [None, 0], ids=["cheap", "dear"])
-def test_a_wrong_router_is_refused(monkeypatch, case, key, changes, least):
-    if least is not None:
-        monkeypatch.setattr("zmlx.patch.probe._CHEAP_BYTES", least)
+@pytest.mark.parametrize("kind", ["cheap", "dear", "dear, few rows at once"])
+def test_a_wrong_router_is_refused(monkeypatch, case, key, changes, kind):
+    if kind != "cheap":
+        monkeypatch.setattr("zmlx.patch.probe._CHEAP_BYTES", 0)
+    if "few" in kind:
+        monkeypatch.setitem(probe._ROUTED_AT_ONCE, "cpu", probe._ROUTED_AT_ONCE["gpu"])
     router = replace(MOE[key].router, **changes)
     planted(monkeypatch, MOE, key, router=router)
     assert refused(case, "moe_mlp")

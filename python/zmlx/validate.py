@@ -7,6 +7,7 @@ use.
 """
 
 import argparse
+import os
 import platform
 import shlex
 import sys
@@ -198,6 +199,9 @@ def dtype_of(args, model):
 def main(argv=None):
     args = parse(argv)
     _lm.check_patterns(args)
+    if mx.default_device() != mx.Device(mx.cpu):
+        # MLX reads it at its first product; stock is to multiply in whole float32.
+        os.environ.setdefault("MLX_ENABLE_TF32", "0")
     folder = _lm.folder_of(args.model)
     model, tokenizer, config = _lm.load(folder)
     dtype = dtype_of(args, model)

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "zmlx/measure/validate.h"
+#include "zmlx/model/layers/moe.h"
 
 namespace zmlx::measure::testing {
 
@@ -34,10 +35,42 @@ inline uint64_t mixed(uint64_t z) {
   return z ^ (z >> 31);
 }
 
+/// A router's projection: logits given how many tokens came before.
+class FakeGate : public Layer {
+ public:
+  using Logits = std::function<std::vector<float>(int position)>;
+  explicit FakeGate(Logits logits) : logits(std::move(logits)) {}
+  std::string_view kind() const override {
+    return "FakeGate";
+  }
+  mx::array forward(const mx::array& x) const override {
+    const auto row = logits(static_cast<int>(mx::array(x).item<float>()));
+    return mx::array(row.begin(), {1, static_cast<int>(row.size())});
+  }
+
+  Logits logits;
+};
+
 class FakeNetwork : public Network {
  public:
   std::string_view kind() const override {
     return "FakeNetwork";
+  }
+  std::vector<Child> children() override {
+    return block ? std::vector<Child>{{"feed_forward", block.get(), {}}}
+                 : std::vector<Child>{};
+  }
+
+  /// Gives the network a router that asks the gate at every token and uses
+  /// nothing of it.
+  void route_by(FakeGate::Logits logits, moe::RouterSpec router) {
+    const DenseWeight none{Parameter(mx::zeros({1, 1, 1}), mx::float32)};
+    block = std::make_shared<SparseMoe>(
+        "FakeMoe",
+        router,
+        std::make_shared<FakeGate>(std::move(logits)),
+        std::nullopt,
+        std::make_unique<SwitchGlu>(none, none, none));
   }
 
   mx::array forward(const mx::array& tokens, Cache& cache, bool last_only)
@@ -50,6 +83,10 @@ class FakeNetwork : public Network {
       const auto token = static_cast<uint64_t>(ids.data<int>()[i]);
       state.hash = mixed(state.hash * 31 + token + 1);
       ++state.position;
+      if (block) {
+        block->gate->forward(
+            mx::array({static_cast<float>(state.position)}, {1, 1}));
+      }
       if (!last_only || i + 1 == ids.size()) {
         append_row(state, rows);
       }
@@ -64,6 +101,7 @@ class FakeNetwork : public Network {
     return cache;
   }
 
+  std::shared_ptr<SparseMoe> block;
   bool patched = false;
   Fault stock_fault, patched_fault;
 

@@ -7,7 +7,9 @@
 
 #include "zmlx/base/clock.h"
 #include "zmlx/base/error.h"
+#include "zmlx/measure/router_ties.h"
 #include "zmlx/measure/stepper.h"
+#include "zmlx/measure/verdict.h"
 
 namespace zmlx::measure {
 namespace {
@@ -112,6 +114,14 @@ class Proof {
       const OneThread while_it_lives(sides_);
       for (size_t i = begin; i < end; ++i) {
         repeat("Patched, one thread", i, rows[i - begin], *result_.one_thread);
+      }
+    }
+    for (size_t i = begin; i < end && !result_.oracle; ++i) {
+      PromptResult& prompt = result_.prompts[i];
+      if (!passes_alone(prompt)) {
+        report("Stock again", i, 0, prompt.stock.size());
+        side_.to(false);
+        prompt.tie = find_tie(model_, prompt, options_.kv, Rules().float32_kld);
       }
     }
   }

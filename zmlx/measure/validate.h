@@ -51,6 +51,12 @@ struct Sides {
 /// patch(), unpatch(), load() of the model's folder, and the thread team.
 Sides sides_of(const Model& model, const PatchOptions& options);
 
+/// How near stock's routers were to a tie where patched parted from stock.
+struct RouterTie {
+  int step = 0; // the first that parted
+  double gap = 0; // router_gap(): a part of a router's largest logit
+};
+
 /// One prompt's part in the proof.
 struct PromptResult {
   std::string text; // "" for token prompts
@@ -62,6 +68,8 @@ struct PromptResult {
   int first_divergence = -1;
   double divergence_margin = 0;
   Closeness closeness; // this prompt's part of L0 and L2
+  /// At float32, where this prompt alone would fail; none without routers.
+  std::optional<RouterTie> tie = std::nullopt;
 
   bool identical() const {
     return first_divergence < 0;

@@ -84,6 +84,12 @@ Json prompts_json(const ValidateResult& result) {
       part["first_divergence"] = prompt.first_divergence;
       part["stock_margin"] = prompt.divergence_margin;
     }
+    if (const auto& tie = prompt.tie) {
+      part["router_tie"] = {
+          {"step", tie->step},
+          {"gap", tie->gap},
+          {"judged_steps", judged_steps(prompt)}};
+    }
     part["mean_kld"] = prompt.closeness.mean_kld();
     part["max_kld"] = prompt.closeness.max_kld();
     json.push_back(std::move(part));

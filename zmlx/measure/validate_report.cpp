@@ -117,6 +117,17 @@ std::string divergence_lines(const ValidateResult& result) {
           prompt.first_divergence,
           prompt.divergence_margin);
     }
+    if (const auto& tie = prompt.tie) {
+      text += fmt::format(
+          "  Prompt {} parts at token {}, where stock's routers are within "
+          "{:.1e} of a tie: {}\n",
+          i + 1,
+          tie->step,
+          tie->gap,
+          judged_steps(prompt) < prompt.closeness.klds.size()
+              ? "not judged from there on"
+              : "no tie");
+    }
   }
   const auto& flips = result.closeness.flips;
   for (size_t i = 0; i < std::min(flips.size(), kShownFlips); ++i) {
@@ -208,9 +219,11 @@ std::string to_text(const ValidateResult& result) {
   text += ladder_lines(result) + divergence_lines(result);
   text += fmt::format("  Rule: {}\n", rules_text(result.dtype));
   if (result.pass() && result.matched() != result.total()) {
-    text +=
-        "  Tokens that differ lie within stock's own error at this type; "
-        "patched is no further from float32 than stock.\n";
+    text += result.oracle
+        ? "  Tokens that differ lie within stock's own error at this type; "
+          "patched is no further from float32 than stock.\n"
+        : "  Tokens that differ follow a tie of stock's router, which rounding "
+          "decides.\n";
   }
   for (const auto& failure : result.failures) {
     text += fmt::format("  FAIL {}\n", failure);

@@ -14,6 +14,11 @@ namespace zmlx::measure {
 struct Rules {
   /// float32: tokens identical on every prompt, and mean KLD (nats) at most
   double float32_kld = 1e-7;
+  /// but a prompt is judged only up to where it parts, if stock's own routers
+  /// are as near to a tie there: the rounding of a float32 sum of 10^4 terms,
+  /// which decides to which experts the token goes. Half of all steps must be
+  /// judged,
+  double router_tie = 1e-5;
   /// bfloat16 and float16: mean KLD at most this, or twice stock's own mean
   /// KLD to the oracle where that is more (two runs that are each as far from
   /// the truth as stock is are up to that far apart),
@@ -24,6 +29,12 @@ struct Rules {
   /// stock margin is above the largest error of stock's own margins.
   double oracle_ratio = 1.05;
 };
+
+/// Whether a prompt has the tokens and the mean KLD that float32 asks for.
+bool passes_alone(const PromptResult& prompt, const Rules& rules = {});
+
+/// The steps of a prompt that are judged at float32.
+size_t judged_steps(const PromptResult& prompt, const Rules& rules = {});
 
 /// One sentence for each rule that the result breaks.
 std::vector<std::string> broken_rules(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/runtime/cuda_modules.h"
 
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -54,6 +55,53 @@ TEST(CudaModules, AreLeftOutWhereTheFolderIsNone) {
   std::ofstream(file) << "no folder";
   EXPECT_FALSE(write_cuda_module(file, "k_1", "k", {"", ""}));
   fs::remove(file);
+}
+
+bool loads_nvrtc() {
+  for (const char* name :
+       {"libnvrtc.so.13", "/usr/local/cuda/lib64/libnvrtc.so.13"}) {
+    if (dlopen(name, RTLD_NOW | RTLD_GLOBAL)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/// As MLX 0.32.4 writes a custom kernel that asks for a shape.
+std::string text_around(const std::string& body) {
+  const std::string include = "\n#include ";
+  return include + "\"mlx/backend/cuda/device/utils.cuh\"" + include +
+      "<cooperative_groups.h>\n" + R"(
+namespace mlx::core::cu {
+
+namespace cg = cooperative_groups;
+
+__global__ void custom_kernel_k(
+    const __nv_bfloat16* x,
+    const __grid_constant__ Shape x_shape,
+    const __grid_constant__ Strides x_strides,
+    float* out) {
+)" + body +
+      "\n}\n\n} // namespace mlx::core::cu\n";
+}
+
+TEST(CudaModules, AreCompiledWhateverTheTextUses) {
+  if (!loads_nvrtc()) {
+    GTEST_SKIP() << "no NVRTC here";
+  }
+  const auto compiles = [](const std::string& body) {
+    const auto module =
+        compile_cuda_module("custom_kernel_k", text_around(body), "sm_90a");
+    return module && module->binary.substr(1, 3) == "ELF" &&
+        module->symbol.find("custom_kernel_k") != std::string::npos;
+  };
+  // By light headers, then by the whole ones.
+  EXPECT_TRUE(
+      compiles("out[x_strides[1]] = x_shape[0] * __bfloat162float(x[0]);"));
+  EXPECT_TRUE(
+      compiles("out[cg::this_thread_block().thread_rank()] = x_shape.size();"));
+  EXPECT_TRUE(compiles("out[0] = cuda::std::numeric_limits<float>::max();"));
+  EXPECT_FALSE(compiles("out[0] = no_such_name;"));
 }
 
 TEST(CudaModules, ArePassedByWhereAKernelIsNotOfMlx) {

@@ -20,6 +20,9 @@ _SEEDS = (1, 2)
 _STEP = 7
 # A wrong noise threshold or group score changes the choice for a few rows of these.
 _ROUTED_ROWS = 16
+# On a GPU MLX compiles the products of 8 rows and more where they are first used,
+# for half a minute each.
+_ROUTED_AT_ONCE = {"cpu": 16, "gpu": 7}
 # Rows that a GPU takes another way, whatever the experts, and the error allowed
 # there, in the weights' own type.
 _MANY, _NARROW_ALLOWED = 512, 5e-2
@@ -118,8 +121,15 @@ class Probe:
     def _routing_of(self, seed):
         if not self._only_first:
             return None
-        shape = (1, _ROUTED_ROWS, self.fused.width(self.module))
-        return self.fused.routing(self.module, _normal(shape, seed))
+        x = _normal((1, _ROUTED_ROWS, self.fused.width(self.module)), seed)
+        step = _ROUTED_AT_ONCE["gpu" if self.fused.options.on_gpu else "cpu"]
+        parts = [
+            self.fused.routing(self.module, x[:, i : i + step])
+            for i in range(0, _ROUTED_ROWS, step)
+        ]
+        if parts[0] is None:
+            return None
+        return tuple(mx.concatenate(sides, 1) for sides in zip(*parts, strict=True))
 
     @property
     def _only_first(self):

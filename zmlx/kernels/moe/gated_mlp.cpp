@@ -16,8 +16,10 @@ mx::array mlp_on_gpu(
     const ExpertPlaces& places) {
   const mx::array& x = in[0];
   const int64_t rows = static_cast<int64_t>(x.size()) / x.shape(-1);
-  if (rows == 0 || rows >= quant::kFewRows || traced(in) ||
-      !fits_kernels(layer)) {
+  if (rows == 0) {
+    return x; // MLX cannot launch nothing there
+  }
+  if (rows >= quant::kFewRows || traced(in) || !fits_kernels(layer)) {
     return places.composed(x, in, std::nullopt);
   }
   const auto flat = mx::reshape(x, {static_cast<int>(rows), x.shape(-1)});

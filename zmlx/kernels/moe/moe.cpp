@@ -178,7 +178,6 @@ KernelSpec gated_spec() {
       .params = std::move(params),
       .run = run_gated,
       .reference = composed_gated,
-      .gpu = false,
       .cases = std::move(cases),
       .bench =
           {{mx::float32, shapes(1, 2048, 7168), silu},
@@ -245,7 +244,6 @@ KernelSpec moe_spec() {
       .params = std::move(params),
       .run = run_moe,
       .reference = composed_moe,
-      .gpu = false,
       .cases = std::move(cases),
       .bench =
           {case_of(mx::float32, 1, 2048, 1792, 32, 4, true),

@@ -113,7 +113,10 @@ struct MoePlaces {
   mx::array on_gpu(const Arrays& in, const ExpertArrays& weights) const {
     const mx::array& x = in[0];
     const int64_t rows = static_cast<int64_t>(x.size()) / x.shape(-1);
-    if (traced(in) || rows == 0 || spec.weight_on_input ||
+    if (rows == 0) {
+      return x; // MLX cannot launch nothing there
+    }
+    if (traced(in) || spec.weight_on_input ||
         worth_sorting(rows * spec.top_k, count) || !fits_kernels(weights)) {
       return composed(in);
     }

@@ -504,6 +504,32 @@ TEST(CudaKernel, DoesNotDependOnTheOrderOfThreads) {
   EXPECT_EQ(run(1), run(0));
 }
 
+TEST(CudaKernel, SumsTermsOfBothSignsExactly) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  using zmlx_decode::add_term;
+  const auto sum_of = [](const std::vector<float>& terms) {
+    zmlx_decode::u64 sum = ~zmlx_decode::u64{0};
+    zmlx_decode::run_grid(1, [&] {
+      if (zmlx_decode::now().thread.x == 0) {
+        for (const float term : terms) {
+          add_term(&sum, term);
+        }
+      }
+    });
+    EXPECT_EQ(zmlx_decode::terms_of(sum), static_cast<int>(terms.size()));
+    return zmlx_decode::value_of(sum);
+  };
+  EXPECT_EQ(sum_of({}), 0);
+  EXPECT_EQ(sum_of({-0.75f}), -0.75f);
+  EXPECT_EQ(sum_of({1024.5f, -2048.25f, 0.125f}), -1023.625f);
+  EXPECT_EQ(sum_of(std::vector<float>(128, 32768)), 128 * 32768.0f);
+  EXPECT_EQ(sum_of(std::vector<float>(128, -INFINITY)), -128 * 32768.0f);
+  EXPECT_NEAR(sum_of(std::vector<float>(128, 1e-7f)), 128e-7, 128 * 2.4e-10);
+  EXPECT_TRUE(std::isfinite(sum_of({NAN, 1})));
+}
+
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {
   const int step[] = {1, 5, kCapacity, 0};
   int next[] = {0, 0, 0, 0}, failed = 0;

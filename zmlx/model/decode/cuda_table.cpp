@@ -195,8 +195,8 @@ class Layout {
       s.router = matrix(experts->router->weight);
       at_ = kept;
       s.experts = quant::rows_of(experts->router->weight);
-      s.partial_rows = program_.dim / cuda::kRows;
-      s.partials_at = partials_ = room(s.partial_rows * s.experts);
+      s.terms = program_.dim / cuda::kRows;
+      s.logits_at = logits_ = room(2 * (s.experts + 2));
     }
     push(s);
   }
@@ -212,8 +212,8 @@ class Layout {
       s.router_bias = stage.router->bias ? next() : 0;
       s.experts = quant::rows_of(stage.router->weight);
       s.top_k = spec.top_k;
-      s.partial_rows = program_.dim / cuda::kRows;
-      s.partials_at = partials_;
+      s.terms = program_.dim / cuda::kRows;
+      s.logits_at = logits_;
       s.softmax = spec.score == moe::RouterSpec::Score::Softmax;
       s.weight_from_biased = spec.weight_from_biased && stage.router->bias;
       s.renormalise = spec.renormalise;
@@ -356,7 +356,7 @@ class Layout {
   size_t at_ = 0; // of addresses
   std::vector<cuda::Stage> stages_;
   cuda::Program head_ = {};
-  int x_ = 0, m_ = 0, partials_ = 0; // where vectors are handed on
+  int x_ = 0, m_ = 0, logits_ = 0; // where vectors are handed on
   int caches_ = 0, hidden_ = 0, chosen_ = 0;
   int max_x_ = 0, attended_ = 0;
   bool routed_ = false, mixed_bits_ = false, mixed_schemes_ = false;

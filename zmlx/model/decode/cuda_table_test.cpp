@@ -167,7 +167,7 @@ TEST(CudaTable, GivesEachStageItsOwnOutput) {
         ranges.emplace_back(s.out_at, s.units * 8);
         break;
       case cuda::kMix:
-        ranges.emplace_back(s.partials_at, s.partial_rows * s.experts);
+        ranges.emplace_back(s.logits_at, s.experts ? 2 * (s.experts + 2) : 0);
         ranges.emplace_back(s.out_at, s.dim);
         break;
       case cuda::kHead:
@@ -218,7 +218,7 @@ TEST(CudaTable, HandsTheRouterToTheStageBefore) {
     EXPECT_EQ(mix.kind, cuda::kMix);
     EXPECT_EQ(mix.router.words, experts.router.words);
     EXPECT_EQ(mix.router_norm, experts.norm);
-    EXPECT_EQ(mix.partials_at, experts.partials_at);
+    EXPECT_EQ(mix.logits_at, experts.logits_at);
     EXPECT_EQ(laid.stages[i + 2].top_k, experts.top_k);
   }
   EXPECT_EQ(routed, 5);

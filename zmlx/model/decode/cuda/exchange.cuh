@@ -12,7 +12,7 @@ struct Draw {
 
 // The start of a block's shared memory; the ring and the rest follow.
 struct Shared {
-  u64 full[kMaxSlots], empty[kMaxSlots], routed, weighed;
+  u64 full[kMaxSlots], empty[kMaxSlots], weighed;
   alignas(16) Stage stage[3];
   alignas(16) Stage ahead[kProducers][2];
   alignas(16) Program p;
@@ -34,10 +34,10 @@ struct Shared {
   u32 key[2]; // of the token's draw
   alignas(16) float sum_squares[2][kWarps];
   union {
-    // Of the router; attend() may run meanwhile.
-    alignas(16) float partials[kProducers * kMaxExperts];
+    float scores[kMaxExperts]; // of the router
     u64 best[kFlush * kRows]; // of the head: choices of threads with logits
   };
+  float mixer_rms; // the factor of the norm of the layer's input
   float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
   alignas(16) float fresh[kRows];
   float weight[kMaxTopK];
@@ -74,6 +74,27 @@ __device__ __forceinline__ void publish(int at, float value) {
       shared.exchange + at,
       is_absent(value) ? __uint_as_float(0x7fffffffu) : value);
   store_word(shared.retired + at, __uint_as_float(kAbsent));
+}
+
+// Sums over blocks, the same in whatever order terms come: integers, of which
+// 2^31 are one, below a count of terms in the top 8 bits. They start absent, at -1.
+// A term is cut off at 2^15, so that 128 of them with what each adds fit.
+constexpr u64 kTerm = 1ull << 56, kOffset = 1ull << 48; // what each adds
+constexpr float kUnits = 0x1p31f, kMostTerm = 0x1p15f;
+__device__ __forceinline__ u64* sum_at(float* half, int at, int i) {
+  return reinterpret_cast<u64*>(half + at) + i;
+}
+__device__ __forceinline__ void add_term(u64* sum, float term) {
+  term = fminf(fmaxf(term, -kMostTerm), kMostTerm);
+  add_long(sum, kTerm + kOffset + static_cast<u64>(to_long(term * kUnits)));
+}
+__device__ __forceinline__ int terms_of(u64 sum) {
+  return static_cast<int>((sum + 1) >> 56);
+}
+__device__ __forceinline__ float value_of(u64 sum) {
+  const u64 added = (kTerm + kOffset) * static_cast<u64>(terms_of(sum));
+  return long_to_float(static_cast<long long>(sum + 1 - added)) *
+      (1.0f / kUnits);
 }
 
 // Chunk i of a vector is for warp i % kWarps of every block. Whoever has

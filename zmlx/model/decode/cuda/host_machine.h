@@ -77,7 +77,7 @@ constexpr int kHostShared = 232448;
 struct HostBlock {
   alignas(128) u8 memory[kHostShared];
   std::vector<Fiber> fibers{kThreads};
-  Meeting warps[kThreads / 32], consumers, producers, all;
+  Meeting warps[kThreads / 32], consumers, all;
   std::map<const void*, HostBarrier> barriers;
 };
 
@@ -305,9 +305,6 @@ inline void __syncthreads() {
 inline void sync_consumers() {
   meet(now().of->consumers, kConsumers);
 }
-inline void sync_producers() {
-  meet(now().of->producers, kProducers * 32);
-}
 inline u8* shared_memory() {
   return now().of->memory;
 }
@@ -330,6 +327,17 @@ inline float load_word(const float* at) {
 }
 inline float4 load_words(const float* at) {
   return *reinterpret_cast<const float4*>(at);
+}
+inline void add_long(u64* at, u64 v) {
+  *at += v;
+  grid_now()->stored = true;
+}
+inline void store_long(u64* at, u64 v) {
+  *at = v;
+  grid_now()->stored = true;
+}
+inline u64 load_long(const u64* at) {
+  return *at;
 }
 inline uint4 load_choice(const u32* at) {
   return *reinterpret_cast<const uint4*>(at);
@@ -449,6 +457,12 @@ inline u32 __byte_perm(u32 a, u32 b, u32 selector) {
     out |= static_cast<u32>(both >> (8 * byte) & 0xff) << (8 * i);
   }
   return out;
+}
+inline long long to_long(float v) {
+  return std::llrintf(v);
+}
+inline float long_to_float(long long v) {
+  return static_cast<float>(v);
 }
 inline float __expf(float x) {
   return std::exp(x);

@@ -215,7 +215,6 @@ __device__ __forceinline__ void run(
       init_barrier(&shared.full[i], 1);
       init_barrier(&shared.empty[i], kWarps);
     }
-    init_barrier(&shared.routed, kWarps);
     init_barrier(&shared.weighed, 1);
     fence_barriers();
   }

@@ -43,6 +43,22 @@ __device__ __forceinline__ float4 load_words(const float* at) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ void add_long(u64* at, u64 v) {
+  asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(at), "l"(v)
+               : "memory");
+}
+__device__ __forceinline__ void store_long(u64* at, u64 v) {
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at), "l"(v)
+               : "memory");
+}
+__device__ __forceinline__ u64 load_long(const u64* at) {
+  u64 v;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];"
+               : "=l"(v)
+               : "l"(at)
+               : "memory");
+  return v;
+}
 __device__ __forceinline__ uint4 load_choice(const u32* at) {
   uint4 v;
   asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -140,9 +156,6 @@ copy_in(u32 to, u64 from, u32 bytes, u64* b, u64 policy) {
 __device__ __forceinline__ void sync_consumers() {
   asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
 }
-__device__ __forceinline__ void sync_producers() {
-  asm volatile("bar.sync 2, %0;" ::"n"(kProducers * 32) : "memory");
-}
 
 __device__ __forceinline__ uint4 load_shared4(u32 at) {
   uint4 v;
@@ -189,6 +202,12 @@ multiply(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ long long to_long(float v) {
+  return __float2ll_rn(v);
+}
+__device__ __forceinline__ float long_to_float(long long v) {
+  return __ll2float_rn(v);
 }
 __device__ __forceinline__ float inverse_root(float v) {
   float r;

@@ -17,107 +17,71 @@ struct Ring {
   }
 };
 
-// Adds up what the stage before published of the router's logits, each producing
-// warp that of every kProducers-th chunk of the vector.
-__device__ __forceinline__ void
-gather_logits(const Stage& s, const float* exchange, u32 target, int mine) {
-  Shared& shared = block();
-  const int lane = threadIdx.x & 31, quads = s.experts / 4; // a power of two
-  const bool waits = lane < kWarps && lane % kProducers == mine;
-  const u32* count = shared.counts + lane * kLine;
+// Of the terms of a sum so many may be missing when a look at all sums begins.
+constexpr int kMissingTerms = 8;
+
+// Waits for the sums of logits and of squares; one warp, of which lane i has
+// experts i, i + 32, ...: `each` of them. Leaves logits.
+template <int each>
+__device__ __forceinline__ void await_logits(
+    const Stage& s, float* exchange, int mine, float (&logits)[each]) {
+  const int lane = threadIdx.x & 31, experts = s.experts, terms = s.terms;
+  // Warps look at different sums first, and at one only.
+  const int first = (blockIdx.x + mine * 8) & 31;
   int looks = 0;
-  while (waits && is_behind(count, target) && keep_waiting(looks)) {
+  while (lane == first && lane < experts &&
+         terms_of(load_long(sum_at(exchange, s.logits_at, lane))) <
+             terms - kMissingTerms &&
+         keep_waiting(looks)) {
     await_arrival();
   }
   __syncwarp();
-  constexpr int most = kMaxDim / kChunk / kProducers, loads = 2;
-  const int chunks = s.x_len / kChunk, items = kChunk / kRows * quads;
-  float4 sum = make_float4(0, 0, 0, 0);
+  u64 sums[each], squares, before;
+  bool behind;
+  looks = 0;
 #pragma unroll 1
-  for (int first = lane; first - lane < items; first += loads * 32) {
-    const float* parts =
-        exchange + s.partials_at + (mine * items + first) * 4;
-    float4 v[most][loads];
-    bool absent = false;
-    looks = 0;
-#pragma unroll 1
-    do {
-      if (absent) {
-        await_word();
-      }
-      absent = false;
+  do {
 #pragma unroll
-      for (int j = 0; j < most; ++j) {
-#pragma unroll
-        for (int r = 0; r < loads; ++r) {
-          const bool there =
-              first + r * 32 < items && j * kProducers + mine < chunks;
-          v[j][r] = there
-              ? load_words(parts + (j * kProducers * items + r * 32) * 4)
-              : make_float4(0, 0, 0, 0);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < most; ++j) {
-#pragma unroll
-        for (int r = 0; r < loads; ++r) {
-          absent |= has_absent(v[j][r]);
-        }
-      }
-    } while (absent && keep_waiting(looks));
-#pragma unroll
-    for (int j = 0; j < most; ++j) {
-#pragma unroll
-      for (int r = 0; r < loads; ++r) {
-        const float4& part = v[j][r];
-        sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
-      }
+    for (int i = 0; i < each; ++i) {
+      // Lanes without an expert look at the first.
+      const int e = lane + 32 * i < experts ? lane + 32 * i : 0;
+      sums[i] = load_long(sum_at(exchange, s.logits_at, e));
     }
-  }
+    squares = load_long(sum_at(exchange, s.logits_at, experts));
+    before = load_long(sum_at(exchange, s.logits_at, experts + 1));
+    behind = before == ~0ull || terms_of(squares) < terms;
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      behind |= terms_of(sums[i]) < terms;
+    }
+    if (behind) {
+      await_word();
+    }
+  } while (behind && keep_waiting(looks));
   __syncwarp();
-#pragma unroll 1
-  for (int o = quads; o < 32; o <<= 1) {
-    sum.x += __shfl_xor_sync(~0u, sum.x, o);
-    sum.y += __shfl_xor_sync(~0u, sum.y, o);
-    sum.z += __shfl_xor_sync(~0u, sum.z, o);
-    sum.w += __shfl_xor_sync(~0u, sum.w, o);
-  }
-  if (lane < quads) {
-    reinterpret_cast<float4*>(shared.partials)[mine * quads + lane] = sum;
-  }
-  sync_producers();
-}
-
-// Chooses the experts from what the producing warps have gathered; one warp, of
-// which lane i has experts i, i + 32, ...: `each` of them.
-template <int each>
-__device__ __forceinline__ void route(
-    const Stage& s,
-    Shared& shared,
-    const float* sum_squares,
-    const float* bias,
-    int mine) {
-  const float* partials = shared.partials;
-  const int lane = threadIdx.x & 31, experts = s.experts, top_k = s.top_k;
-  const float squares = sum_lanes(sum_squares[lane & (kWarps - 1)], 1, kWarps);
-  const float rms = inverse_root(__fdividef(squares, s.norm_len) + s.eps);
-  float score[each], most = -infinity(), sum = 0;
-  u32 key[each] = {};
+  const float rms = __uint_as_float(static_cast<u32>(before));
+  const float up = inverse_root(value_of(squares) + s.eps * rms * rms);
 #pragma unroll
   for (int i = 0; i < each; ++i) {
-    const int e = lane + 32 * i;
-    score[i] = -infinity();
-    if (e < experts) {
-      float logit = 0;
-#pragma unroll
-      for (int w = 0; w < kProducers; ++w) {
-        logit += partials[w * experts + e];
-      }
-      score[i] = logit * rms;
-      most = fmaxf(most, score[i]);
-    }
+    logits[i] = value_of(sums[i]) * up;
   }
+}
+
+// Chooses the experts, and leaves the scores of all.
+template <int each>
+__device__ __forceinline__ void route(
+    const Stage& s, float* exchange, const float* bias, int mine) {
+  Shared& shared = block();
+  const int lane = threadIdx.x & 31, experts = s.experts, top_k = s.top_k;
+  float score[each];
+  u32 key[each] = {};
+  await_logits<each>(s, exchange, mine, score);
   if (s.softmax) {
+    float most = -infinity(), sum = 0;
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      most = lane + 32 * i < experts ? fmaxf(most, score[i]) : most;
+    }
 #pragma unroll 1
     for (int o = 16; o; o >>= 1) {
       most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
@@ -128,40 +92,43 @@ __device__ __forceinline__ void route(
       sum += score[i];
     }
     sum = sum_lanes(sum, 1, 32);
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      score[i] /= sum;
+    }
   }
 #pragma unroll
   for (int i = 0; i < each; ++i) {
     const int e = lane + 32 * i;
     if (e < experts) {
-      score[i] = s.softmax ? score[i] / sum
-                           : __fdividef(1.0f, 1.0f + __expf(-score[i]));
+      if (!s.softmax) {
+        score[i] = __fdividef(1.0f, 1.0f + __expf(-score[i]));
+      }
       const float biased = score[i] + bias[i];
       key[i] = ordered(biased);
-      score[i] = s.weight_from_biased ? biased : score[i];
+      if (mine == 0) {
+        shared.scores[e] = s.weight_from_biased ? biased : score[i];
+      }
     }
   }
   // The best of all, k times; of equals the first.
-  float total = 0, weight = 0;
   int expert = 0;
 #pragma unroll 1
   for (int k = 0; k < top_k; ++k) {
     u32 best = key[0];
     int at = lane;
-    float its = score[0];
 #pragma unroll
     for (int i = 1; i < each; ++i) {
       if (key[i] > best) {
-        best = key[i], at = lane + 32 * i, its = score[i];
+        best = key[i], at = lane + 32 * i;
       }
     }
     const u32 top = __reduce_max_sync(~0u, best);
     const int chosen = each == 1
         ? min(__ffs(__ballot_sync(~0u, best == top)), experts) - 1
         : __reduce_min_sync(~0u, best == top ? at : experts - 1);
-    its = __shfl_sync(~0u, its, chosen & 31);
-    total += its;
     if (lane == k) {
-      weight = its, expert = chosen;
+      expert = chosen;
     }
 #pragma unroll
     for (int i = 0; i < each; ++i) {
@@ -170,13 +137,43 @@ __device__ __forceinline__ void route(
   }
   if (lane < top_k) {
     shared.chosen[mine][lane] = expert;
-    if (mine == 0) {
-      shared.weight[lane] =
-          (s.renormalise ? weight / (total + s.router_eps) : weight) *
-          s.router_scale;
-    }
   }
   __syncwarp();
+}
+
+__device__ __forceinline__ void
+choose_experts(const Stage& s, float* exchange, int mine) {
+  float bias[kMaxExperts / 32] = {};
+#pragma unroll
+  for (int r = 0; r < kMaxExperts / 32; ++r) {
+    const int e = (threadIdx.x & 31) + 32 * r;
+    if (s.router_bias && e < s.experts) {
+      bias[r] = __ldg(reinterpret_cast<const float*>(s.router_bias) + e);
+    }
+  }
+  if (s.experts <= 32) {
+    route<1>(s, exchange, bias, mine);
+  } else {
+    route<4>(s, exchange, bias, mine);
+  }
+}
+
+// The weights of the chosen experts; one warp, when their rows are on the way.
+__device__ __forceinline__ void weigh(const Stage& s) {
+  Shared& shared = block();
+  const int lane = threadIdx.x & 31;
+  const float weight =
+      lane < s.top_k ? shared.scores[shared.chosen[0][lane]] : 0.0f;
+  const float total = sum_lanes(weight, 1, kMaxTopK);
+  if (lane < s.top_k) {
+    shared.weight[lane] =
+        (s.renormalise ? weight / (total + s.router_eps) : weight) *
+        s.router_scale;
+  }
+  __syncwarp();
+  if (lane == 0) {
+    arrive(&shared.weighed);
+  }
 }
 
 // One of a piece's six copies, the lane's own: words, scales or biases of the
@@ -276,8 +273,13 @@ __device__ __forceinline__ void issue_parts(
 }
 
 // The warp's share of the block's pieces of a stage.
-__device__ __forceinline__ void
-issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
+__device__ __forceinline__ void issue_stage(
+    const Stage& s,
+    Ring& ring,
+    float* exchange,
+    int mine,
+    bool routed,
+    u64 policy) {
   Shared& shared = block();
   const int kind = s.kind, slots = shared.p.slots;
   const int second = mine < 2 ? mine : threadIdx.x & 1; // of the lane's copy
@@ -292,6 +294,9 @@ issue_stage(const Stage& s, Ring& ring, int mine, bool routed, u64 policy) {
   const int units = s.units, tiles = s.tiles, pieces = s.pieces, dim = s.dim;
   const int per = s.rows_a / 8, inner_pieces = s.inner_pieces;
   int which = 0, within = blockIdx.x; // kExperts: expert, eight of its rows
+  if (kind == kExperts && routed) {
+    choose_experts(s, exchange, mine);
+  }
   auto expert = [&](int i) { return routed ? shared.chosen[mine][i] : i; };
 #pragma unroll 1
   for (int u = blockIdx.x; u < units; u += gridDim.x) {
@@ -351,11 +356,8 @@ __device__ __forceinline__ void produce() {
   Shared& shared = block();
   const u64 policy = evict_first();
   Ring ring = {0, 0};
-  u32 routed_parity = 0;
   bool routed = false;
   const int lane = threadIdx.x & 31, num_stages = shared.p.num_stages;
-  // Lane i follows the arrivals that multiplying warp i waits for.
-  u32 target = lane < kWarps ? shared.targets[lane] : 0;
   const int mine = threadIdx.x / 32 - kWarps;
   auto fetch = [&](int i, int stage) {
     if (lane < kStageWords) {
@@ -377,36 +379,14 @@ __device__ __forceinline__ void produce() {
     }
     fetch(i + 1, stage);
     const Stage& s = shared.ahead[mine][i & 1];
-    if (has_pieces(s.kind)) {
-      target += arrivals_before(s, lane);
-    }
     if (s.kind == kExperts) {
       routed = s.experts > 0;
-      if (routed) {
-        float bias[kMaxExperts / 32] = {};
-#pragma unroll
-        for (int r = 0; r < kMaxExperts / 32; ++r) {
-          if (s.router_bias && lane + 32 * r < s.experts) {
-            bias[r] = __ldg(
-                reinterpret_cast<const float*>(s.router_bias) + lane + 32 * r);
-          }
-        }
-        gather_logits(s, half_of(token_now), target, mine);
-        wait(&shared.routed, routed_parity);
-        const float* squares = shared.sum_squares[i & 1];
-        if (s.experts <= 32) {
-          route<1>(s, shared, squares, bias, mine);
-        } else {
-          route<4>(s, shared, squares, bias, mine);
-        }
-        routed_parity ^= 1;
-        if (mine == 0 && lane == 0) {
-          arrive(&shared.weighed);
-        }
-      }
     }
     if (has_pieces(s.kind)) {
-      issue_stage(s, ring, mine, routed, policy);
+      issue_stage(s, ring, half_of(token_now), mine, routed, policy);
+    }
+    if (s.kind == kExperts && routed && mine == 0) {
+      weigh(s);
     }
   }
 }

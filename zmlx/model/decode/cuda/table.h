@@ -20,7 +20,7 @@ constexpr int kMaxTopK = 16;
 constexpr int kMaxOwn = 4; // units of 16 rows of the residual stream a block
 constexpr int kMaxHalf = 64; // half a head
 constexpr int kMaxSplits = 32; // of the context
-constexpr int kMaxDim = 4 * kConsumers; // of the residual stream
+constexpr int kMaxDim = 4 * kConsumers; // of the residual stream: 128 tiles
 constexpr int kMaxTaps = 8; // of a convolution
 constexpr int kMaxExperts = kConsumers / 4;
 constexpr int kMaxAttended = 1024; // a group's heads times head_dim
@@ -74,7 +74,10 @@ struct Stage {
   // The router's: in kMix, the one of the next stage.
   Matrix router;
   unsigned long long router_norm, router_bias;
-  int experts, top_k, partials_at, partial_rows;
+  // Sums of two words and so many terms: the logits, then the mean square; then
+  // the factor that they are taken by.
+  int logits_at, terms;
+  int experts, top_k;
   int softmax, weight_from_biased, renormalise;
   float router_eps, router_scale;
   // Convolution and attention.
