@@ -24,7 +24,6 @@ const std::vector<EnvVariable>& env_variables() {
       {"ZMLX_HUGE_PAGES", "0: leave weights in pages of the usual size (CPU)"},
       {"ZMLX_CACHE_DIR", "where compiled kernels are kept"},
       {"MLX_PTX_CACHE_DIR", "where MLX and zmlx keep compiled CUDA kernels"},
-      {"MLX_ENABLE_TF32", "0: MLX's float32 products on GPUs keep all bits"},
       {"ZMLX_CHECK_KERNELS", "1: run raw kernels on the CPU in checked mode"},
       {"CXX", "compiler of raw kernels on the CPU (default: c++ in PATH)"},
       {"HF_HUB_CACHE", "where Hugging Face keeps models"},

@@ -37,7 +37,6 @@ def moe_mlp(x: mx.array, router_words: mx.array, router_scales: mx.array, router
     sigmoid: 1: scores are sigmoids, 0: a softmax
     Returns: x's shape and type; float32 inside
     Differentiable in: nothing
-    Runs on the CPU only.
     """
 
 def gated_mlp(x: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_biases: mx.array, up_words: mx.array, up_scales: mx.array, up_biases: mx.array, down_words: mx.array, down_scales: mx.array, down_biases: mx.array, bits: float, group_size: float, activation: float, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
@@ -58,7 +57,6 @@ def gated_mlp(x: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_bia
     activation: 0: silu, 1: gelu by tanh, 2: gelu, 3: relu squared, 4: clamped SwiGLU
     Returns: x's shape and type; float32 inside
     Differentiable in: nothing
-    Runs on the CPU only.
     """
 
 def moe_dispatch(x: mx.array, indices: mx.array, *, threadgroup: int | str = 256, compute_dtype: mx.Dtype | None = None) -> mx.array:
