@@ -479,7 +479,7 @@ def test_doctor_tells_what_is_here(zmlx):
     assert done.stdout.endswith("zmlx can work here.\n")
     report = json.loads(zmlx("doctor", "--json").stdout)
     assert report["ok"] and report["problems"] == [] and report["mlx"] == mx.__version__
-    assert "ZMLX_THREADS" in report["environment"] and len(report["environment"]) <= 11
+    assert "ZMLX_THREADS" in report["environment"] and len(report["environment"]) <= 10
 
 
 @pytest.mark.parametrize(
