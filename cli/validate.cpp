@@ -16,6 +16,7 @@
 #include "cli/token_list.h"
 #include "zmlx/base/error.h"
 #include "zmlx/measure/validate_report.h"
+#include "zmlx/runtime/device_name.h"
 
 namespace zmlx::cli {
 namespace {
@@ -85,7 +86,7 @@ std::string command_of(const Flags& flags) {
 // MLX reads it at its first product. Without it stock, which patched is held
 // to, rounds the factors of float32 products on GPUs to 10 bits.
 void ask_for_whole_float32() {
-  if (mx::default_device() == mx::Device(mx::Device::gpu)) {
+  if (on_a_gpu()) {
     ::setenv("MLX_ENABLE_TF32", "0", /* overwrite= */ 0);
   }
 }

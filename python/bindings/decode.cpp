@@ -24,6 +24,7 @@
 #include "zmlx/model/decode/fused_network.h"
 #include "zmlx/model/decode/lower.h"
 #include "zmlx/model/patch/patch.h"
+#include "zmlx/runtime/device_name.h"
 
 namespace {
 
@@ -166,7 +167,7 @@ class DecodeModel {
   }
 
   // The steps of a GPU compute in float32 on caches of any type.
-  const bool on_gpu_ = mx::default_device() == mx::Device(mx::Device::gpu);
+  const bool on_gpu_ = zmlx::on_a_gpu();
   std::unique_ptr<zmlx::Model> model_;
   zmlx::decode::FusedNetwork* fused_ = nullptr;
   std::vector<LayerShape> shapes_;

@@ -9,6 +9,10 @@
 
 namespace zmlx {
 
+bool on_a_gpu() {
+  return mx::default_device() == mx::Device(mx::Device::gpu);
+}
+
 std::string cpu_name() {
 #if defined(__APPLE__)
   char name[256] = "";

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a device is called: for reports, and as a key of what is kept for it.
+// What MLX computes on, and what a device is called: for reports, and as a key
+// of what is kept for it.
 #pragma once
 
 #include <string>
@@ -9,6 +10,9 @@
 namespace zmlx {
 
 namespace mx = mlx::core;
+
+/// Whether MLX computes on a GPU by default.
+bool on_a_gpu();
 
 /// "AMD EPYC 9B45"; "" where the system does not tell.
 std::string cpu_name();

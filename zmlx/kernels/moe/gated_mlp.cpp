@@ -6,6 +6,7 @@
 #include "zmlx/kernels/moe/experts_kernel.h"
 #include "zmlx/kernels/moe/places.h"
 #include "zmlx/runtime/cpu_op.h"
+#include "zmlx/runtime/device_name.h"
 
 namespace zmlx::moe {
 namespace {

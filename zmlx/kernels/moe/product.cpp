@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "zmlx/kernels/moe/product.h"
 
+#include "zmlx/runtime/device_name.h"
+
 namespace zmlx::moe {
 namespace {
 
@@ -67,10 +69,6 @@ mx::array product(
       mode,
       std::nullopt,
       chosen->sorted);
-}
-
-bool on_a_gpu() {
-  return mx::default_device() == mx::Device(mx::Device::gpu);
 }
 
 bool worth_sorting(int64_t pairs, int experts) {

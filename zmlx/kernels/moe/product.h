@@ -25,9 +25,6 @@ mx::array product(
     const quant::AnyArrays& weight,
     const std::optional<ChosenMatrices>& chosen);
 
-/// Whether MLX computes on a GPU by default.
-bool on_a_gpu();
-
 /// Whether so many pairs of tokens and experts are better sorted by expert: the
 /// device is a GPU, and each expert has several.
 bool worth_sorting(int64_t pairs, int experts);

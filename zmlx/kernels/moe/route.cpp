@@ -5,9 +5,9 @@
 #include "zmlx/kernels/common/quantized_arrays.h"
 #include "zmlx/kernels/common/reference.h"
 #include "zmlx/kernels/common/rows.h"
-#include "zmlx/kernels/moe/product.h"
 #include "zmlx/kernels/moe/route_kernel.h"
 #include "zmlx/runtime/cpu_op.h"
+#include "zmlx/runtime/device_name.h"
 #include "zmlx/runtime/thread_team.h"
 #include "zmlx/runtime/transformed_op.h"
 

@@ -8,6 +8,7 @@
 #include "zmlx/kernels/quant/norm_qkv_kernel.h"
 #include "zmlx/kernels/quant/quantized_matmul.h"
 #include "zmlx/runtime/cpu_op.h"
+#include "zmlx/runtime/device_name.h"
 
 namespace zmlx::quant {
 namespace {
@@ -208,7 +209,7 @@ Arrays on_gpu(const mx::array& x, const NormQkv& with) {
 
 std::vector<mx::array> rms_norm_qkv(const mx::array& x, const NormQkv& with) {
   check(x, with);
-  if (mx::default_device() == mx::Device(mx::Device::gpu)) {
+  if (on_a_gpu()) {
     return on_gpu(x, with);
   }
   return differentiable_op(

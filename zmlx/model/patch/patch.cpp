@@ -10,6 +10,7 @@
 #include "zmlx/model/decode/lower.h"
 #include "zmlx/model/patch/fused.h"
 #include "zmlx/model/patch/probe.h"
+#include "zmlx/runtime/device_name.h"
 
 namespace zmlx {
 namespace {
@@ -49,8 +50,7 @@ bool wanted(const PatchOptions& options, const Pattern& pattern) {
   if (holds(options.exclude)) {
     return false;
   }
-  const bool on_gpu = mx::default_device() == mx::Device(mx::Device::gpu);
-  return (!on_gpu || pattern.on != On::kCpu) &&
+  return (!on_a_gpu() || pattern.on != On::kCpu) &&
       (options.patterns.empty() ? pattern.on != On::kAsked
                                 : holds(options.patterns));
 }

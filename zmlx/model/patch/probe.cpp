@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "zmlx/model/layers/norm.h"
+#include "zmlx/runtime/device_name.h"
 
 namespace zmlx {
 namespace {
@@ -19,10 +20,6 @@ constexpr int kTries = 5;
 // 5% of error at bfloat16, 1% at float16 (measured at 2048 columns).
 double allowed_error(mx::Dtype dtype) {
   return dtype == mx::float32 ? 1e-4 : dtype == mx::float16 ? 3e-2 : 1.5e-1;
-}
-
-bool on_gpu() {
-  return mx::default_device() == mx::Device(mx::Device::gpu);
 }
 
 mx::array random_input(mx::Shape shape, mx::Dtype dtype, uint64_t seed) {
@@ -81,7 +78,7 @@ double probed_error(
     uint64_t seed) {
   // A GPU has products of 8 rows and more probed among many, and MLX would
   // compile more kernels for these, which takes it half a minute each.
-  const int rows = on_gpu() ? 7 : 9;
+  const int rows = on_a_gpu() ? 7 : 9;
   const auto x = random_input({1, rows, width}, dtype, seed);
   std::vector<mx::array> one_by_one;
   for (int i = 0; i < rows; ++i) {
@@ -105,7 +102,7 @@ probe(const Layer& stock, const Layer& fused, int width, mx::Dtype dtype) {
     error = std::min(
         error, probed_error(stock, fused, width, dtype, i == 0 ? 1 : 100 + i));
   }
-  if (on_gpu()) {
+  if (on_a_gpu()) {
     // MLX's products of many rows may round float32 to 10 bits there.
     const double apart = apart_among_many(fused, width, dtype);
     error = apart <= 5e-2 ? error : apart; // NaN is above
