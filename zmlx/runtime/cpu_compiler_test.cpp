@@ -11,6 +11,7 @@
 #include <fstream>
 #include <functional>
 
+#include "tests/checkpoint/temporary_folder.h"
 #include "zmlx/base/error.h"
 #include "zmlx/base/json.h"
 #include "zmlx/runtime/compiler_message.h"
@@ -48,18 +49,15 @@ int exit_code_of(const std::function<int()>& action) {
 class CpuCompiler : public ::testing::Test {
  protected:
   CpuCompiler() {
-    std::string name = (fs::temp_directory_path() / "zmlx-XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-    setenv("ZMLX_CACHE_DIR", name.c_str(), 1);
+    setenv("ZMLX_CACHE_DIR", folder_.path().c_str(), 1);
     unsetenv("CXX");
   }
   ~CpuCompiler() override {
     unsetenv("ZMLX_CACHE_DIR");
-    fs::remove_all(folder_);
   }
   std::vector<fs::path> files() const {
     std::vector<fs::path> found;
-    for (const auto& entry : fs::recursive_directory_iterator(folder_)) {
+    for (const auto& entry : fs::recursive_directory_iterator(folder_.path())) {
       if (entry.is_regular_file()) {
         found.push_back(entry.path());
       }
@@ -70,7 +68,7 @@ class CpuCompiler : public ::testing::Test {
     return exit_code_of(
         [] { return call(compiled_function("k", kText, "answer")); });
   }
-  fs::path folder_;
+  TemporaryFolder folder_;
 };
 
 TEST_F(CpuCompiler, KeepsOneFileForEachText) {

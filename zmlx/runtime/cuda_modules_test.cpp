@@ -7,6 +7,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/checkpoint/temporary_folder.h"
+
 namespace zmlx {
 namespace {
 
@@ -18,12 +20,6 @@ std::string content(const fs::path& file) {
   return text.str();
 }
 
-fs::path empty_folder() {
-  const auto folder = fs::path(testing::TempDir()) / "zmlx cuda modules";
-  fs::remove_all(folder);
-  return folder;
-}
-
 TEST(CudaModules, AreNamedAsMlxLooksForThem) {
   // MLX 0.32.4 on an H200 loaded a module of this name for this text.
   EXPECT_EQ(
@@ -31,7 +27,8 @@ TEST(CudaModules, AreNamedAsMlxLooksForThem) {
 }
 
 TEST(CudaModules, LieInTheFolderAsMlxReadsThem) {
-  const auto folder = empty_folder();
+  const TemporaryFolder around;
+  const fs::path folder = around.file("not there yet");
   const std::string binary("\x7f\0ELF", 5);
   EXPECT_TRUE(write_cuda_module(
       folder,
@@ -47,14 +44,13 @@ TEST(CudaModules, LieInTheFolderAsMlxReadsThem) {
     ++files;
   }
   EXPECT_EQ(files, 2u);
-  fs::remove_all(folder);
 }
 
 TEST(CudaModules, AreLeftOutWhereTheFolderIsNone) {
-  const auto file = empty_folder();
+  const TemporaryFolder folder;
+  const fs::path file = folder.file("file");
   std::ofstream(file) << "no folder";
   EXPECT_FALSE(write_cuda_module(file, "k_1", "k", {"", ""}));
-  fs::remove(file);
 }
 
 bool loads_nvrtc() {
