@@ -128,7 +128,9 @@ void PreparedRows::reserve(
   tiles_ = (count + most_rows - 1) / most_rows;
   needs_float_.resize(static_cast<size_t>(count));
   if (for_blocks_) {
-    digits_.resize(static_cast<size_t>(count * (cols * 3 / 4 + 2 * groups())));
+    digits_.resize(
+        static_cast<size_t>(
+            count * groups() * prepared_group_words(group_size_)));
   } else if (integers()) {
     digits_.resize(static_cast<size_t>(count * cols * 3 / 4));
     floats_.resize(static_cast<size_t>(count * 2 * groups()));

@@ -79,7 +79,7 @@ class PreparedRows {
   }
   /// Row i as PreparedVector::digits() has it for a matrix in blocks.
   int32_t* block_digits(int64_t i) {
-    return digits_.data() + i * (cols_ * 3 / 4 + 2 * groups());
+    return digits_.data() + i * groups() * prepared_group_words(group_size_);
   }
   const int32_t* block_digits(int64_t i) const {
     return const_cast<PreparedRows*>(this)->block_digits(i);

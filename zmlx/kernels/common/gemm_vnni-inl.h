@@ -349,7 +349,7 @@ bool prepare_for_blocks(PreparedRows& rows, int64_t row) {
     fits = prepare_block_group(
                rows.row(row) + g * columns, columns, rows.nibbles(), digits) &&
         fits;
-    digits += columns * 3 / 4 + 2;
+    digits += prepared_group_words(columns);
   }
   return fits;
 }

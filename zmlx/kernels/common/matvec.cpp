@@ -195,7 +195,8 @@ void PreparedVector::reserve(
   values_.resize(static_cast<size_t>(cols));
   digits_.resize(
       static_cast<size_t>(
-          in_blocks ? 3 * cols + 8 * parts : parts * chunk_digits()));
+          in_blocks ? 4 * parts * prepared_group_words(group_size)
+                    : parts * chunk_digits()));
   scales_.resize(static_cast<size_t>(in_blocks ? 0 : parts * 16));
   group_sums_.resize(static_cast<size_t>(in_blocks ? 0 : cols / group_size));
   needs_float_.resize(static_cast<size_t>(parts));
@@ -229,7 +230,7 @@ void PreparedVector::prepare_groups(
         x + first,
         group_size_,
         nibbles_,
-        digits + group * (group_size_ * 3 / 4 + 2));
+        digits + group * prepared_group_words(group_size_));
   }
 }
 

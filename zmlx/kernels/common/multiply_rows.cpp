@@ -10,9 +10,6 @@
 namespace zmlx::cpu {
 namespace {
 
-// Rows of a matrix that stay in a core's L2 while few vectors pass over them,
-// and that one task of many vectors takes.
-constexpr int64_t kRows = 64;
 // Threads share whole blocks.
 constexpr int64_t kUnit = kBlockRows;
 
@@ -34,15 +31,11 @@ void few_vectors(
     for (int64_t i = 0; i < count; ++i) {
       inputs.push_back(&prepared[static_cast<size_t>(i)]);
     }
-    std::vector<float*> out(y.size());
-    const int64_t step = count == 1 ? w.rows : kRows;
-    for (int64_t row = begin; row < end; row += step) {
-      for (size_t i = 0; i < out.size(); ++i) {
-        out[i] = y[i] + row;
-      }
-      const int64_t stop = std::min(end, row + step);
-      matvec(w, inputs.data(), count, row, stop, out.data());
+    std::vector<float*> out;
+    for (float* values : y) {
+      out.push_back(values + begin);
     }
+    matvec(w, inputs.data(), count, begin, end, out.data());
   });
 }
 

@@ -22,6 +22,12 @@ enum class Scheme { Affine, MXFP4, NVFP4, MXFP8 };
 /// Rows of a block of a matrix in blocks: two vectors of 16 lanes.
 constexpr int64_t kBlockRows = 32;
 
+/// Words of 32 bits of a group of a vector that is prepared for a matrix in
+/// blocks: three digits a column of a byte each, its scale, its sum.
+constexpr int64_t prepared_group_words(int64_t columns) {
+  return columns * 3 / 4 + 2;
+}
+
 /// A (rows, cols) matrix in MLX's packing: a scale, and a bias or none, for
 /// each group of group_size columns. Rows are contiguous, or lie in blocks.
 ///
