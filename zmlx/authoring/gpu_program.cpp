@@ -11,7 +11,7 @@
 #include "zmlx/base/hash.h"
 #include "zmlx/base/text.h"
 #include "zmlx/dialect/kernel_text.h"
-#include "zmlx/runtime/cuda_modules.h"
+#include "zmlx/runtime/kept_compiled.h"
 #include "zmlx/runtime/host_kernel.h"
 
 namespace zmlx {

@@ -5,7 +5,7 @@
 
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
-#include "zmlx/runtime/cuda_modules.h"
+#include "zmlx/runtime/kept_compiled.h"
 
 namespace zmlx {
 namespace {

@@ -4,31 +4,23 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <fstream>
 #include <functional>
 #include <memory>
-#include <mutex>
-#include <string_view>
 #include <vector>
 
 #include <fmt/format.h>
 
-#include "mlx/fast_primitives.h"
 #include "mlx/version.h"
 
-#include "zmlx/base/env.h"
 #include "zmlx/base/error.h"
-#include "zmlx/base/text.h"
 
 namespace zmlx {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Names of files and functions, and what MLX's header declares, are this one's.
-constexpr std::string_view kKnownMlx = "0.32.4";
+namespace mx = mlx::core;
 
 /// Headers by the names that texts have for them.
 struct Headers {
@@ -130,10 +122,6 @@ class Nvrtc {
   }
 };
 
-std::string qualified(const std::string& kernel) {
-  return "mlx::core::cu::" + kernel;
-}
-
 /// Where MLX's headers are, those of CUDA's C++ library among them.
 fs::path mlx_headers() {
   Dl_info info;
@@ -141,71 +129,6 @@ fs::path mlx_headers() {
     return {};
   }
   return fs::path(info.dli_fname).parent_path().parent_path() / "include";
-}
-
-/// As MLX finds it.
-fs::path mlx_cache() {
-  const auto named = env("MLX_PTX_CACHE_DIR");
-  return named ? fs::path(*named)
-               : fs::temp_directory_path() / "mlx" / mx::version() / "ptx";
-}
-
-std::string architecture() {
-  const auto& info = mx::device_info(mx::Device(mx::Device::gpu));
-  const auto major = info.find("compute_capability_major");
-  const auto minor = info.find("compute_capability_minor");
-  if (major == info.end() || minor == info.end()) {
-    return "";
-  }
-  const auto first = std::get<size_t>(major->second);
-  return concat(
-      "sm_", first, std::get<size_t>(minor->second), first >= 9 ? "a" : "");
-}
-
-/// The text that MLX made of the kernel whose output this is.
-const mx::fast::CustomKernel* custom_kernel(const mx::array& made) {
-  const bool is_one = made.has_primitive() &&
-      std::string_view(made.primitive().name()) == "CustomKernel";
-  return is_one ? static_cast<const mx::fast::CustomKernel*>(&made.primitive())
-                : nullptr;
-}
-
-/// A kernel that MLX finds compiled by its name and a text that is none.
-struct Found {
-  std::string name, text;
-  bool row_contiguous = false;
-  int shared_memory = 0;
-};
-
-/// Sees to it that the module of the kernel whose output this is lies in the
-/// folder. What later calls name, or none where they must give the text.
-std::optional<Found> keep(const mx::array& made) {
-  const auto* primitive = custom_kernel(made);
-  const auto arch = architecture();
-  if (!primitive || kKnownMlx != mx::version() || arch.empty()) {
-    return std::nullopt;
-  }
-  const auto state = primitive->state();
-  const std::string& kernel = std::get<0>(state);
-  const std::string& source = std::get<1>(state);
-  const auto& reads = std::get<4>(state); // shape, strides, axes of each input
-  const bool bare = std::ranges::all_of(reads, [](const auto& read) {
-    return read == std::tuple(false, false, false);
-  });
-  const auto full = cuda_module_name(kernel, source);
-  Found found{full, "zmlx " + arch, std::get<5>(state), std::get<9>(state)};
-  const auto folder = mlx_cache();
-  const auto name = bare ? cuda_module_name(found.name, found.text) : full;
-  std::error_code error;
-  if (!fs::exists(folder / (name + ".ptx"), error)) {
-    const auto module = compile_cuda_module(kernel, source, arch);
-    if (!module ||
-        !write_cuda_module(
-            folder, name, bare ? found.name : qualified(kernel), *module)) {
-      return std::nullopt;
-    }
-  }
-  return bare ? std::optional(found) : std::nullopt;
 }
 
 bool write_whole(const fs::path& file, const std::string& content) {
@@ -228,58 +151,8 @@ bool write_whole(const fs::path& file, const std::string& content) {
 
 } // namespace
 
-mx::fast::CustomKernelFunction kept_compiled(
-    mx::fast::CustomKernelFunction kernel) {
-  struct Kept {
-    std::once_flag once;
-    std::optional<Found> found;
-  };
-  return [kernel = std::move(kernel), kept = std::make_shared<Kept>()](
-             const std::vector<mx::array>& inputs,
-             const std::vector<mx::Shape>& shapes,
-             const std::vector<mx::Dtype>& dtypes,
-             std::tuple<int, int, int> grid,
-             std::tuple<int, int, int> threadgroup,
-             const std::vector<std::pair<std::string, mx::fast::TemplateArg>>&
-                 templates,
-             std::optional<float> init_value,
-             bool verbose,
-             mx::StreamOrDevice s) {
-    const auto with_text = [&] {
-      return kernel(
-          inputs,
-          shapes,
-          dtypes,
-          grid,
-          threadgroup,
-          templates,
-          init_value,
-          verbose,
-          s);
-    };
-    std::call_once(kept->once, [&] {
-      try {
-        kept->found = keep(with_text().at(0));
-      } catch (const std::exception&) { // MLX compiles it
-      }
-    });
-    if (!kept->found) {
-      return with_text();
-    }
-    return mx::fast::precompiled_cuda_kernel(
-        kept->found->name,
-        kept->found->text,
-        inputs,
-        shapes,
-        dtypes,
-        {},
-        grid,
-        threadgroup,
-        kept->found->shared_memory,
-        init_value,
-        kept->found->row_contiguous,
-        s);
-  };
+std::string cuda_function_name(const std::string& kernel) {
+  return "mlx::core::cu::" + kernel;
 }
 
 std::string cuda_module_name(
@@ -321,7 +194,7 @@ std::optional<CudaModule> compile_with(
   }
   const auto end = [&nvrtc](void* program) { nvrtc.destroy(&program); };
   const std::unique_ptr<void, decltype(end)> program(made, end);
-  const std::string name = qualified(kernel);
+  const std::string name = cuda_function_name(kernel);
   const std::vector<std::string> options = {
       "--device-as-default-execution-space",
       "--gpu-architecture=" + architecture,

@@ -100,20 +100,5 @@ TEST(CudaModules, AreCompiledWhateverTheTextUses) {
   EXPECT_FALSE(compiles("out[0] = no_such_name;"));
 }
 
-TEST(CudaModules, ArePassedByWhereAKernelIsNotOfMlx) {
-  int calls = 0;
-  const auto kernel = kept_compiled([&](auto&&...) {
-    ++calls;
-    return std::vector<mx::array>{mx::array(1)};
-  });
-  for (int i = 1; i <= 2; ++i) {
-    EXPECT_EQ(
-        kernel({}, {}, {}, {1, 1, 1}, {1, 1, 1}, {}, std::nullopt, false, {})
-            .size(),
-        1u);
-    EXPECT_EQ(calls, i + 1); // one of them to look at what it makes
-  }
-}
-
 } // namespace
 } // namespace zmlx

@@ -9,7 +9,7 @@
 #include "zmlx/base/error.h"
 #include "zmlx/model/decode/cuda/table.h"
 #include "zmlx/model/decode/cuda_text.h"
-#include "zmlx/runtime/cuda_modules.h"
+#include "zmlx/runtime/kept_compiled.h"
 
 namespace zmlx::decode {
 namespace {
@@ -157,6 +157,84 @@ mx::array on_device(const mx::array& token) {
   return mx::add(token, mx::zeros({kLeast}, mx::int32));
 }
 
+/// The kernel of a table's program, for caches of this type.
+mx::fast::CustomKernelFunction kernel_of(
+    const CudaTable& table,
+    mx::Dtype cache_type) {
+  const int type = cache_type == mx::float32 ? 0
+      : cache_type == mx::float16            ? 1
+                                             : 2;
+  // MLX declares the kernel; its registers must fit the threads of a block.
+  std::string header = concat(
+      "#define ZMLX_BITS ",
+      table.bits,
+      "\n#define ZMLX_SCHEME ",
+      table.scheme,
+      "\n#define ZMLX_HALF_SCALES ",
+      table.half_scales ? 1 : 0,
+      "\n#define ZMLX_CACHE_TYPE ",
+      type,
+      "\n#define ZMLX_SHARED_AT ",
+      reserved_shared_memory(),
+      '\n');
+  for (const auto part :
+       {cuda_table,
+        cuda_words,
+        cuda_machine,
+        cuda_exchange,
+        cuda_multiply,
+        cuda_small,
+        cuda_produce,
+        cuda_draw,
+        cuda_stages,
+        cuda_attend,
+        cuda_kernel}) {
+    header += part;
+  }
+  header += concat(
+      "\n#undef __global__\n#define __global__ "
+      "__attribute__((global)) __launch_bounds__(",
+      zmlx_decode::kThreads,
+      ", 1)\n");
+  // MLX knows what it has compiled by its name.
+  return kept_compiled(
+      mx::fast::cuda_kernel(
+          concat(
+              "zmlx_decode_step_",
+              table.bits,
+              "_",
+              table.scheme + 1,
+              table.half_scales ? "h" : "b",
+              type),
+          {"program", "caches", "token", "draw", "step", "workspace", "before"},
+          {"logits", "chosen", "next", "failed"},
+          "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
+          "caches), token, draw, step, const_cast<float*>(workspace), logits, "
+          "chosen, next, failed);\n",
+          header,
+          false,
+          table.shared_bytes));
+}
+
+/// Logits, `count` tokens chosen, what the next step follows, what failed.
+std::vector<mx::array> call_step(
+    const mx::fast::CustomKernelFunction& kernel,
+    const std::vector<mx::array>& inputs,
+    int vocab,
+    int count,
+    int blocks) {
+  return kernel(
+      inputs,
+      {{vocab}, {std::max(count, kLeast)}, {4}, {kLeast}},
+      {mx::float32, mx::int32, mx::int32, mx::int32},
+      {blocks * zmlx_decode::kThreads, 1, 1},
+      {zmlx_decode::kThreads, 1, 1},
+      {},
+      std::nullopt,
+      false,
+      mx::Device(mx::Device::gpu));
+}
+
 } // namespace
 
 std::string why_no_cuda_step(const Program& program) {
@@ -172,6 +250,33 @@ std::string why_no_cuda_step(const Program& program) {
     return "the CUDA driver must tell the number of multiprocessors";
   }
   return why_not_on_cuda(program, multiprocessors());
+}
+
+std::future<void> compile_cuda_step(
+    const Program& program,
+    mx::Dtype cache_type) {
+  if (!why_no_cuda_step(program).empty()) {
+    return {};
+  }
+  return compile_ahead([&] {
+    // Texts go by types alone.
+    const auto some = [](mx::Dtype type) { return mx::zeros({kLeast}, type); };
+    device_addresses({some(mx::uint8)});
+    const std::vector<uint64_t> nowhere(arrays_of(program).size());
+    const auto table = make_cuda_table(program, nowhere, multiprocessors());
+    call_step(
+        kernel_of(table, cache_type),
+        {some(mx::uint32),
+         some(mx::uint64),
+         some(mx::int32),
+         some(mx::uint32),
+         some(mx::int32),
+         some(mx::float32),
+         some(mx::int32)},
+        program.vocab,
+        kLeast,
+        multiprocessors());
+  });
 }
 
 CudaStep::CudaStep(std::shared_ptr<const Program> program)
@@ -212,63 +317,6 @@ mx::array CudaStep::new_workspace() const {
       mx::full({2 * table_.exchange_len}, mx::array(~0u, mx::uint32));
   const auto counts = mx::zeros({zmlx_decode::kCountsLen}, mx::uint32);
   return mx::view(copy_of(mx::concatenate({absent, counts})), mx::float32);
-}
-
-void CudaStep::compile(mx::Dtype cache_type) {
-  cache_type_ = cache_type;
-  const int type = cache_type == mx::float32 ? 0
-      : cache_type == mx::float16            ? 1
-                                             : 2;
-  // MLX declares the kernel; its registers must fit the threads of a block.
-  std::string header = concat(
-      "#define ZMLX_BITS ",
-      table_.bits,
-      "\n#define ZMLX_SCHEME ",
-      table_.scheme,
-      "\n#define ZMLX_HALF_SCALES ",
-      table_.half_scales ? 1 : 0,
-      "\n#define ZMLX_CACHE_TYPE ",
-      type,
-      "\n#define ZMLX_SHARED_AT ",
-      reserved_shared_memory(),
-      '\n');
-  for (const auto part :
-       {cuda_table,
-        cuda_words,
-        cuda_machine,
-        cuda_exchange,
-        cuda_multiply,
-        cuda_small,
-        cuda_produce,
-        cuda_draw,
-        cuda_stages,
-        cuda_attend,
-        cuda_kernel}) {
-    header += part;
-  }
-  header += concat(
-      "\n#undef __global__\n#define __global__ "
-      "__attribute__((global)) __launch_bounds__(",
-      zmlx_decode::kThreads,
-      ", 1)\n");
-  // MLX knows what it has compiled by its name.
-  kernel_ = kept_compiled(
-      mx::fast::cuda_kernel(
-          concat(
-              "zmlx_decode_step_",
-              table_.bits,
-              "_",
-              table_.scheme + 1,
-              table_.half_scales ? "h" : "b",
-              type),
-          {"program", "caches", "token", "draw", "step", "workspace", "before"},
-          {"logits", "chosen", "next", "failed"},
-          "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
-          "caches), token, draw, step, const_cast<float*>(workspace), logits, "
-          "chosen, next, failed);\n",
-          header,
-          false,
-          table_.shared_bytes));
 }
 
 // Makes the caches ready for `count` tokens more; returns the position.
@@ -313,7 +361,8 @@ int CudaStep::take_caches(Cache& cache, int batch, int count) {
         arrays[i]->offset() == held_[i].offset;
   }
   if (cache_type_ != *type) {
-    compile(*type);
+    cache_type_ = type;
+    kernel_ = kernel_of(table_, *type);
   }
   if (same) {
     return position;
@@ -352,13 +401,13 @@ std::pair<mx::array, mx::array> CudaStep::run(
     const mx::array& draw) {
   auto& last = last_step();
   const std::lock_guard lock(last.mutex);
-  const int threads = blocks_ * zmlx_decode::kThreads;
   const auto [sequence, position, first, count] = launch;
   // What the step before left on the device saves a copy from the host.
   auto& next = next_[static_cast<size_t>(sequence)];
   const bool follows = next.step && next.position == position &&
       next.capacity == capacity_ && (count == 0 || next.drawn == first);
-  auto outputs = kernel_(
+  auto outputs = call_step(
+      kernel_,
       {words_,
        addresses_[sequence],
        token,
@@ -367,14 +416,9 @@ std::pair<mx::array, mx::array> CudaStep::run(
                : copy_of(mx::array({0, position, capacity_, first})),
        workspace_,
        last.failed ? *last.failed : mx::zeros({kLeast}, mx::int32)},
-      {{program_->vocab}, {std::max(count, kLeast)}, {4}, {kLeast}},
-      {mx::float32, mx::int32, mx::int32, mx::int32},
-      {threads, 1, 1},
-      {zmlx_decode::kThreads, 1, 1},
-      {},
-      std::nullopt,
-      false,
-      mx::Device(mx::Device::gpu));
+      program_->vocab,
+      count,
+      blocks_);
   next = {
       outputs[2],
       position + std::max(count, 1),

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <future>
 #include <memory>
 #include <vector>
 
@@ -15,6 +16,12 @@ namespace zmlx::decode {
 
 /// Why the default device has no executor for the program, or "".
 std::string why_no_cuda_step(const Program& program);
+
+/// Compiles what a CudaStep of the program will call, with caches of this type,
+/// in the background (compile_ahead); nothing where there is none for it.
+std::future<void> compile_cuda_step(
+    const Program& program,
+    mx::Dtype cache_type);
 
 /// Caches may be of any floating-point type, all of one; they are updated in
 /// place, after being copied if somebody else holds their arrays. A step whose
@@ -58,7 +65,6 @@ class CudaStep : public StepExecutor {
   void advance(Cache& cache, int count) const;
   const mx::array& draw_of(const SamplerOptions& options, int count);
   mx::array new_workspace() const;
-  void compile(mx::Dtype cache_type);
   /// Logits (vocab) of the last token, and `draw.count` tokens.
   std::pair<mx::array, mx::array>
   run(const mx::array& token, const Launch& launch, const mx::array& draw);

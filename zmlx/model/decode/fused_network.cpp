@@ -99,6 +99,14 @@ MadeExecutor make_executor(std::shared_ptr<const Program> program) {
   return {std::make_shared<CudaStep>(std::move(program)), ""};
 }
 
+std::future<void> prepare_executor(
+    const Program& program,
+    mx::Dtype cache_type) {
+  return mx::default_device() == mx::Device(mx::Device::cpu)
+      ? std::future<void>()
+      : compile_cuda_step(program, cache_type);
+}
+
 FusedNetwork::FusedNetwork(
     std::unique_ptr<Network> stock,
     std::shared_ptr<StepExecutor> executor,

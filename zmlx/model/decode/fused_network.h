@@ -2,6 +2,7 @@
 // A network whose steps of one token run as a decode program.
 #pragma once
 
+#include <future>
 #include <memory>
 #include <string>
 
@@ -63,6 +64,12 @@ struct MadeExecutor {
 };
 
 MadeExecutor make_executor(std::shared_ptr<const Program> program);
+
+/// Starts in the background what make_executor() of the program and first steps
+/// with caches of this type would wait for, if anything.
+std::future<void> prepare_executor(
+    const Program& program,
+    mx::Dtype cache_type);
 
 /// Stands for `stock`: one token a sequence with a cache goes through the
 /// executor, everything else through stock.

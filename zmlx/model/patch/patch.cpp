@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <future>
 
 #include "zmlx/base/error.h"
 #include "zmlx/base/text.h"
@@ -60,6 +61,22 @@ class Patcher {
   Patcher(Model& model, PatchResult& result, bool probes)
       : model_(model), result_(result), probes_(probes) {}
 
+  /// Compiles the step's kernels while modules are probed: the step is last,
+  /// and takes longest.
+  void prepare_step() {
+    if (!probes_ || is_patched() || !on_a_gpu()) {
+      return;
+    }
+    try {
+      const auto lowered = decode::lower(*model_.network);
+      if (lowered.program) {
+        // Caches have the type of activations.
+        step_ = decode::prepare_executor(*lowered.program, model_.dtype);
+      }
+    } catch (const std::exception&) { // told when the step's turn comes
+    }
+  }
+
   void apply(const Pattern& pattern) {
     if (pattern.network) {
       apply_to_network(pattern);
@@ -79,9 +96,13 @@ class Patcher {
   }
 
  private:
+  bool is_patched() const {
+    return &model_.network->stock_module() != model_.network.get();
+  }
+
   void apply_to_network(const Pattern& pattern) {
-    if (&model_.network->stock_module() != model_.network.get()) {
-      return; // patched already
+    if (is_patched()) {
+      return;
     }
     const bool on_cpu = mx::default_device() == mx::Device(mx::Device::cpu);
     if (on_cpu && model_.dtype != mx::float32) {
@@ -186,6 +207,7 @@ class Patcher {
   Model& model_;
   PatchResult& result_;
   const bool probes_;
+  std::future<void> step_; // ends before patch() does
 };
 
 } // namespace
@@ -238,6 +260,11 @@ PatchResult patch_all(Model& model, const PatchOptions& options, bool probes) {
   check_patterns(options);
   PatchResult result;
   Patcher patcher(model, result, probes);
+  for (const auto& pattern : kPatterns) {
+    if (pattern.network && wanted(options, pattern)) {
+      patcher.prepare_step();
+    }
+  }
   for (const auto& pattern : kPatterns) {
     if (wanted(options, pattern)) {
       patcher.apply(pattern);
