@@ -45,18 +45,19 @@ class TakeOvers {
     return *all;
   }
 
-  void started() {
-    std::lock_guard lock(mutex_);
-    ++running_;
-  }
-  void ended() {
-    {
-      std::lock_guard lock(mutex_);
-      --running_;
-      ++ends_;
+  /// Counts as running until it is gone. A task owns it: it may throw, and one
+  /// that cannot be put on its stream, which has failed before, never runs.
+  class Running {
+   public:
+    Running() {
+      instance().started();
     }
-    ended_.notify_all();
-  }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+    ~Running() {
+      instance().ended();
+    }
+  };
 
   /// Waits until nothing but `input` holds its buffer, or it cannot be a
   /// running operation that does. Sleeps meanwhile: whoever wakes now and then
@@ -84,6 +85,19 @@ class TakeOvers {
   }
 
  private:
+  void started() {
+    std::lock_guard lock(mutex_);
+    ++running_;
+  }
+  void ended() {
+    {
+      std::lock_guard lock(mutex_);
+      --running_;
+      ++ends_;
+    }
+    ended_.notify_all();
+  }
+
   static bool free(const mx::array& input) {
     return input.data_shared_ptr().use_count() == 1;
   }
@@ -139,22 +153,18 @@ class CpuPrimitive : public mx::Primitive {
       }
     }
     allocate(outputs);
-    if (waits) {
-      TakeOvers::instance().started();
-    }
     dispatch_cpu(
         stream(),
         inputs,
         outputs,
-        [task = task_, copies = std::move(copies), waits](
+        [task = task_,
+         copies = std::move(copies),
+         running = waits ? std::make_shared<TakeOvers::Running>() : nullptr](
             const std::vector<mx::array>& in, std::vector<mx::array>& out) {
           for (auto [to, from] : copies) {
             copy_rows(in[from], out[to]);
           }
           (*task)(in, out);
-          if (waits) {
-            TakeOvers::instance().ended();
-          }
         });
   }
 

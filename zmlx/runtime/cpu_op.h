@@ -13,7 +13,8 @@ namespace zmlx {
 namespace mx = mlx::core;
 
 /// What a CPU operation computes. Arrays are evaluated and may be strided;
-/// outputs are allocated, row contiguous, and to be filled. Must not throw.
+/// outputs are allocated, row contiguous, and to be filled. What it throws (a
+/// std::exception) reaches whoever evaluates or waits for them, by MLX 0.32.4.
 using CpuTask = std::function<void(
     const std::vector<mx::array>& inputs,
     std::vector<mx::array>& outputs)>;

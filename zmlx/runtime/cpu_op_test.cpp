@@ -2,6 +2,8 @@
 #include "zmlx/runtime/cpu_op.h"
 
 #include <chrono>
+#include <stdexcept>
+#include <string>
 #include <thread>
 
 #ifdef __linux__
@@ -53,6 +55,36 @@ TEST(CpuOp, LeavesABufferThatSomebodyHolds) {
   EXPECT_NE(state.data<float>(), held.data<float>());
   EXPECT_EQ(state.data<float>()[0], 1);
   EXPECT_EQ(held.data<float>()[0], 0);
+}
+
+/// Of a step whose buffer somebody holds: it is waited for while others run.
+double seconds_to_build(const mx::array& held) {
+  const auto start = std::chrono::steady_clock::now();
+  mx::array state = slow_step(held);
+  mx::async_eval(state);
+  const std::chrono::duration<double> taken =
+      std::chrono::steady_clock::now() - start;
+  state.wait();
+  return taken.count();
+}
+
+TEST(CpuOp, HandsOnWhatATaskThrowsAndEnds) {
+  const mx::array held = fresh();
+  mx::array view = mx::reshape(held, {2, kSize / 2}); // holds the buffer
+  view.eval();
+  EXPECT_LT(seconds_to_build(held), 0.2);
+  mx::array thrown = cpu_op(
+      "Throwing", {held}, {{{kSize}, mx::float32, 0}}, [](const auto&, auto&) {
+        throw std::runtime_error("of the task");
+      })[0];
+  try {
+    thrown.eval();
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const std::exception& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("of the task"), text.npos) << text;
+  }
+  EXPECT_LT(seconds_to_build(held), 0.2) << "it counts as running";
 }
 
 #ifdef RUSAGE_THREAD
