@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -89,7 +90,8 @@ class DecodeModel {
     if (!lowered.program) {
       throw std::invalid_argument(lowered.reason);
     }
-    shapes_ = layer_shapes(*lowered.program);
+    program_ = lowered.program;
+    shapes_ = layer_shapes(*program_);
     zmlx::PatchOptions options;
     if (on_gpu_) { // where prompts go through the model's own layers
       options.patterns = {"decode_step"};
@@ -149,6 +151,11 @@ class DecodeModel {
     mover_.emplace(tensors_);
   }
 
+  /// Returns at once.
+  void compile_ahead(mx::Dtype cache_type) {
+    ahead_.push_back(zmlx::decode::prepare_executor(*program_, cache_type));
+  }
+
   void start_timing() {
     fused_->executor->start_timing();
   }
@@ -170,7 +177,9 @@ class DecodeModel {
   const bool on_gpu_ = zmlx::on_a_gpu();
   std::unique_ptr<zmlx::Model> model_;
   zmlx::decode::FusedNetwork* fused_ = nullptr;
+  std::shared_ptr<const zmlx::decode::Program> program_;
   std::vector<LayerShape> shapes_;
+  std::vector<std::future<void>> ahead_; // of compile_ahead(): end before this
   std::map<std::string, mx::array> tensors_; // as Python has them
   std::optional<WeightMover> mover_;
 };
@@ -194,6 +203,10 @@ void bind_decode(nb::module_& m) {
           &DecodeModel::forward,
           nb::arg("tokens"),
           nb::arg("caches").none())
+      .def(
+          "compile_ahead",
+          &DecodeModel::compile_ahead,
+          nb::arg("cache_type"))
       .def("move_weights", &DecodeModel::move_weights)
       .def("start_timing", &DecodeModel::start_timing)
       .def("stop_timing", [](DecodeModel& self) {

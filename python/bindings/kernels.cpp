@@ -15,6 +15,7 @@
 #include "zmlx/authoring/kernel_spec.h"
 #include "zmlx/base/error.h"
 #include "zmlx/kernels/catalog.h"
+#include "zmlx/runtime/kept_compiled.h"
 
 using zmlx::KernelSpec;
 
@@ -115,4 +116,14 @@ void bind_kernels(nb::module_& m) {
           })
       .def("__call__", &run, nb::arg("inputs"), nb::arg("params"));
   m.def("catalog", &all, nb::rv_policy::reference);
+  m.def(
+      "compile_together",
+      [](const nb::callable& build) {
+        const nb::gil_scoped_release released;
+        zmlx::compile_together([&build] {
+          const nb::gil_scoped_acquire held;
+          build();
+        });
+      },
+      nb::arg("build"));
 }

@@ -18,6 +18,7 @@ from patch_models import logits, quantise, relative, result_of
 from zmlx.patch import (
     ALL_PATTERNS,
     adapters,
+    fused_layers,
     fused_moe,
     list_patterns,
     patch,
@@ -119,6 +120,38 @@ def test_a_gpu_must_give_the_same_rows_among_many(monkeypatch):
         patch(model, patterns=["moe_mlp"])
         counts = result_of(model).pattern_counts
         assert counts.get("moe_mlp", 0) == (0 if wrong else 2)
+
+
+def test_what_a_gpu_compiles_beforehand_is_what_a_probe_calls(monkeypatch):
+    monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
+    called = []
+    for kind in (fused_moe.FusedMoe, fused_layers.FusedMlp):
+
+        def run(self, module, made, stock_call, x, *rest, run=kind.run):
+            called.append((self.pattern, x.dtype, x.shape[1]))
+            return run(self, module, made, stock_call, x, *rest)
+
+        monkeypatch.setattr(kind, "run", run)
+    built = []
+
+    def error(proof, error=probe.Probe.error):
+        called.clear()
+        proof.build()
+        built.append(set(called))
+        called.clear()
+        result = error(proof)
+        assert set(called) == built[-1]
+        return result
+
+    monkeypatch.setattr(probe.Probe, "error", error)
+    for name in ("qwen3_moe", "llama"):
+        model = small(name)
+        model.set_dtype(mx.bfloat16)
+        quantise(model, 4)
+        patch(model, patterns=["moe_mlp", "swiglu_mlp"])
+        assert result_of(model).patched_count > 0
+    assert {one[0] for calls in built for one in calls} == {"moe_mlp", "swiglu_mlp"}
+    assert all(any(one[2] == 512 for one in calls) for calls in built)
 
 
 def test_a_gpu_leaves_layers_of_floats_stock(monkeypatch):

@@ -8,6 +8,6 @@ prompts through fused layers, on a GPU through the model's own. What it cannot s
 goes through the model's own layers, with the same caches.
 """
 
-from zmlx.decode.session import install, remove, session_of
+from zmlx.decode.session import install, prepare, remove, session_of
 
-__all__ = ["install", "remove", "session_of"]
+__all__ = ["install", "prepare", "remove", "session_of"]

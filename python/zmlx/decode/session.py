@@ -12,6 +12,7 @@ import mlx.core as mx
 from zmlx import _core
 from zmlx.decode import packing, parts
 from zmlx.decode.rows import forward_by_rows
+from zmlx.patch.probe import narrow_type
 
 _ATTRIBUTE = "_zmlx_decode"
 
@@ -124,10 +125,27 @@ def _stock_class(model):
     return getattr(type(model), "_zmlx_stock", type(model))
 
 
-def install(model):
-    """Gives the model a network if it passes the probe. Returns (error, reason):
-    the probe's relative error and "", or None and why the model stays as it is.
-    Does nothing where the model's network is still good.
+def prepare(model):
+    """A network for install(), or None where the model has a good one or can have
+    none. On a GPU what its steps call is being compiled from here on: for the
+    probe's caches, and for those that the model will make."""
+    session = session_of(model)
+    if session is not None and session.holds():
+        return None
+    mx.eval(model.parameters())
+    try:
+        network = parts.network_of(model)
+    except (ValueError, RuntimeError, TypeError):
+        return None
+    for cache_type in {mx.float32, narrow_type(model) or mx.float32}:
+        network.compile_ahead(cache_type)
+    return network
+
+
+def install(model, network=None):
+    """Gives the model a network, one of prepare() if given, if it passes the probe.
+    Returns (error, reason): the probe's relative error and "", or None and why the
+    model stays as it is. Does nothing where the model's network is still good.
     """
     session = session_of(model)
     if session is not None and session.holds():
@@ -135,7 +153,7 @@ def install(model):
     remove(model)
     mx.eval(model.parameters())
     try:
-        network = parts.network_of(model)
+        network = network or parts.network_of(model)
     except (ValueError, RuntimeError, TypeError) as refusal:
         return None, str(refusal)
     proof = probe(model, network)

@@ -95,6 +95,9 @@ class Patcher:
         self._dear = []  # (path, module, probe, patterns after)
 
     def apply(self, model):
+        prepared = [None] * len(self.whole)
+        if self.options.on_gpu:  # which compiles while modules are proved
+            prepared = [table.whole_model(p).prepare(model) for p in self.whole]
         self._visit("", model)
         while self._dear:
             dear, self._dear = self._dear, []
@@ -102,8 +105,8 @@ class Patcher:
             for path, module, proof, after in dear:
                 if not self._settle(path, module, proof):
                     self._go_on(path, module, self._fuse(path, module, after))
-        for pattern in self.whole:
-            error, reason = table.whole_model(pattern).install(model)
+        for pattern, ready in zip(self.whole, prepared, strict=True):
+            error, reason = table.whole_model(pattern).install(model, ready)
             if reason:
                 self._skip("model", f"{pattern.name}: {reason}")
             else:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The probe: a fused module against its stock call, on the model's own weights."""
 
+import contextlib
 import functools
 import threading
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from zmlx import _core
 from zmlx.patch.stock import stock_class
 
 # Rounding of a float32 sum of 10^4 terms is below 1e-5 of its size. Probes are in
@@ -25,7 +27,7 @@ _ROUTED_ROWS = 16
 _ROUTED_AT_ONCE = {"cpu": 16, "gpu": 7}
 # Rows that a GPU takes another way, whatever the experts, and the error allowed
 # there, in the weights' own type.
-_MANY, _NARROW_ALLOWED = 512, 5e-2
+_MANY, _ALONE, _NARROW_ALLOWED = 512, 7, 5e-2
 _local = threading.local()
 
 
@@ -82,9 +84,27 @@ class Probe:
             error = error if apart <= _NARROW_ALLOWED else apart
         return error
 
+    def build(self):
+        """Builds each call that error() makes of a fused module, for its kernels."""
+        with contextlib.suppress(Exception):  # error() meets it again
+            x = self._input(_SEEDS[0])
+            self._routing_of(_SEEDS[0])
+            kind = narrow_type(self.module)
+            for given in self._inputs(x, kind):
+                self._run(given)
+                self.fused.inner(self.module, given)
+
+    def _inputs(self, x, kind):
+        rowwise = self.fused.rowwise
+        yield from (x, x[:, :1]) if rowwise else (x,)
+        if kind is not None and rowwise:
+            many = self._many(kind)
+            yield from (many, many[:, :_ALONE])
+        elif kind is not None:
+            yield x.astype(kind)
+
     def _apart_in_narrow_type(self):
-        kinds = {value.dtype for _, value in tree_flatten(self.module.parameters())}
-        kind = next((k for k in (mx.bfloat16, mx.float16) if k in kinds), None)
+        kind = narrow_type(self.module)
         if kind is None:
             return 0.0
         if self.fused.rowwise:
@@ -95,12 +115,15 @@ class Probe:
     def _apart_among_many(self, kind):
         """How far the middle one of seven rows is among many from the same row among
         the seven, where weights are narrow; not the farthest, as in error()."""
-        shape = (1, _MANY, self.fused.width(self.module))
-        x = mx.random.normal(shape, key=mx.random.key(3)).astype(kind)
-        many = self._run(x)[:, :7].astype(mx.float32)
-        alone = self._run(x[:, :7]).astype(mx.float32)
+        x = self._many(kind)
+        many = self._run(x)[:, :_ALONE].astype(mx.float32)
+        alone = self._run(x[:, :_ALONE]).astype(mx.float32)
         apart = mx.abs(many - alone).max(-1) / mx.abs(alone).max(-1)
-        return mx.sort(apart.flatten())[3].item()
+        return mx.sort(apart.flatten())[_ALONE // 2].item()
+
+    def _many(self, kind):
+        shape = (1, _MANY, self.fused.width(self.module))
+        return mx.random.normal(shape, key=mx.random.key(3)).astype(kind)
 
     def _input(self, seed):
         shape = (1, self._rows, self.fused.width(self.module))
@@ -164,8 +187,10 @@ def _normal(shape, seed):
 
 def start_all(probes):
     """Computes the stock outputs of many, on two streams at once on a CPU, where
-    stock MLX has one thread a stream. What raises is left for error()."""
+    stock MLX has one thread a stream; compiles all their kernels at once on a GPU.
+    What raises is left for error()."""
     if mx.default_device() != mx.Device(mx.cpu):
+        _core.compile_together(lambda: [one.build() for one in probes])
         return
     if not hasattr(_local, "second"):
         _local.second = mx.new_stream(mx.cpu)
@@ -180,6 +205,12 @@ def start_all(probes):
         mx.async_eval(outputs[-1])
     for output in outputs:
         mx.eval(output)
+
+
+def narrow_type(module):
+    """Of the module's parameters the type of 16 bits, or None."""
+    kinds = {value.dtype for _, value in tree_flatten(module.parameters())}
+    return next((k for k in (mx.bfloat16, mx.float16) if k in kinds), None)
 
 
 def difference(expected, got):
