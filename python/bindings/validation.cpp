@@ -17,6 +17,7 @@
 #include "zmlx/measure/capsule.h"
 #include "zmlx/measure/prompts.h"
 #include "zmlx/measure/report.h"
+#include "zmlx/measure/router_ties.h"
 #include "zmlx/measure/stepper.h"
 #include "zmlx/measure/validate_report.h"
 #include "zmlx/measure/verdict.h"
@@ -116,6 +117,17 @@ class Validation {
             a.values().data(), b.values().data(), a.values().size_bytes()) == 0;
   }
 
+  /// The first step that parts and would fail at float32, or -1.
+  int departure(int prompt) const {
+    return result_.oracle
+        ? -1
+        : measure::departure(result_.prompts.at(static_cast<size_t>(prompt)));
+  }
+  void set_tie(int prompt, int step, double gap) {
+    result_.prompts.at(static_cast<size_t>(prompt)).tie =
+        measure::RouterTie{step, gap};
+  }
+
   void set_patched(
       const std::vector<std::tuple<std::string, std::string>>& installed) {
     result_.patched = {};
@@ -199,6 +211,13 @@ void bind_validation(nb::module_& m) {
           nb::arg("first"),
           nb::arg("again"),
           nb::arg("one_thread"))
+      .def("departure", &Validation::departure, nb::arg("prompt"))
+      .def(
+          "set_tie",
+          &Validation::set_tie,
+          nb::arg("prompt"),
+          nb::arg("step"),
+          nb::arg("gap"))
       .def("set_patched", &Validation::set_patched, nb::arg("installed"))
       .def(
           "time",
@@ -220,6 +239,14 @@ void bind_validation(nb::module_& m) {
           nb::arg("path"),
           nb::arg("command"),
           nb::arg("python"));
+  m.def(
+      "least_router_gap",
+      &measure::least_router_gap,
+      nb::arg("spec"),
+      nb::arg("logits"),
+      nb::arg("bias").none(),
+      "How near rows of logits come to a choice of other experts: by what part "
+      "of a row's largest logit two must move towards one another.");
   m.def("default_prompts", &measure::default_prompts);
   m.def(
       "random_tokens",

@@ -70,6 +70,7 @@ def test_validate_fails_a_model_whose_patch_is_wrong(monkeypatch, capsys):
     assert validate.main(FAST) == 1
     text = capsys.readouterr().out
     assert "[FAIL]" in text and "FAIL L1: prompt 1 diverges at token 0" in text
+    assert "of a tie: no tie" in text
 
 
 def test_validate_takes_random_prompts_where_there_is_no_tokenizer(tmp_path, capsys):

@@ -7,6 +7,7 @@ use.
 """
 
 import argparse
+import math
 import os
 import platform
 import shlex
@@ -16,6 +17,7 @@ import time
 import mlx.core as mx
 
 from zmlx import _core, _lm
+from zmlx._routers import RouterWatch
 from zmlx.cli import run
 
 # A timed run decodes no more than stock does in so many seconds, but at least 8.
@@ -76,6 +78,20 @@ class Proof:
                 self._repeat(prompt, stock, rows, one_thread=True)
             finally:
                 _core.set_num_threads(threads)
+        self._find_tie(number, prompt, stock)
+
+    def _find_tie(self, number, prompt, stock):
+        """How near stock's routers were to a tie where patched parted from it."""
+        step = self.validation.departure(number)
+        if step < 0:
+            return
+        progress(f"Stock again, prompt {number + 1}")
+        self.sides.to(False)
+        with RouterWatch(self.model) as watch:
+            for _ in self._forced(self.model, prompt, stock[: step + 1]):
+                gap = watch.least_gap()
+        if gap < math.inf:
+            self.validation.set_tie(number, step, gap)
 
     def _greedy(self, prompt, ends, stock):
         self.sides.to(not stock)

@@ -118,10 +118,10 @@ class Proof {
     }
     for (size_t i = begin; i < end && !result_.oracle; ++i) {
       PromptResult& prompt = result_.prompts[i];
-      if (!passes_alone(prompt)) {
-        report("Stock again", i, 0, prompt.stock.size());
+      if (const int step = departure(prompt); step >= 0) {
+        report("Stock again", i, 0, static_cast<size_t>(step));
         side_.to(false);
-        prompt.tie = find_tie(model_, prompt, options_.kv, Rules().float32_kld);
+        prompt.tie = find_tie(model_, prompt, options_.kv, step);
       }
     }
   }

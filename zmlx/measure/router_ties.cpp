@@ -54,20 +54,6 @@ std::vector<double> scores_of(
   return scores;
 }
 
-// The first step that parts, or -1. A NaN parts.
-int departure(const PromptResult& prompt, double kld) {
-  const auto& klds = prompt.closeness.klds;
-  const auto& flips = prompt.closeness.flips;
-  const int flip =
-      flips.empty() ? static_cast<int>(klds.size()) : flips.front().step;
-  for (int step = 0; step < static_cast<int>(klds.size()); ++step) {
-    if (step == flip || !(klds[static_cast<size_t>(step)] <= kld)) {
-      return step;
-    }
-  }
-  return -1;
-}
-
 } // namespace
 
 double router_gap(
@@ -75,7 +61,7 @@ double router_gap(
     std::span<const float> logits,
     const float* bias) {
   const auto chosen = static_cast<size_t>(spec.top_k);
-  if (chosen >= logits.size()) {
+  if (chosen >= logits.size() || spec.groups > 1) {
     return kNone;
   }
   const auto scores = scores_of(spec.score, logits);
@@ -99,6 +85,27 @@ double router_gap(
   };
   return (rank(last) - rank(next)) /
       (most * (slope(last, next) + slope(next, last)));
+}
+
+double least_router_gap(
+    const moe::RouterSpec& spec,
+    const mx::array& logits,
+    const std::optional<mx::array>& bias) {
+  const auto floats = [](const mx::array& x) {
+    auto made = mx::contiguous(mx::astype(x, mx::float32));
+    mx::eval(made);
+    return made;
+  };
+  const auto rows = floats(logits);
+  const auto biases = bias ? std::optional(floats(*bias)) : std::nullopt;
+  const auto experts = static_cast<size_t>(rows.shape(-1));
+  double least = kNone;
+  for (size_t at = 0; at < rows.size(); at += experts) {
+    const std::span row(rows.data<float>() + at, experts);
+    least = std::min(
+        least, router_gap(spec, row, biases ? biases->data<float>() : nullptr));
+  }
+  return least;
 }
 
 struct RouterWatch::Watched {
@@ -128,22 +135,10 @@ double RouterWatch::least_gap() {
   double least = kNone;
   for (auto& router : routers_) {
     const auto& block = router->block;
-    std::optional<mx::array> bias;
-    if (block.expert_bias) {
-      bias = mx::contiguous(mx::astype(*block.expert_bias, mx::float32));
-      mx::eval(*bias);
-    }
-    for (const auto& seen : router->gate->seen) {
-      auto logits = mx::contiguous(mx::astype(seen, mx::float32));
-      mx::eval(logits);
-      const auto experts = static_cast<size_t>(logits.shape(-1));
-      for (size_t at = 0; at < logits.size(); at += experts) {
-        const std::span row(logits.data<float>() + at, experts);
-        least = std::min(
-            least,
-            router_gap(
-                block.router, row, bias ? bias->data<float>() : nullptr));
-      }
+    for (const auto& logits : router->gate->seen) {
+      const double gap =
+          least_router_gap(block.router, logits, block.expert_bias);
+      least = std::min(least, gap);
     }
     router->gate->seen.clear();
   }
@@ -154,11 +149,7 @@ std::optional<RouterTie> find_tie(
     Model& model,
     const PromptResult& prompt,
     const KVQuantization& kv,
-    double kld) {
-  const int step = departure(prompt, kld);
-  if (step < 0) {
-    return std::nullopt;
-  }
+    int step) {
   RouterWatch watch(*model.network);
   Stepper stepper(model, prompt.prompt, kv);
   double gap = watch.least_gap();

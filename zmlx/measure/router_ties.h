@@ -16,11 +16,18 @@ namespace zmlx::measure {
 /// largest logit the last chosen expert's logit and the first unchosen one's
 /// must move towards one another. Scores, and so the distance, are taken to
 /// first order. logits: (experts); bias: (experts) or null. Infinite where all
-/// are chosen.
+/// are chosen, and of routers that choose groups of experts first.
 double router_gap(
     const moe::RouterSpec& spec,
     std::span<const float> logits,
     const float* bias);
+
+/// The least of it over rows of logits (..., experts); bias: (experts). Float
+/// types. Evaluates them.
+double least_router_gap(
+    const moe::RouterSpec& spec,
+    const mx::array& logits,
+    const std::optional<mx::array>& bias);
 
 /// Sees the logits of a stock network's routers while it lives.
 class RouterWatch {
@@ -38,15 +45,13 @@ class RouterWatch {
   std::vector<std::unique_ptr<Watched>> routers_;
 };
 
-/// The first step at which patched parts from stock, by its token or by more
-/// than `kld` (nats), and how near stock's routers were to a tie there: of that
-/// token's row, or of all rows of the prompt if it is the first step. Runs the
-/// model, which must be stock, once more up to there. None where it does not
-/// part or has no routers.
+/// How near stock's routers were to a tie at a step: of that token's row, or of
+/// all rows of the prompt if it is the first one. Runs the model, which must be
+/// stock, once more up to there. None where no router can be tied.
 std::optional<RouterTie> find_tie(
     Model& model,
     const PromptResult& prompt,
     const KVQuantization& kv,
-    double kld);
+    int step);
 
 } // namespace zmlx::measure

@@ -43,10 +43,15 @@ TEST(RouterGap, CountsTheBiasByWhichExpertsAreChosen) {
   EXPECT_GT(router_gap(spec, logits, nullptr), 0.3);
 }
 
-TEST(RouterGap, IsNoneWhereAllAreChosen) {
+TEST(RouterGap, IsNoneWhereAllAreChosenOrGroupsComeFirst) {
   auto spec = one_of(Score::Softmax);
+  const std::vector<float> level = {1, 1};
+  EXPECT_EQ(router_gap(spec, level, nullptr), 0);
+  spec.groups = 2;
+  EXPECT_TRUE(std::isinf(router_gap(spec, level, nullptr)));
+  spec.groups = 1;
   spec.top_k = 2;
-  EXPECT_TRUE(std::isinf(router_gap(spec, std::vector<float>{1, 1}, nullptr)));
+  EXPECT_TRUE(std::isinf(router_gap(spec, level, nullptr)));
 }
 
 /// Patched tells another token at the row after so many, and stock's router has

@@ -11,6 +11,10 @@ namespace {
 
 using Failures = std::vector<std::string>;
 
+bool passes_alone(const PromptResult& prompt, const Rules& rules) {
+  return prompt.identical() && prompt.closeness.mean_kld() <= rules.float32_kld;
+}
+
 // The conditions are written so that a NaN breaks the rule.
 void check_numbers(const ValidateResult& result, Failures& failures) {
   if (result.closeness.unusable_steps != 0) {
@@ -132,8 +136,21 @@ void check_narrow(
 
 } // namespace
 
-bool passes_alone(const PromptResult& prompt, const Rules& rules) {
-  return prompt.identical() && prompt.closeness.mean_kld() <= rules.float32_kld;
+int departure(const PromptResult& prompt, const Rules& rules) {
+  if (passes_alone(prompt, rules)) {
+    return -1;
+  }
+  const auto& klds = prompt.closeness.klds;
+  const auto& flips = prompt.closeness.flips;
+  const int flip =
+      flips.empty() ? static_cast<int>(klds.size()) : flips.front().step;
+  for (int step = 0; step < static_cast<int>(klds.size()); ++step) {
+    if (step == flip ||
+        !(klds[static_cast<size_t>(step)] <= rules.float32_kld)) {
+      return step; // a NaN parts
+    }
+  }
+  return -1;
 }
 
 size_t judged_steps(const PromptResult& prompt, const Rules& rules) {

@@ -30,8 +30,10 @@ struct Rules {
   double oracle_ratio = 1.05;
 };
 
-/// Whether a prompt has the tokens and the mean KLD that float32 asks for.
-bool passes_alone(const PromptResult& prompt, const Rules& rules = {});
+/// The first step at which patched parts from stock, by its token or by more
+/// than float32's bound of the mean KLD. -1: there is none, or the prompt has
+/// the tokens and the mean KLD that float32 asks for.
+int departure(const PromptResult& prompt, const Rules& rules = {});
 
 /// The steps of a prompt that are judged at float32.
 size_t judged_steps(const PromptResult& prompt, const Rules& rules = {});

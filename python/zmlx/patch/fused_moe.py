@@ -10,6 +10,40 @@ from zmlx.patch.fused import Fused
 from zmlx.patch.stock import changed, columns, stock_class, with_rows
 
 
+def router_spec(binding, router, module):
+    """An adapters.Router of a block as C++ takes it."""
+    values = {
+        name: binding.value(module, getattr(router, name))
+        for name in (
+            "score",
+            "top_k",
+            "select_on_logits",
+            "groups",
+            "chosen_groups",
+            "group_score",
+            "renormalise",
+            "epsilon",
+            "epsilon_is_floor",
+            "scale",
+            "weight_on_input",
+            "jitter",
+        )
+    }
+    # A model without groups may say so with None or 0.
+    values["groups"] = values["groups"] or 1
+    if values["groups"] == 1:
+        values["chosen_groups"] = 1
+    if values["scale"] is None:
+        values["scale"] = 1.0
+    if values["top_k"] == 1 and not router.renormalise_one:
+        values["renormalise"] = False
+    values["renormalise"] = bool(values["renormalise"])
+    try:
+        return _core.RouterSpec(**values)
+    except (TypeError, ValueError) as error:
+        raise Refusal(f"its router is not known: {error}") from None
+
+
 class FusedMoe(Fused):
     """A block: router and experts in one, shared experts by their own modules."""
 
@@ -28,7 +62,7 @@ class FusedMoe(Fused):
             raise Refusal("it is sharded")
         gate = binding.child(module, row.gate)
         bias = binding.child(module, row.bias) if row.bias else None
-        spec = self._spec(binding, module)
+        spec = router_spec(binding, row.router, module)
         extras = tuple(
             binding.child(module, path) if path else None
             for path in (row.shared, row.shared_gate, row.before, row.after)
@@ -50,39 +84,6 @@ class FusedMoe(Fused):
             self.descend += (row.gate,)
         return spec, bias, gate, experts, extras
 
-    def _spec(self, binding, module):
-        router = self.row.router
-        values = {
-            name: binding.value(module, getattr(router, name))
-            for name in (
-                "score",
-                "top_k",
-                "select_on_logits",
-                "groups",
-                "chosen_groups",
-                "group_score",
-                "renormalise",
-                "epsilon",
-                "epsilon_is_floor",
-                "scale",
-                "weight_on_input",
-                "jitter",
-            )
-        }
-        # A model without groups may say so with None or 0.
-        values["groups"] = values["groups"] or 1
-        if values["groups"] == 1:
-            values["chosen_groups"] = 1
-        if values["scale"] is None:
-            values["scale"] = 1.0
-        if values["top_k"] == 1 and not router.renormalise_one:
-            values["renormalise"] = False
-        values["renormalise"] = bool(values["renormalise"])
-        try:
-            return _core.RouterSpec(**values)
-        except (TypeError, ValueError) as error:
-            raise Refusal(f"its router is not known: {error}") from None
-
     def run(self, module, made, stock_call, x):
         limit = self.options.max_moe_tokens
         if limit is not None and x.size > limit * x.shape[-1]:
@@ -93,7 +94,7 @@ class FusedMoe(Fused):
             y = _core.moe_mlp(rows, made[0])
         else:
             spec, bias, gate, experts, _ = made
-            weights, chosen = _core.route(_logits(gate, x), spec, bias)
+            weights, chosen = _core.route(router_logits(gate, x), spec, bias)
             y = self.combined(experts(rows, chosen), weights).astype(x.dtype)
         if after is not None:
             y = after(y)
@@ -130,7 +131,8 @@ class FusedMoe(Fused):
         gate = binding.child(module, row.gate)
         logits = _core.linear(x, binding.projection(gate, "router"))
         bias = binding.child(module, row.bias) if row.bias else None
-        weights, chosen = _core.route(logits, self._spec(binding, module), bias)
+        spec = router_spec(binding, row.router, module)
+        weights, chosen = _core.route(logits, spec, bias)
         return stock(x), self.combined(_tags(x, chosen), weights)
 
     @staticmethod
@@ -150,7 +152,8 @@ def _tags(x, chosen, *_, **__):
     return mx.where(places, rows[..., None, :1], 0)
 
 
-def _logits(gate, x):
+def router_logits(gate, x):
+    """Also of a gate whose own call chooses experts, too."""
     known = adapters.name_of(stock_class(gate)) in LINEARS
     return gate(x) if known else x @ gate["weight"].T
 

@@ -225,7 +225,10 @@ class CpuExecutor::Impl {
     for (auto& rotation : work_.rotations) {
       rotate_to(step, rotation);
     }
-    const size_t first = lookahead_->take(step, grows || timing_ ? 0 : threads);
+    if (grows || timing_) { // new memory, or stages to be timed whole
+      lookahead_->drop();
+    }
+    const size_t first = lookahead_->take(step, threads);
     if (first == 0) {
       work_.start_phases(threads);
     } else {

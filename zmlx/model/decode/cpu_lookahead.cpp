@@ -107,6 +107,10 @@ size_t Lookahead::take(const Step& step, int threads) {
   return reached;
 }
 
+void Lookahead::drop() {
+  reached_ = 0;
+}
+
 bool Lookahead::agrees(const Step& step, int threads) const {
   if (step.batch != 1 || step.tokens[0] != token_ || threads != threads_) {
     return false;

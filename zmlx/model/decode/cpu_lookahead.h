@@ -29,10 +29,13 @@ class Lookahead : public ThreadTeam::After {
   /// thread of the team, before the last barrier of the step.
   void keep(ThreadTeam& team);
 
-  /// The stage from which on a step that the workspace will run is left to do,
-  /// and brings its caches there; 0: all of it, of which nothing is done.
+  /// The stage from which on a step that so many threads will run is left to
+  /// do, and brings its caches there; 0: all of it, of which nothing is done.
   /// Threads must have been called back.
   size_t take(const Step& step, int threads);
+
+  /// Forgets what was begun: no step can go on from there. Likewise.
+  void drop();
 
   void run(int thread) override;
 

@@ -163,6 +163,17 @@ TEST(Lookahead, RestsAfterWrongGuesses) {
   EXPECT_GT(executor.steps_begun_ahead(), before) << "it tries again";
 }
 
+TEST(Lookahead, IsDroppedBeforeAStepWhoseStagesAreTimed) {
+  set_num_threads(2);
+  CpuExecutor executor(program());
+  Sequence one(executor);
+  one.add(5);
+  std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  executor.start_timing();
+  one.add(one.likeliest());
+  EXPECT_EQ(executor.steps_begun_ahead(), 0);
+}
+
 TEST(Lookahead, LetsAnExecutorGo) {
   set_num_threads(3);
   for (int i = 0; i < 20; ++i) {
