@@ -2,7 +2,10 @@
 // The integer path of matvec() for AVX-512 with VNNI. A chunk (64 bytes of a
 // row, 128 nibbles) costs 15 vector instructions: 40 GB/s a core in L2 on Zen
 // 5, above what one core reads from memory. A float path (table look-up and
-// FMA) costs 30 and reached 12.
+// FMA) costs 30 and reached 12. Fields of other widths become bytes by three
+// operations a vector: one brings those of eight or sixteen columns to each
+// lane of 64 bits, one cuts eight fields out of each, one takes off what is
+// above.
 
 #if defined(ZMLX_COMMON_MATVEC_VNNI_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ZMLX_COMMON_MATVEC_VNNI_INL_H
@@ -13,6 +16,7 @@
 
 #include <immintrin.h>
 
+#include "zmlx/kernels/common/lines_ahead-inl.h"
 #include "zmlx/kernels/common/matvec_generic-inl.h"
 
 // Highway 1.0.3 checks for VNNI before it chooses AVX3_DL, but does not ask the
@@ -21,25 +25,21 @@ HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
 namespace zmlx::cpu::HWY_NAMESPACE {
 
 constexpr int kRowsAtOnce = 4;
-// 0.25 us of one core's share of memory. From memory, two cores read 36.8 GB/s
-// of weights this way, where a plain read got 36.1, against 26.1 with each
-// row's own stream 4 kB ahead and 10.5 without prefetch (medians of 7).
-constexpr int64_t kPrefetchBytes = 8192;
 constexpr int kPrefetchRows = 16; // of scales and biases
 
 HWY_INLINE void prefetch_line(const void* address) {
   _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0);
 }
 
-/// Scales of a chunk, one for each of 16 lanes. kSpan: columns a lane; kGroups:
-/// groups a chunk, 4, 2, 1, or 0 where one group spans two chunks.
-template <int kSpan, FloatType kType, int kGroups>
+/// Scales of a chunk, one for each of 16 lanes. kGroups: groups a chunk, 4, 2,
+/// 1, or 0 where one group spans two chunks.
+template <FloatType kType, int kGroups>
 struct LaneScales {
-  explicit LaneScales(int group_size) {
+  LaneScales() {
     alignas(64) uint8_t bytes[64];
     alignas(64) int32_t lanes[16];
     for (int lane = 0; lane < 16; ++lane) {
-      const int group = lane * kSpan / group_size;
+      const int group = lane * kGroups / 16;
       lanes[lane] = group;
       if (kType == FloatType::BF16) {
         const uint8_t four[4] = {
@@ -161,19 +161,65 @@ store_sums(float* y, __m512 v0, __m512 v1, __m512 v2, __m512 v3) {
           _mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
-/// The integer dot product of one chunk, as floats a lane.
-HWY_INLINE __m512 nibble_chunk(__m512i words, const __m512i* digits) {
-  const __m512i mask = _mm512_set1_epi8(15);
-  const __m512i even = _mm512_and_si512(words, mask);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(words, 4), mask);
-  // A lane's sum is at most 8 * 15 * 128 before the shifts: no overflow.
-  __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), even, digits[0]);
-  sum = _mm512_dpbusd_epi32(sum, odd, digits[1]);
-  sum = _mm512_dpbusd_epi32(_mm512_slli_epi32(sum, 8), even, digits[2]);
-  sum = _mm512_dpbusd_epi32(sum, odd, digits[3]);
-  sum = _mm512_dpbusd_epi32(_mm512_slli_epi32(sum, 8), even, digits[4]);
-  sum = _mm512_dpbusd_epi32(sum, odd, digits[5]);
-  return _mm512_cvtepi32_ps(sum);
+/// Columns of a chunk, and its bytes in memory.
+template <int kBits>
+constexpr int kChunkColumns = has_nibble_digits(kBits) ? 128 : 64;
+template <int kBits>
+constexpr int kChunkBytes = kChunkColumns<kBits> * kBits / 8;
+
+/// What load_chunk() makes of other fields than nibbles and bytes.
+template <int kBits>
+HWY_INLINE __m512i to_64_bit_lanes(__m512i bytes) {
+  constexpr int kLaneBytes = kChunkBytes<kBits> / 8;
+  const __m512i first = _mm512_mullo_epi64(
+      _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7),
+      _mm512_set1_epi64(kLaneBytes * 0x0101010101010101));
+  return _mm512_permutexvar_epi8(
+      _mm512_add_epi8(first, _mm512_set1_epi64(0x0706050403020100)), bytes);
+}
+
+/// The fields of 64-bit lanes that start kStep fields apart, as bytes.
+template <int kBits, int kFirst, int kStep>
+HWY_INLINE __m512i cut_fields(__m512i lanes) {
+  const __m512i shifts = _mm512_set1_epi64(
+      kBits * (kStep * 0x0706050403020100 + kFirst * 0x0101010101010101));
+  return _mm512_and_si512(
+      _mm512_multishift_epi64_epi8(shifts, lanes),
+      _mm512_set1_epi8((1 << kBits) - 1));
+}
+
+/// A chunk, of which `bytes` bytes of memory exist: as stored, if its fields
+/// are nibbles or bytes.
+template <int kBits>
+HWY_INLINE __m512i load_chunk(const char* from, int64_t bytes) {
+  __m512i words;
+  if (kChunkBytes<kBits> == 32 && bytes == 32) {
+    // What is above is not looked at. A mask costs an operation.
+    words = _mm512_castsi256_si512(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  } else if (bytes == 64) {
+    words = _mm512_loadu_si512(from);
+  } else {
+    words = _mm512_maskz_loadu_epi8(
+        static_cast<__mmask64>(~uint64_t{0} >> (64 - bytes)), from);
+  }
+  if constexpr (kBits == 4 || kBits == 8) {
+    return words;
+  } else {
+    return to_64_bit_lanes<kBits>(words);
+  }
+}
+
+/// The integer dot product of bytes of even and of odd columns, at most 24. A
+/// lane's sum is at most 8 * 24 * 128 before the shifts: no overflow.
+HWY_INLINE __m512i dot_pairs(__m512i even, __m512i odd, const __m512i* digits) {
+  __m512i sum = _mm512_setzero_si512();
+  for (int d = 0; d < 3; ++d) {
+    sum = _mm512_slli_epi32(sum, 8); // of nothing at first
+    sum = _mm512_dpbusd_epi32(sum, even, digits[2 * d]);
+    sum = _mm512_dpbusd_epi32(sum, odd, digits[2 * d + 1]);
+  }
+  return sum;
 }
 
 HWY_INLINE __m512 byte_chunk(__m512i bytes, const __m512i* digits) {
@@ -186,13 +232,36 @@ HWY_INLINE __m512 byte_chunk(__m512i bytes, const __m512i* digits) {
       _mm512_cvtepi32_ps(high), _mm512_set1_ps(65536), _mm512_cvtepi32_ps(low));
 }
 
-template <int kSpan>
+/// The integer dot product of what load_chunk() gave, as floats a lane.
+template <int kBits>
 HWY_INLINE __m512 chunk_dot(__m512i words, const __m512i* digits) {
-  return kSpan == 8 ? nibble_chunk(words, digits) : byte_chunk(words, digits);
+  if constexpr (kBits == 8) {
+    return byte_chunk(words, digits);
+  } else if constexpr (!has_nibble_digits(kBits)) {
+    // At most 4 * 63 * 128 * 65793: no overflow.
+    const __m512i bytes = cut_fields<kBits, 0, 1>(words);
+    __m512i sum = _mm512_setzero_si512();
+    for (int d = 0; d < 3; ++d) {
+      sum = _mm512_slli_epi32(sum, 8);
+      sum = _mm512_dpbusd_epi32(sum, bytes, digits[d]);
+    }
+    return _mm512_cvtepi32_ps(sum);
+  } else if constexpr (kBits == 4) {
+    const __m512i mask = _mm512_set1_epi8(15);
+    return _mm512_cvtepi32_ps(dot_pairs(
+        _mm512_and_si512(words, mask),
+        _mm512_and_si512(_mm512_srli_epi16(words, 4), mask),
+        digits));
+  } else {
+    return _mm512_cvtepi32_ps(dot_pairs(
+        cut_fields<kBits, 0, 2>(words),
+        cut_fields<kBits, 1, 2>(words),
+        digits));
+  }
 }
 
-/// What is prefetched beside a walk over rows: the same memory some way ahead,
-/// and past the end what comes next (or, again, what is cached).
+/// What is prefetched of a row's scales or biases: those some rows ahead, and
+/// past the end what comes next (or, again, what is cached).
 class Stream {
  public:
   Stream(const char* from, int64_t ahead, const char* end, const void* next)
@@ -216,32 +285,22 @@ class Stream {
   const char *at_, *end_, *next_;
 };
 
-/// A walk over rows of a matrix, or over what unpack() made of one row. Steps
-/// by addition: products of sizes for every four rows cost a tenth of the time.
+/// A walk over rows of a matrix. Steps by addition: products of sizes for every
+/// four rows cost a tenth of the time.
 struct Walk {
   const char *words, *scales, *biases;
   int64_t words_stride, groups_stride; // bytes
-  Stream words_ahead, scales_ahead, biases_ahead;
+  LinesAhead<1> words_ahead;
+  Stream scales_ahead, biases_ahead;
 
-  Walk(
-      const PackedMatrix& w,
-      int64_t begin,
-      int64_t end,
-      const uint8_t* unpacked,
-      const RowsAhead& next)
-      : words(
-            unpacked ? reinterpret_cast<const char*>(unpacked)
-                     : reinterpret_cast<const char*>(w.row_words(begin))),
+  Walk(const PackedMatrix& w, int64_t begin, int64_t end, const RowsAhead& next)
+      : words(reinterpret_cast<const char*>(w.row_words(begin))),
         scales(static_cast<const char*>(w.row_scales(begin))),
         biases(static_cast<const char*>(w.row_biases(begin))),
-        words_stride(unpacked ? 0 : 4 * w.words_per_row()),
+        words_stride(4 * w.words_per_row()),
         groups_stride(
             w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type))),
-        words_ahead(
-            words,
-            kPrefetchBytes,
-            words + (end - begin) * words_stride,
-            next.words),
+        words_ahead(w, w.row_words(begin), w.row_words(end), next),
         scales_ahead(
             scales,
             kPrefetchRows * groups_stride,
@@ -257,23 +316,25 @@ struct Walk {
     words += rows * words_stride;
     scales += rows * groups_stride;
     biases += rows * groups_stride;
-    words_ahead.skip(rows * words_stride);
+    words_ahead.turn(words);
     scales_ahead.skip(rows * groups_stride);
     biases_ahead.skip(rows * groups_stride);
   }
 };
 
-/// kRows rows of 8-bit or 4-bit fields. Plain loops of constant length over
+/// kRows rows. Plain loops of constant length over
 /// local arrays: they stay in registers, which captures by reference did not.
-template <int kSpan, FloatType kType, int kGroups, int kRows>
+template <int kBits, FloatType kType, int kGroups, int kRows>
 HWY_INLINE void dot_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
-    const LaneScales<kSpan, kType, kGroups>& scales_of,
+    const LaneScales<kType, kGroups>& scales_of,
     const Walk& rows,
     float* y) {
-  constexpr int kColumns = 16 * kSpan; // a chunk
-  constexpr int kDigits = kSpan == 8 ? 6 : 3; // vectors of digits a chunk
+  constexpr int kColumns = kChunkColumns<kBits>;
+  constexpr int kBytes = kChunkBytes<kBits>;
+  constexpr int kDigits = 3 * kColumns / 64; // vectors of digits a chunk
+  constexpr int kLines = (kRows * kBytes + 63) / 64; // of chunks of all rows
   const auto* digits = reinterpret_cast<const __m512i*>(x.digits());
   const float* x_scales = x.lane_scales();
   __m512 total[kRows];
@@ -291,30 +352,32 @@ HWY_INLINE void dot_rows(
       d[i] = _mm512_load_si512(digits + kDigits * chunk + i);
     }
     const __m512 x_scale = _mm512_load_ps(x_scales + 16 * chunk);
-    const char* words = rows.words + 64 * chunk;
+    const char* words = rows.words + kBytes * chunk;
     const char* scales = rows.scales + scales_of.offset(chunk);
     for (int r = 0; r < kRows; ++r) {
-      // In the order of memory, not of use: rows follow one another.
-      prefetch_line(rows.words_ahead.at() + 64 * (kRows * chunk + r));
+      if (r < kLines) {
+        // In the order of memory, not of use: rows follow one another.
+        rows.words_ahead.ask<1>(rows.words + kRows * kBytes * chunk + 64 * r);
+      }
       const __m512 scale = scales_of.load(scales + r * rows.groups_stride);
       total[r] = _mm512_fmadd_ps(
-          chunk_dot<kSpan>(
-              _mm512_loadu_si512(words + r * rows.words_stride), d),
+          chunk_dot<kBits>(
+              load_chunk<kBits>(words + r * rows.words_stride, kBytes), d),
           _mm512_mul_ps(scale, x_scale),
           total[r]);
     }
   }
   if (const int64_t left = w.cols % kColumns; left != 0) {
-    const auto mask = static_cast<__mmask16>((1u << (left / kSpan)) - 1);
     const int64_t groups = (left + w.group_size - 1) / w.group_size;
     for (int r = 0; r < kRows; ++r) {
       const __m512 scale = scales_of.load_last(
           rows.scales + scales_of.offset(whole) + r * rows.groups_stride,
           groups);
       total[r] = _mm512_fmadd_ps(
-          chunk_dot<kSpan>(
-              _mm512_maskz_loadu_epi32(
-                  mask, rows.words + r * rows.words_stride + 64 * whole),
+          chunk_dot<kBits>(
+              load_chunk<kBits>(
+                  rows.words + r * rows.words_stride + kBytes * whole,
+                  left * kBits / 8),
               digits + kDigits * whole),
           _mm512_mul_ps(scale, _mm512_load_ps(x_scales + 16 * whole)),
           total[r]);
@@ -335,49 +398,46 @@ HWY_INLINE void dot_rows(
   }
 }
 
-template <int kSpan, FloatType kType, int kGroups>
+template <int kBits, FloatType kType, int kGroups>
 void integer_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    const uint8_t* unpacked,
     float* y,
     const RowsAhead& next) {
-  const LaneScales<kSpan, kType, kGroups> scales(w.group_size);
-  Walk walk(w, begin, end, unpacked, next);
+  const LaneScales<kType, kGroups> scales;
+  Walk walk(w, begin, end, next);
   int64_t row = begin;
   for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
-    dot_rows<kSpan, kType, kGroups, kRowsAtOnce>(
+    dot_rows<kBits, kType, kGroups, kRowsAtOnce>(
         w, x, scales, walk, y + (row - begin));
     walk.skip(kRowsAtOnce);
   }
   for (; row < end; ++row) {
-    dot_rows<kSpan, kType, kGroups, 1>(w, x, scales, walk, y + (row - begin));
+    dot_rows<kBits, kType, kGroups, 1>(w, x, scales, walk, y + (row - begin));
     walk.skip(1);
   }
 }
 
 /// The same with the number of groups a chunk found from the group size.
-/// unpacked: the bytes of one row, or null.
-template <int kSpan, FloatType kType>
+template <int kBits, FloatType kType>
 void integer_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    const uint8_t* unpacked,
     float* y,
     const RowsAhead& next) {
-  switch (16 * kSpan / w.group_size) {
+  switch (kChunkColumns<kBits> / w.group_size) {
     case 4:
-      return integer_rows<kSpan, kType, 4>(w, x, begin, end, unpacked, y, next);
+      return integer_rows<kBits, kType, 4>(w, x, begin, end, y, next);
     case 2:
-      return integer_rows<kSpan, kType, 2>(w, x, begin, end, unpacked, y, next);
+      return integer_rows<kBits, kType, 2>(w, x, begin, end, y, next);
     case 0:
-      return integer_rows<kSpan, kType, 0>(w, x, begin, end, unpacked, y, next);
+      return integer_rows<kBits, kType, 0>(w, x, begin, end, y, next);
     default:
-      return integer_rows<kSpan, kType, 1>(w, x, begin, end, unpacked, y, next);
+      return integer_rows<kBits, kType, 1>(w, x, begin, end, y, next);
   }
 }
 
@@ -389,18 +449,19 @@ void integer_matvec(
     int64_t end,
     float* y,
     const RowsAhead& next) {
-  if (w.bits == 4) {
-    integer_rows<8, kType>(w, x, begin, end, nullptr, y, next);
-  } else if (w.bits == 8) {
-    integer_rows<4, kType>(w, x, begin, end, nullptr, y, next);
-  } else {
-    // Other widths are unpacked to bytes, a row of L1 at a time.
-    AlignedVector<uint8_t> bytes(static_cast<size_t>(w.cols));
-    for (int64_t row = begin; row < end; ++row) {
-      unpack(w.row_words(row), w.bits, w.cols, bytes.data());
-      integer_rows<4, kType>(
-          w, x, row, row + 1, bytes.data(), y + (row - begin), next);
-    }
+  switch (w.bits) {
+    case 2:
+      return integer_rows<2, kType>(w, x, begin, end, y, next);
+    case 3:
+      return integer_rows<3, kType>(w, x, begin, end, y, next);
+    case 4:
+      return integer_rows<4, kType>(w, x, begin, end, y, next);
+    case 5:
+      return integer_rows<5, kType>(w, x, begin, end, y, next);
+    case 6:
+      return integer_rows<6, kType>(w, x, begin, end, y, next);
+    default:
+      return integer_rows<8, kType>(w, x, begin, end, y, next);
   }
 }
 
