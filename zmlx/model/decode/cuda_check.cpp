@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the CUDA kernel can do.
+#include <algorithm>
 #include <bit>
 
 #include "zmlx/base/error.h"
@@ -98,6 +99,16 @@ class Check {
     packed(stage.up, program_.dim);
     need(
         packed_alike(stage.gate, stage.up), "gate and up must be packed alike");
+    const int hidden = quant::rows_of(stage.gate);
+    const int chosen = stage.router ? stage.router->spec.top_k : 0;
+    const int shares =
+        pieces_of_row(hidden) ? shares_of_hidden(hidden, chosen) : 0;
+    need(
+        shares <= std::min(cuda::kMaxShares, blocks_),
+        "the device must have a multiprocessor for each of ",
+        shares,
+        " shares of a hidden vector, at most 60, got ",
+        blocks_);
     if (!stage.router) {
       return;
     }
@@ -200,6 +211,20 @@ int pieces_of_row(int cols) {
     }
   }
   return 0;
+}
+
+int shares_of_hidden(int hidden, int chosen) {
+  if (chosen == 0) {
+    return 1; // rows that lie together are copied sooner: 3 us a token
+  }
+  const int inner = pieces_of_row(hidden), pieces = inner * chosen;
+  const int chunks = hidden / inner / cuda::kChunk;
+  int together = 1; // pieces of a share: of cut rows one
+  for (int i = 2; inner == 1 && i <= pieces && i * chunks <= cuda::kWarps;
+       ++i) {
+    together = pieces % i == 0 ? i : together;
+  }
+  return pieces / together;
 }
 
 const quant::QuantizedArrays& packed_of(const Weight& weight) {

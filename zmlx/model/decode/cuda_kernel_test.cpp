@@ -101,6 +101,21 @@ quant::QuantizedArrays random_matrix(const mx::Shape& shape, uint64_t seed) {
       64};
 }
 
+// Experts' hidden vectors at `hidden`.
+Program with_hidden(Program program, int hidden) {
+  for (size_t i = 0; i + 1 < program.stages.size(); ++i) {
+    auto* experts = std::get_if<ExpertsStage>(&program.stages[i]);
+    if (experts && experts->router) {
+      const int count = quant::rows_of(experts->router->weight);
+      experts->gate = random_matrix({count, hidden, program.dim}, 4);
+      experts->up = random_matrix({count, hidden, program.dim}, 5);
+      std::get<CombineStage>(program.stages[i + 1]).down =
+          random_matrix({count, program.dim, hidden}, 6);
+    }
+  }
+  return program;
+}
+
 // The dense layer's hidden vector at 3072, two pieces of 1536.
 Program with_long_rows(Program program) {
   constexpr int kHidden = 3072;
@@ -483,6 +498,15 @@ TEST(CudaKernel, AgreesOnRowsLongerThanAPiece) {
   expect_same_logits(with_long_rows(short_program()), 6, {{1, 77}});
 }
 
+// Shares of one expert, of two, and of half of one.
+TEST(CudaKernel, AgreesOnSharesOfHiddenVectors) {
+  for (const int hidden : {1152, 1024, 3072}) {
+    SCOPED_TRACE(hidden);
+    const auto program = with_hidden(short_program(2), hidden);
+    expect_same_logits(program, 11, {{1, 77}, {2, 5}});
+  }
+}
+
 TEST(CudaKernel, AgreesOnASoftmaxRouter) {
   expect_same_logits(with_softmax_router(short_program()), 6, {{1, 77}});
 }
@@ -528,6 +552,35 @@ TEST(CudaKernel, SumsTermsOfBothSignsExactly) {
   EXPECT_EQ(sum_of(std::vector<float>(128, -INFINITY)), -128 * 32768.0f);
   EXPECT_NEAR(sum_of(std::vector<float>(128, 1e-7f)), 128e-7, 128 * 2.4e-10);
   EXPECT_TRUE(std::isfinite(sum_of({NAN, 1})));
+}
+
+TEST(CudaKernel, SumsSharesAndSpoilsThoseThatAreNoNumbers) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  const auto sum_of = [](const std::vector<float>& terms) {
+    zmlx_decode::u64 sum = ~zmlx_decode::u64{0};
+    const int count = static_cast<int>(terms.size());
+    EXPECT_EQ(zmlx_decode::shares_of(sum), 0);
+    zmlx_decode::run_grid(1, [&] {
+      if (zmlx_decode::now().thread.x == 0) {
+        for (const float term : terms) {
+          zmlx_decode::add_share(&sum, term);
+        }
+      }
+    });
+    EXPECT_EQ(zmlx_decode::shares_of(sum), count);
+    return zmlx_decode::value_of_shares(sum, count) *
+        zmlx_decode::inverse_share_scale(1.5f);
+  };
+  EXPECT_EQ(sum_of({-0.75f}), -0.75f);
+  EXPECT_EQ(sum_of({1024.5f, -2048.25f, 0.125f}), -1023.625f);
+  EXPECT_EQ(sum_of({33.000004f}), 33.000004f); // a lower half below 0
+  EXPECT_EQ(sum_of(std::vector<float>(61, 524288)), 61 * 524288.0f);
+  EXPECT_EQ(sum_of(std::vector<float>(61, -524288)), -61 * 524288.0f);
+  EXPECT_TRUE(std::isnan(sum_of({NAN, 1})));
+  EXPECT_TRUE(std::isnan(sum_of({-524288, 600000})));
+  EXPECT_TRUE(std::isnan(sum_of(std::vector<float>(61, -INFINITY))));
 }
 
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {

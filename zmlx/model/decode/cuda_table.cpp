@@ -187,6 +187,8 @@ class Layout {
     s.x_at = m_;
     s.a = matrix(stage.out.weight);
     x_ = s.out_at = room(program_.dim);
+    s.sums_at = sums_ = room(2 * program_.dim);
+    x_terms_ = 0;
     const auto* experts = next_ ? std::get_if<ExpertsStage>(next_) : nullptr;
     if (experts && experts->router) {
       // The arrays of the next stage come next.
@@ -228,13 +230,17 @@ class Layout {
   }
   void operator()(const CombineStage& stage) {
     auto s = begin(cuda::kCombine, program_.dim / cuda::kRows, 1, hidden_);
-    s.pieces = s.inner_pieces * chosen_;
+    const int pieces = s.inner_pieces * chosen_;
+    s.shares = shares_of_hidden(hidden_, routed_ ? chosen_ : 0);
+    s.pieces = pieces / s.shares;
+    s.sharers = blocks_ / s.shares;
     s.x_len = hidden_ * chosen_;
     s.x_at = m_;
     s.arrivals = cuda::kChunk / 8; // a unit of experts has 8 rows
     s.a = matrix(stage.down);
     s.top_k = routed_ ? chosen_ : 0;
-    x_ = s.out_at = room(program_.dim);
+    x_ = s.out_at = sums_;
+    x_terms_ = s.shares + 1;
     push(s);
   }
   void operator()(const HeadStage& stage) {
@@ -277,17 +283,21 @@ class Layout {
     s.x_len = cols;
     s.x_at = x_;
     s.dim = s.norm_len = program_.dim;
+    s.shares = 1;
+    s.sharers = blocks_;
     s.arrivals = cuda::kChunk / cuda::kRows;
     return s;
   }
   void normalise(cuda::Stage& s, const Norm& norm) {
     s.norm = next();
     s.eps = norm.eps;
+    s.sum_terms = x_terms_;
+    s.arrivals *= std::max(x_terms_ - 1, 1); // one a share
   }
   void push(cuda::Stage s) {
     if (s.kind != cuda::kAttend && s.kind != cuda::kMerge) {
-      s.units_each = s.units / blocks_;
-      s.blocks_more = s.units % blocks_;
+      s.units_each = s.units / s.sharers;
+      s.blocks_more = s.units % s.sharers;
       s.row_bytes = s.piece_cols * s.a.bits / 8;
       const bool biased = s.a.scheme == cuda::kAffine;
       s.scale_bytes = (s.piece_cols >> s.a.group_shift) * (biased ? 2 : 1);
@@ -297,7 +307,7 @@ class Layout {
       head_.slot_bytes = std::max(
           head_.slot_bytes,
           round_up(s.scales_at + (biased ? 4 : 2) * s.scales_step, 128));
-      max_x_ = std::max(max_x_, s.x_len);
+      max_x_ = std::max(max_x_, s.x_len / s.shares);
       const bool first = table.bits == 0;
       mixed_bits_ |= !first && table.bits != s.a.bits;
       mixed_schemes_ |= !first && table.scheme != s.a.scheme;
@@ -356,7 +366,8 @@ class Layout {
   size_t at_ = 0; // of addresses
   std::vector<cuda::Stage> stages_;
   cuda::Program head_ = {};
-  int x_ = 0, m_ = 0, logits_ = 0; // where vectors are handed on
+  int x_ = 0, m_ = 0, logits_ = 0, sums_ = 0; // where vectors are handed on
+  int x_terms_ = 0; // of the residual stream, if it is sums
   int caches_ = 0, hidden_ = 0, chosen_ = 0;
   int max_x_ = 0, attended_ = 0;
   bool routed_ = false, mixed_bits_ = false, mixed_schemes_ = false;

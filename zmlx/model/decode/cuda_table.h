@@ -35,6 +35,10 @@ bool can_draw(const SamplerOptions& options, int vocab);
 /// Pieces that a row of `cols` columns is cut into; 0: there is no way to.
 int pieces_of_row(int cols);
 
+/// Into how many shares, of pieces of rows, the hidden vectors of `chosen`
+/// experts are cut, of which a block has one; chosen: 0 in a dense layer.
+int shares_of_hidden(int hidden, int chosen);
+
 /// Throws std::invalid_argument for a weight that is not packed.
 const quant::QuantizedArrays& packed_of(const Weight& weight);
 

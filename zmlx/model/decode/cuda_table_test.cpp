@@ -169,7 +169,9 @@ TEST(CudaTable, GivesEachStageItsOwnOutput) {
       case cuda::kMix:
         ranges.emplace_back(s.logits_at, s.experts ? 2 * (s.experts + 2) : 0);
         ranges.emplace_back(s.out_at, s.dim);
+        ranges.emplace_back(s.sums_at, 2 * s.dim);
         break;
+      case cuda::kCombine: // adds to those
       case cuda::kHead:
         break;
       default:
@@ -196,7 +198,7 @@ TEST(CudaTable, CutsRowsIntoPiecesThatFitTheirSlots) {
       continue;
     }
     ++products;
-    EXPECT_EQ(s.piece_cols * s.pieces, s.x_len);
+    EXPECT_EQ(s.piece_cols * s.pieces * s.shares, s.x_len);
     EXPECT_EQ(s.piece_cols * s.inner_pieces, s.a.cols);
     EXPECT_LE(s.piece_cols, cuda::kChunk * cuda::kMaxChunks);
     // Rows 0 and 8 of a tile must start in different halves of 128 bytes.
@@ -204,6 +206,21 @@ TEST(CudaTable, CutsRowsIntoPiecesThatFitTheirSlots) {
     EXPECT_LE(s.scales_at + 4 * s.scales_step, laid.head.slot_bytes);
   }
   EXPECT_EQ(products, 6 * 4 + 1);
+}
+
+TEST(CudaTable, CutsHiddenVectorsIntoShares) {
+  EXPECT_EQ(shares_of_hidden(1792, 4), 4); // 14 chunks of 128: one expert
+  EXPECT_EQ(shares_of_hidden(768, 8), 4); // 6 chunks: two experts
+  EXPECT_EQ(shares_of_hidden(128, 4), 1);
+  EXPECT_EQ(shares_of_hidden(3072, 4), 8); // rows in two pieces
+  EXPECT_EQ(shares_of_hidden(7168, 0), 1);
+  for (const auto& s : lay(*demo_program()).stages) {
+    if (s.kind == cuda::kConv || s.kind == cuda::kQkv ||
+        s.kind == cuda::kHead) {
+      const bool embedded = s.x_at == 0;
+      EXPECT_EQ(s.sum_terms, embedded ? 0 : 2);
+    }
+  }
 }
 
 TEST(CudaTable, HandsTheRouterToTheStageBefore) {

@@ -110,18 +110,30 @@ __device__ __forceinline__ int join_choices(int lane) {
             static_cast<u32>(best >> 32), static_cast<u32>(best), tag, 0));
   }
   __syncwarp();
-  best = 0;
+  // All blocks' are under way at once.
+  bool absent;
+  int looks = 0;
 #pragma unroll 1
-  for (int i = lane; i < gridDim.x; i += 32) {
-    uint4 v = load_choice(choices + 4 * i);
-    int looks = 0;
-    while (v.z != tag && keep_waiting(looks)) {
-      await_word();
-      v = load_choice(choices + 4 * i);
+  do {
+    best = 0;
+    absent = false;
+    uint4 v[kMaxBlocks / 32];
+#pragma unroll
+    for (int i = 0; i < kMaxBlocks / 32; ++i) {
+      const int of = lane + 32 * i;
+      v[i] = of < gridDim.x ? load_choice(choices + 4 * of)
+                            : make_uint4(0, 0, tag, 0);
     }
-    const u64 its = static_cast<u64>(v.x) << 32 | v.y;
-    best = its > best ? its : best;
-  }
+#pragma unroll
+    for (int i = 0; i < kMaxBlocks / 32; ++i) {
+      const u64 its = static_cast<u64>(v[i].x) << 32 | v[i].y;
+      best = its > best ? its : best;
+      absent |= v[i].z != tag;
+    }
+    if (absent) {
+      await_word();
+    }
+  } while (absent && keep_waiting(looks));
   __syncwarp();
   fence_grid();
   best = best_of_lanes(best);

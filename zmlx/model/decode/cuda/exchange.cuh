@@ -38,7 +38,7 @@ struct Shared {
     u64 best[kFlush * kRows]; // of the head: choices of threads with logits
   };
   float mixer_rms; // the factor of the norm of the layer's input
-  float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
+  alignas(16) float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
   alignas(16) float fresh[kRows];
   float weight[kMaxTopK];
   int chosen[kProducers][kMaxTopK];
@@ -97,6 +97,41 @@ __device__ __forceinline__ float value_of(u64 sum) {
       (1.0f / kUnits);
 }
 
+// The residual stream behind an expert's layer, in such sums too, whose terms are
+// of shares of the layer and of the stream before it. Up to 61 terms, which are
+// counted in the top 6 bits; one that is no number, or too large, spoils the sum.
+// They are in units of 2^-26 of about the layer's input.
+constexpr u64 kShare = 1ull << 58, kShareOffset = 1ull << 46;
+constexpr u64 kSpoilt = 1ull << 52;
+constexpr float kShareUnits = 0x1p26f, kMostShare = 0x1p19f;
+__device__ __forceinline__ void add_share(u64* sum, float term) {
+  const bool fits = fabsf(term) <= kMostShare;
+  const u64 value =
+      fits ? static_cast<u64>(to_long(term * kShareUnits)) : kSpoilt;
+  add_long(sum, kShare + kShareOffset + value);
+}
+__device__ __forceinline__ int shares_of(u64 sum) {
+  return static_cast<int>((sum + 1) >> 58);
+}
+__device__ __forceinline__ float value_of_shares(u64 sum, int shares) {
+  const u64 added = (kShare + kShareOffset) * static_cast<u64>(shares);
+  const long long value = static_cast<long long>(sum + 1 - added);
+  // In two halves, of which the lower has a sign too: quicker than as one.
+  const int low = static_cast<int>(value);
+  const int high = static_cast<int>(value >> 32) + (low < 0);
+  return high >= static_cast<int>(kSpoilt >> 33)
+      ? __uint_as_float(0x7fc00000u)
+      : fmaf(static_cast<float>(high), 0x1p32f, static_cast<float>(low));
+}
+// A power of two near the factor of a norm, and the inverse of it and of units.
+__device__ __forceinline__ float share_scale(float rms) {
+  return __uint_as_float(__float_as_uint(rms) & 0x7f800000u);
+}
+__device__ __forceinline__ float inverse_share_scale(float rms) {
+  return __uint_as_float(0x7f000000u - (__float_as_uint(rms) & 0x7f800000u)) *
+      (1.0f / kShareUnits);
+}
+
 // Chunk i of a vector is for warp i % kWarps of every block. Whoever has
 // published 8 or 16 rows of one says so.
 __device__ __forceinline__ void tell_readers(int row) {
@@ -123,12 +158,28 @@ __device__ __forceinline__ u32 ordered(float v) {
   return v == v ? (bits >> 31 ? ~bits : bits | 0x80000000u) : 0;
 }
 
+// A block's part of a stage: units first, first + step, ... of its share.
+struct Part {
+  int share, first, step;
+};
+__device__ __forceinline__ Part part_of(const Stage& s) {
+  if (s.shares == 1) {
+    return {0, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x)};
+  }
+  const u32 shares = s.shares, first = blockIdx.x / shares;
+  // Blocks more than there are in all shares have nothing.
+  return {
+      static_cast<int>(blockIdx.x - first * shares),
+      static_cast<int>(first < s.sharers ? first : s.units),
+      s.sharers};
+}
+
 // How many arrivals multiplying warp i waits for before the stage's input.
 __device__ __forceinline__ u32 arrivals_before(const Stage& s, int i) {
   const int after = s.x_len / kChunk - i;
   return s.arrivals * ((max(after, 0) + kWarps - 1) / kWarps);
 }
-// Of the 8 or 16 arrivals of a chunk so many may be missing: words are loaded
+// Of the 8 to 32 arrivals of a chunk so many may be missing: words are loaded
 // when those that come last are on their way, and looked at again if absent.
 constexpr int kMissing = 4;
 __device__ __forceinline__ bool is_behind(const u32* count, u32 target) {
@@ -146,6 +197,32 @@ __device__ __forceinline__ float present_word(const float* at) {
 }
 __device__ __forceinline__ bool has_absent(const float4& v) {
   return is_absent(v.x) || is_absent(v.y) || is_absent(v.z) || is_absent(v.w);
+}
+// Four sums at `at`, once all have so many terms.
+__device__ __forceinline__ float4
+present_sums(const u64* at, int terms, float scale) {
+  u64 sums[4];
+  bool behind;
+  int looks = 0;
+#pragma unroll 1
+  do {
+    load_longs(at, sums[0], sums[1]);
+    load_longs(at + 2, sums[2], sums[3]);
+    behind = false;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      behind |= shares_of(sums[i]) < terms;
+    }
+    if (behind) {
+      await_word();
+    }
+  } while (behind && keep_waiting(looks));
+  float v[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    v[i] = value_of_shares(sums[i], terms) * scale;
+  }
+  return make_float4(v[0], v[1], v[2], v[3]);
 }
 // Makes sure of four words that have been loaded from `at`.
 __device__ __forceinline__ void make_present(float4& v, const float* at) {

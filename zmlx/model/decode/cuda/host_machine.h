@@ -339,6 +339,10 @@ inline void store_long(u64* at, u64 v) {
 inline u64 load_long(const u64* at) {
   return *at;
 }
+inline void load_longs(const u64* at, u64& v, u64& w) {
+  v = at[0];
+  w = at[1];
+}
 inline uint4 load_choice(const u32* at) {
   return *reinterpret_cast<const uint4*>(at);
 }

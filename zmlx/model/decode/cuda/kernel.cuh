@@ -104,14 +104,14 @@ __device__ __forceinline__ void run_stage(Consumer& c) {
   }
   float* sum_squares = shared.sum_squares[c.stage & 1];
   const Early early = load_early(c, s, blockIdx.x);
-  const Work work = work_of(s);
+  const Work work = work_of(c, s);
   if (s.norm) {
     prepare_normed(c, s, sum_squares);
   } else {
-    prepare_plain(c, s);
+    prepare_plain(c, s, work);
   }
   __syncwarp();
-  if (work.weighted) {
+  if (work.weight >= 0) {
     wait(&shared.weighed, c.weighed);
     c.weighed ^= 1;
   }

@@ -59,6 +59,12 @@ __device__ __forceinline__ u64 load_long(const u64* at) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ void load_longs(const u64* at, u64& v, u64& w) {
+  asm volatile("ld.relaxed.gpu.global.v2.u64 {%0,%1}, [%2];"
+               : "=l"(v), "=l"(w)
+               : "l"(at)
+               : "memory");
+}
 __device__ __forceinline__ uint4 load_choice(const u32* at) {
   uint4 v;
   asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];"

@@ -294,12 +294,20 @@ __device__ __forceinline__ void issue_stage(
   const int units = s.units, tiles = s.tiles, pieces = s.pieces, dim = s.dim;
   const int per = s.rows_a / 8, inner_pieces = s.inner_pieces;
   int which = 0, within = blockIdx.x; // kExperts: expert, eight of its rows
+  const Part part = part_of(s);
+  int begin = 0, inner_begin = 0; // the share's first expert, piece of its rows
+  if (kind == kCombine) {
+    begin = part.share * pieces;
+    if (inner_pieces > 1) { // one piece a share
+      inner_begin = begin % inner_pieces, begin /= inner_pieces;
+    }
+  }
   if (kind == kExperts && routed) {
     choose_experts(s, exchange, mine);
   }
   auto expert = [&](int i) { return routed ? shared.chosen[mine][i] : i; };
 #pragma unroll 1
-  for (int u = blockIdx.x; u < units; u += gridDim.x) {
+  for (int u = part.first; u < units; u += part.step) {
     int row = kRows * u;
     if (kind == kExperts) {
       while (within >= per) {
@@ -318,7 +326,7 @@ __device__ __forceinline__ void issue_stage(
     }
 #pragma unroll 1
     for (int tile = 0; tile < tiles; ++tile) {
-      int inner = 0, at = 0;
+      int inner = inner_begin, at = begin;
 #pragma unroll 1
       for (int piece = 0; piece < pieces; ++piece) {
         const u32 slot = base + ring.at * slot_bytes;

@@ -115,6 +115,17 @@ load_early(const Consumer& c, const Stage& s, int unit) {
   return early;
 }
 
+// Keeps values at k of the residual stream if they are the block's own.
+__device__ __forceinline__ void keep_own(int k, const float4& v) {
+  int unit = k / kRows - static_cast<int>(blockIdx.x);
+#pragma unroll 1
+  for (int own = 0; unit >= 0; unit -= gridDim.x, ++own) {
+    if (unit == 0) {
+      reinterpret_cast<float4*>(block().h)[own * (kRows / 4) + k / 4 % (kRows / 4)] = v;
+    }
+  }
+}
+
 // Waits for the warp's chunks of the stage's input, and leaves their digits and
 // sum of squares in shared memory. A normed vector has at most one a warp.
 __device__ __forceinline__ void
@@ -128,7 +139,13 @@ prepare_normed(Consumer& c, const Stage& s, float* sum_squares) {
   }
   await_chunks(c, s);
   ZMLX_MARK(c, 1);
-  if (works) {
+  if (works && s.sum_terms) {
+    v = present_sums(
+        reinterpret_cast<const u64*>(from) + k,
+        s.sum_terms,
+        inverse_share_scale(block().mixer_rms));
+    keep_own(k, v);
+  } else if (works) {
     v = load_words(from + k);
     make_present(v, from + k);
   }
@@ -144,39 +161,19 @@ prepare_normed(Consumer& c, const Stage& s, float* sum_squares) {
   }
 }
 
-// Loads are under way three steps ahead.
-__device__ __forceinline__ void prepare_plain(Consumer& c, const Stage& s) {
-  const Vector x = vector_of();
-  const float* from = block().exchange + s.x_at;
-  const int len = s.x_len;
-  constexpr int step = 4 * kConsumers;
-  await_chunks(c, s);
-  ZMLX_MARK(c, 1);
-  int k = c.tid * 4;
-  auto load = [&](int at) {
-    return at < len ? load_words(from + at) : make_float4(0, 0, 0, 0);
-  };
-  float4 v = load(k), second = load(k + step), third = load(k + 2 * step);
-#pragma unroll 1
-  for (; k < len; k += step) { // whole warps
-    const float4 last = load(k + 3 * step);
-    make_present(v, from + k);
-    __syncwarp();
-    store_vector(x, k, v, s.a);
-    v = second, second = third, third = last;
-  }
-}
-
 // What products need of a stage's record, read before the wait for its input.
 struct Work {
   Vector x;
   Lane at;
   u32 chunk_scales, slots;
-  int chunks, slot_bytes, slots_count, pieces, inner_pieces, own;
-  bool weighted;
+  int chunks, slot_bytes, slots_count, pieces, own;
+  int first; // unit of the block
+  int first_chunk; // of the block's share of the vector
+  int mine; // the warp's chunk in it
+  int weight; // index of the share's first, or -1
 };
 
-__device__ __forceinline__ Work work_of(const Stage& s) {
+__device__ __forceinline__ Work work_of(const Consumer& c, const Stage& s) {
   const Program& p = block().p;
   Work work;
   work.x = vector_of();
@@ -188,10 +185,48 @@ __device__ __forceinline__ Work work_of(const Stage& s) {
   work.slot_bytes = p.slot_bytes;
   work.slots_count = p.slots;
   work.pieces = s.pieces;
-  work.inner_pieces = s.inner_pieces;
-  work.weighted = s.kind == kCombine && s.top_k > 0;
-  work.own = s.units_each + (blockIdx.x < s.blocks_more);
+  const Part part = part_of(s);
+  work.own =
+      part.first < s.units ? s.units_each + (part.first < s.blocks_more) : 0;
+  work.first = part.first;
+  const int piece = part.share * s.pieces;
+  work.first_chunk = piece * work.chunks;
+  work.mine = (c.warp - work.first_chunk) & (kWarps - 1);
+  work.weight = -1;
+  if (s.kind == kCombine && s.top_k > 0) {
+    // Of cut rows a share has one piece.
+    work.weight = s.inner_pieces > 1 ? piece / s.inner_pieces : piece;
+  }
   return work;
+}
+
+// The vector, or the block's share of it, of which the warp has one chunk.
+__device__ __forceinline__ void
+prepare_plain(Consumer& c, const Stage& s, const Work& work) {
+  const Vector x = vector_of();
+  const float* from = block().exchange + s.x_at;
+  int len = s.x_len;
+  constexpr int step = 4 * kConsumers;
+  int k = c.tid * 4;
+  if (s.kind == kCombine) {
+    len = work.own > 0 ? work.chunks * work.pieces * kChunk : 0;
+    k = work.mine * kChunk + c.lane * 4;
+    from += work.first_chunk * kChunk;
+  }
+  await_chunks(c, s);
+  ZMLX_MARK(c, 1);
+  auto load = [&](int at) {
+    return at < len ? load_words(from + at) : make_float4(0, 0, 0, 0);
+  };
+  float4 v = load(k);
+#pragma unroll 1
+  for (; k < len; k += step) { // whole warps
+    const float4 next = load(k + step);
+    make_present(v, from + k);
+    __syncwarp();
+    store_vector(x, k, v, s.a);
+    v = next;
+  }
 }
 
 // The sum of 16 values, in a tree: in a row they would wait for one another.
@@ -274,6 +309,20 @@ __device__ __forceinline__ void tell_norm(const Consumer& c, const Stage& s) {
   }
 }
 
+// The block's rows in the sums that the layer's shares are added to. Nobody waits
+// for these yet; the next token's are made absent.
+__device__ __forceinline__ void
+share_stream(const Consumer& c, const Stage& s, int unit, int own) {
+  Shared& shared = block();
+  if (c.warp == kWarps - 2 && c.lane < kRows) {
+    const int row = unit * kRows + c.lane;
+    store_long(sum_at(shared.retired, s.sums_at, row), ~0ull);
+    add_share(
+        sum_at(shared.exchange, s.sums_at, row),
+        shared.h[own * kRows + c.lane] * share_scale(shared.mixer_rms));
+  }
+}
+
 // h += row, published; with the next stage's router, its part of the logits too.
 __device__ __forceinline__ void add_row(
     const Consumer& c,
@@ -291,13 +340,14 @@ __device__ __forceinline__ void add_row(
     *kept = h;
     shared.fresh[c.warp] = h * early.factor;
   }
+  sync_consumers();
   if (!s.experts) {
     if (c.tid == 0) {
       tell_readers(unit * kRows);
     }
+    share_stream(c, s, unit, own);
     return;
   }
-  sync_consumers();
   const int expert = c.tid / 4, part = c.tid % 4; // four columns each
   const int bits = s.router.bits, mask = (1 << bits) - 1;
   const float* fresh = shared.fresh + part * 4;
@@ -331,6 +381,7 @@ __device__ __forceinline__ void add_row(
   if (c.tid == 0) {
     tell_readers(unit * kRows);
   }
+  share_stream(c, s, unit, own);
 }
 
 __device__ __forceinline__ void silu_rows(
@@ -357,7 +408,7 @@ __device__ __forceinline__ void silu_rows(
   gate = sum_lanes(gate, 1, parts) * rms;
   up = sum_lanes(up, 1, parts) * rms;
   if (part == 0) {
-    const int unit = blockIdx.x + (first + tile) * gridDim.x;
+    const int unit = first + tile * s.sharers;
     publish(s.out_at + unit * 8 + row, __fdividef(gate, 1.0f + __expf(-gate)) * up);
     if (row == 0) {
       tell_readers(unit * 8);
@@ -365,12 +416,12 @@ __device__ __forceinline__ void silu_rows(
   }
 }
 
-// Rows as they are: queries, keys and values, or logits.
+// Rows as they are: queries, keys and values, logits, or the residual stream's.
 __device__ __forceinline__ void plain_rows(
     Consumer& c,
     const Stage& s,
     const float* red,
-    int first,
+    int unit,
     int tiles,
     float rms) {
   constexpr int parts = kConsumers / (kFlush * kRows);
@@ -389,8 +440,15 @@ __device__ __forceinline__ void plain_rows(
   if (part != 0) {
     return;
   }
-  const int at = (blockIdx.x + (first + tile) * gridDim.x) * 16 + (row & 15);
-  if (s.kind == kQkv) {
+  const int at = (unit + tile * s.sharers) * 16 + (row & 15);
+  if (s.kind == kCombine) {
+    add_share(
+        sum_at(block().exchange, s.out_at, at),
+        y * share_scale(block().mixer_rms));
+    if ((row & 15) == 0) {
+      tell_readers(at);
+    }
+  } else if (s.kind == kQkv) {
     publish(s.out_at + at, y);
   } else {
     block().logits[at] = y;
@@ -422,7 +480,7 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
   const int chunks = work.chunks, pieces = work.pieces;
   // A warp has chunks warp, warp + kWarps, ... of the vector: of a piece none,
   // or `mine`.
-  int mine = c.warp;
+  int mine = work.mine;
   Lane at = work.at;
   typename Kinds<scheme>::Its x = {};
   auto begin_piece = [&](int before, float weight) {
@@ -448,7 +506,7 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
     c.ring.next(work.slots_count);
   };
   if (pieces == 1) {
-    begin_piece(0, 1.0f);
+    begin_piece(0, work.weight < 0 ? 1.0f : shared.weight[work.weight]);
 #pragma unroll 1
     for (int tile = 0; tile < tiles; ++tile) {
       float first = 0, second = 0;
@@ -460,15 +518,12 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
 #pragma unroll 1
   for (int tile = 0; tile < tiles; ++tile) {
     float first = 0, second = 0;
-    int expert = 0, inner_piece = 0;
 #pragma unroll 1
     for (int piece = 0; piece < pieces; ++piece) {
-      mine = (c.warp - piece * chunks) & (kWarps - 1);
+      mine = (work.mine - piece * chunks) & (kWarps - 1);
       begin_piece(
-          piece * chunks, work.weighted ? shared.weight[expert] : 1.0f);
-      if (++inner_piece == work.inner_pieces) {
-        inner_piece = 0, ++expert;
-      }
+          piece * chunks,
+          work.weight < 0 ? 1.0f : shared.weight[work.weight + piece]);
       multiply_piece(first, second);
     }
     store_sum(c, red, tile, first, second);
@@ -527,7 +582,7 @@ __device__ __forceinline__ void multiply_stage(
     }
     return;
   }
-  const bool apart = s.kind == kConv || s.kind == kMix || s.kind == kCombine;
+  const bool apart = s.kind == kConv || s.kind == kMix;
   const int most = apart ? 1 : kFlush;
   // At 8 bits tiles wait for memory: all but the last go out meanwhile, which took
   // 3% of a token. At 4 bits it added 2%.
@@ -538,7 +593,7 @@ __device__ __forceinline__ void multiply_stage(
   for (int first = 0; first < own; first += units) {
     units = min(most, (first < own - late ? own - late : own) - first);
     const int tiles = units * s.tiles;
-    const int unit = blockIdx.x + first * gridDim.x;
+    const int unit = work.first + first * s.sharers;
     // The other place is read until all have met again.
     float* red = floats_at(block().p.red_at) + c.sums * kRedLen;
     c.sums ^= 1;
@@ -562,9 +617,9 @@ __device__ __forceinline__ void multiply_stage(
     } else if (apart) {
       add_row(c, s, red, unit, first, early);
     } else if (s.kind == kExperts) {
-      silu_rows(c, s, red, first, units, rms);
+      silu_rows(c, s, red, unit, units, rms);
     } else {
-      plain_rows(c, s, red, first, units, rms);
+      plain_rows(c, s, red, unit, units, rms);
     }
   }
 }

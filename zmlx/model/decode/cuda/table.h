@@ -21,6 +21,7 @@ constexpr int kMaxOwn = 4; // units of 16 rows of the residual stream a block
 constexpr int kMaxHalf = 64; // half a head
 constexpr int kMaxSplits = 32; // of the context
 constexpr int kMaxDim = 4 * kConsumers; // of the residual stream: 128 tiles
+constexpr int kMaxShares = 60; // of the hidden vectors of a layer
 constexpr int kMaxTaps = 8; // of a convolution
 constexpr int kMaxExperts = kConsumers / 4;
 constexpr int kMaxAttended = 1024; // a group's heads times head_dim
@@ -60,6 +61,10 @@ struct Stage {
   int kind;
   int units, tiles, pieces, piece_cols;
   int inner_pieces; // pieces of one matrix row; pieces / inner_pieces experts
+  // kCombine: the input vector has so many shares, each of up to kWarps chunks
+  // if there are more than one, and a share so many blocks; pieces are those of
+  // a share. Else 1, and all blocks.
+  int shares, sharers;
   int x_len; // values of the input vector
   // A piece in its slot: two times eight rows of words, then two of scales and
   // two of biases, if any, in bytes; scale_bytes: of a row's.
@@ -87,7 +92,11 @@ struct Stage {
   int chunk_rows; // positions attended at once, up to 64
   int arrivals; // for each kChunk of the input vector
   // Of units a block: so many, and one more in the first blocks.
-  int units_each, blocks_more, padding[2];
+  int units_each, blocks_more;
+  // The residual stream as sums of two words: so many terms of the input, or 0
+  // where it is floats; where those are that kCombine adds to.
+  int sum_terms, sums_at;
+  int padding[2];
 };
 
 /// In front of the stages. Offsets are in bytes of a block's shared
