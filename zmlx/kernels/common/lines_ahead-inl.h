@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What matvec() of matrices in blocks asks memory for ahead of its use.
+// What matvec() asks memory for ahead of its use: of words, in blocks or rows.
 
 #if defined(ZMLX_COMMON_LINES_AHEAD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ZMLX_COMMON_LINES_AHEAD_INL_H
@@ -27,8 +27,8 @@ inline bool asks_twice() {
 }
 
 /// Lines asked for ahead of their use: those of kBlocks blocks that are read
-/// side by side, each in the order of memory, and past their ends those that
-/// come next (or, again, the first).
+/// side by side, each in the order of memory (or, as of one, those of rows),
+/// and past their ends those that come next (or, again, the first).
 template <int kBlocks>
 class LinesAhead {
  public:
@@ -48,19 +48,20 @@ class LinesAhead {
             reinterpret_cast<const char*>(end)),
         second_then_(next.words ? next.second : second_) {}
 
-  /// Asks for two lines of each block, where `words` are now read.
-  HWY_INLINE void ask(const uint32_t* words) const {
-    const auto* at = reinterpret_cast<const char*>(words);
+  /// Asks for kLines lines of each block, where `words` are now read.
+  template <int kLines = 2>
+  HWY_INLINE void ask(const void* words) const {
+    const auto* at = static_cast<const char*>(words);
     if (twice_) {
-      two<_MM_HINT_T1>(at + ahead_);
-      two<_MM_HINT_T0>(at + kNear);
+      lines<kLines, _MM_HINT_T1>(at + ahead_);
+      lines<kLines, _MM_HINT_T0>(at + kNear);
     } else {
-      two<_MM_HINT_T0>(at + ahead_);
+      lines<kLines, _MM_HINT_T0>(at + ahead_);
     }
   }
-  /// Called before each unit.
-  HWY_INLINE void turn(const uint32_t* words) {
-    if (reinterpret_cast<const char*>(words) >= end_) {
+  /// Called before each unit, or some rows.
+  HWY_INLINE void turn(const void* words) {
+    if (static_cast<const char*>(words) >= end_) {
       ahead_ += jump_;
       second_ = second_then_;
       end_ = reinterpret_cast<const char*>(INTPTR_MAX);
@@ -73,13 +74,12 @@ class LinesAhead {
   // into L1 besides 91%.
   static constexpr int64_t kOnce = 8192, kFar = 16384, kNear = 2048;
 
-  template <auto kHint> // an enumerator of GCC's, an int of Clang's
-  HWY_INLINE void two(const char* at) const {
-    _mm_prefetch(at, kHint);
-    _mm_prefetch(at + 64, kHint);
-    if constexpr (kBlocks == 2) {
-      _mm_prefetch(at + second_, kHint);
-      _mm_prefetch(at + second_ + 64, kHint);
+  template <int kLines, auto kHint> // an enumerator of GCC's, an int of Clang's
+  HWY_INLINE void lines(const char* at) const {
+    for (int b = 0; b < kBlocks; ++b, at += second_) {
+      for (int i = 0; i < kLines; ++i) {
+        _mm_prefetch(at + 64 * i, kHint);
+      }
     }
   }
 

@@ -187,7 +187,7 @@ void PreparedVector::reserve(
     group_size = std::max(group_size, 32); // NVFP4 has halves of one
   }
   group_size_ = group_size;
-  nibbles_ = bits == 4;
+  nibbles_ = has_nibble_digits(bits);
   in_blocks_ = in_blocks;
   const int64_t parts = in_blocks
       ? cols / group_size

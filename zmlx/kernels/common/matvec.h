@@ -10,6 +10,12 @@
 
 namespace zmlx::cpu {
 
+/// Whether digits for fields of so many bits have even columns before odd ones;
+/// see PreparedVector::digits().
+constexpr bool has_nibble_digits(int bits) {
+  return bits <= 4;
+}
+
 /// A vector prepared for matvec().
 ///
 /// Each block of 32 values is held as integers of 24 bits with one scale,
@@ -34,9 +40,9 @@ class PreparedVector {
   /// where nibbles have their even columns before the odd ones in every eight,
   /// then the group's scale and the sum of its (rounded) values as floats.
   ///
-  /// Else digits of four-bit matrices stand in chunks of 128 columns: 3 digits
-  /// x (even columns, odd columns) x 64 bytes; those of others in chunks of 64
-  /// columns: 3 digits x 64 bytes. Unused columns are zero.
+  /// Else digits for fields of up to four bits stand in chunks of 128 columns:
+  /// 3 digits x (even columns, odd columns) x 64 bytes; those of others in
+  /// chunks of 64 columns: 3 digits x 64 bytes. Unused columns are zero.
   const int8_t* digits() const {
     return digits_.data();
   }

@@ -125,15 +125,22 @@ void integer_matvec(
   AlignedVector<uint8_t> unpacked;
   for (int64_t row = begin; row < end; ++row) {
     const auto* words = reinterpret_cast<const uint8_t*>(w.row_words(row));
-    if (w.bits == 4) {
-      y[row - begin] = dot_row<8>(w, x, row, words);
-    } else if (w.bits == 8) {
-      y[row - begin] = dot_row<4>(w, x, row, words);
-    } else {
+    if (w.bits != 4 && w.bits != 8) {
       unpacked.resize(static_cast<size_t>(w.cols));
       unpack(w.row_words(row), w.bits, w.cols, unpacked.data());
-      y[row - begin] = dot_row<4>(w, x, row, unpacked.data());
+      words = unpacked.data();
     }
+    if (!has_nibble_digits(w.bits)) {
+      y[row - begin] = dot_row<4>(w, x, row, words);
+      continue;
+    }
+    if (w.bits != 4) { // two bytes to one of nibbles
+      for (int64_t i = 0; i < w.cols / 2; ++i) {
+        unpacked[i] =
+            static_cast<uint8_t>(unpacked[2 * i] | unpacked[2 * i + 1] << 4);
+      }
+    }
+    y[row - begin] = dot_row<8>(w, x, row, words);
   }
 }
 

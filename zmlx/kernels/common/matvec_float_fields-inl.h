@@ -11,25 +11,13 @@
 #define ZMLX_COMMON_MATVEC_FLOAT_FIELDS_INL_H
 #endif
 
+#include "zmlx/kernels/common/chunk_vnni-inl.h"
 #include "zmlx/kernels/common/float_fields-inl.h"
 #include "zmlx/kernels/common/integer_group-inl.h"
 #include "zmlx/kernels/common/matvec_vnni-inl.h"
 
 HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
 namespace zmlx::cpu::HWY_NAMESPACE {
-
-/// The integer dot product of a chunk of bytes, even and odd columns apart. A
-/// lane's sum is at most 8 * 24 * 128 before the shifts: no overflow.
-HWY_INLINE __m512i
-small_chunk(__m512i even, __m512i odd, const __m512i* digits) {
-  __m512i sum = _mm512_setzero_si512();
-  for (int d = 0; d < 3; ++d) {
-    sum = _mm512_slli_epi32(sum, 8); // of nothing at first
-    sum = _mm512_dpbusd_epi32(sum, even, digits[2 * d]);
-    sum = _mm512_dpbusd_epi32(sum, odd, digits[2 * d + 1]);
-  }
-  return sum;
-}
 
 /// Scales of a chunk of 128 columns, one for each lane of 8, from groups of
 /// kGroup.
@@ -87,14 +75,14 @@ class FourBitRows {
     const __m512i twelve = _mm512_set1_epi8(kE2m1Offset);
     for (int64_t c = 0; c < chunks_; ++c) {
       _mm512_store_si512(
-          sums.data() + 16 * c, small_chunk(twelve, twelve, digits_ + 6 * c));
+          sums.data() + 16 * c, dot_pairs(twelve, twelve, digits_ + 6 * c));
     }
     offsets_ = sums.data();
   }
 
   /// kRows rows from `row` on, 0 <= row < w.rows.
   template <int kRows>
-  HWY_INLINE void dot(int64_t row, Stream& ahead, float* y) const {
+  HWY_INLINE void dot(int64_t row, LinesAhead<1>& ahead, float* y) const {
     const char* words = reinterpret_cast<const char*>(w_.row_words(row));
     const char* scales = static_cast<const char*>(w_.row_scales(row));
     const int64_t words_stride = 4 * w_.words_per_row();
@@ -109,7 +97,7 @@ class FourBitRows {
       const __m512 x_scale = chunk_scale(c);
       const __m512i offset = _mm512_load_si512(offsets_ + 16 * c);
       for (int r = 0; r < kRows; ++r) {
-        prefetch_line(ahead.at() + 64 * (kRows * c + r));
+        ahead.ask<1>(words + 64 * (kRows * c + r));
         total[r] = _mm512_fmadd_ps(
             chunk(
                 _mm512_loadu_si512(words + r * words_stride + 64 * c),
@@ -141,7 +129,7 @@ class FourBitRows {
             total[r]);
       }
     }
-    ahead.skip(kRows * words_stride);
+    ahead.turn(words + kRows * words_stride);
     if constexpr (kRows == 4) {
       store_sums(y, total[0], total[1], total[2], total[3]);
     } else {
@@ -162,7 +150,7 @@ class FourBitRows {
     const __m512i odd = _mm512_shuffle_epi8(
         table_, _mm512_and_si512(_mm512_srli_epi16(words, 4), mask));
     return _mm512_cvtepi32_ps(
-        _mm512_sub_epi32(small_chunk(even, odd, digits_ + 6 * c), offset));
+        _mm512_sub_epi32(dot_pairs(even, odd, digits_ + 6 * c), offset));
   }
 
   const PackedMatrix& w_;
@@ -180,7 +168,7 @@ class EightBitRows {
       : w_(w), x_(x.values()) {}
 
   template <int kRows>
-  HWY_INLINE void dot(int64_t row, Stream& ahead, float* y) const {
+  HWY_INLINE void dot(int64_t row, LinesAhead<1>& ahead, float* y) const {
     const char* fields = reinterpret_cast<const char*>(w_.row_words(row));
     const auto* scales = static_cast<const uint8_t*>(w_.row_scales(row));
     const int64_t stride = w_.cols, groups = w_.groups_per_row();
@@ -193,7 +181,9 @@ class EightBitRows {
       const __m512 x0 = _mm512_loadu_ps(x_ + 32 * g);
       const __m512 x1 = _mm512_loadu_ps(x_ + 32 * g + 16);
       for (int r = 0; r < kRows; ++r) {
-        prefetch_line(ahead.at() + 32 * (kRows * g + r));
+        if (r < (kRows + 1) / 2) {
+          ahead.ask<1>(fields + 32 * kRows * g + 64 * r);
+        }
         const __m512i halves = to_halves(fields + r * stride + 32 * g);
         const __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
         const __m512 high =
@@ -204,7 +194,7 @@ class EightBitRows {
             total[r]);
       }
     }
-    ahead.skip(kRows * stride);
+    ahead.turn(fields + kRows * stride);
     for (int r = 0; r < kRows; ++r) {
       total[r] = _mm512_mul_ps(total[r], _mm512_set1_ps(256));
     }
@@ -242,12 +232,7 @@ void float_fields_rows(
     float* y,
     const RowsAhead& next) {
   const Rows rows(w, x);
-  const auto* from = reinterpret_cast<const char*>(w.row_words(begin));
-  Stream ahead(
-      from,
-      kPrefetchBytes,
-      from + (end - begin) * 4 * w.words_per_row(),
-      next.words);
+  LinesAhead<1> ahead(w, w.row_words(begin), w.row_words(end), next);
   int64_t row = begin;
   for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
     rows.template dot<kRowsAtOnce>(row, ahead, y + (row - begin));

@@ -75,8 +75,21 @@ TEST_P(MatvecOnEveryTarget, KeepsFloatAccuracyBesideOutliers) {
   x[3] = 1e4f;
   x[100] = 1e-6f;
   // The outlier's one product makes up the sum: a dozen roundings of it.
-  EXPECT_LT(worst_error({9, 640, 4, 64}, x), 1.5e-6);
-  EXPECT_LT(worst_error({9, 640, 8, 64}, x), 1.5e-6);
+  for (int bits : kAllBits) {
+    EXPECT_LT(worst_error({9, 640, bits, 64}, x), 1.5e-6) << bits;
+  }
+}
+
+TEST_P(MatvecOnEveryTarget, HoldsTheLargestSumsOfIntegers) {
+  for (int bits : kAllBits) {
+    const Case c{5, 640, bits, 128, mx::float32};
+    const Weights weights(c, true);
+    for (float value : {1.0f, -1.0f}) {
+      const std::vector<float> x(static_cast<size_t>(c.cols), value);
+      // Roundings of equal terms add up; what overflows is wrong by far more.
+      EXPECT_LT(worst_error(c, weights, x, run(weights, x)), 1e-6) << bits;
+    }
+  }
 }
 
 TEST_P(MatvecOnEveryTarget, CarriesNanAndInfinityAndTinyValues) {
@@ -92,19 +105,21 @@ TEST_P(MatvecOnEveryTarget, CarriesNanAndInfinityAndTinyValues) {
 }
 
 TEST_P(MatvecOnEveryTarget, GivesTheSameBitsHoweverRowsAreSplit) {
-  const Case c{37, 384, 4, 64};
-  const Weights weights(c);
-  const auto x = normal(c.cols, 8);
-  const auto whole = run(weights, x);
-  PreparedVector prepared;
-  prepared.reserve(c.cols, c.bits, c.group_size);
-  prepared.prepare_part(x.data(), 256, 384);
-  prepared.prepare_part(x.data(), 0, 256);
-  std::vector<float> parts(37);
-  for (auto [begin, end] : {std::pair{0, 5}, {5, 30}, {30, 37}}) {
-    matvec(weights.matrix(), prepared, begin, end, parts.data() + begin);
+  for (int bits : kAllBits) {
+    const Case c{37, 416, bits, 32};
+    const Weights weights(c);
+    const auto x = normal(c.cols, 8);
+    const auto whole = run(weights, x);
+    PreparedVector prepared;
+    prepared.reserve(c.cols, c.bits, c.group_size);
+    prepared.prepare_part(x.data(), 256, 416);
+    prepared.prepare_part(x.data(), 0, 256);
+    std::vector<float> parts(37);
+    for (auto [begin, end] : {std::pair{0, 5}, {5, 30}, {30, 37}}) {
+      matvec(weights.matrix(), prepared, begin, end, parts.data() + begin);
+    }
+    EXPECT_EQ(whole, parts) << bits;
   }
-  EXPECT_EQ(whole, parts);
 }
 
 TEST_P(MatvecOnEveryTarget, MatchesDoubleSumsInBlocks) {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The integer path of matvec() for AVX-512 with VNNI. A chunk (64 bytes of a
-// row, 128 nibbles) costs 15 vector instructions: 40 GB/s a core in L2 on Zen
-// 5, above what one core reads from memory. A float path (table look-up and
-// FMA) costs 30 and reached 12.
+// The integer path of matvec() for AVX-512 with VNNI: a walk over rows, four at
+// once, chunk by chunk.
 
 #if defined(ZMLX_COMMON_MATVEC_VNNI_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ZMLX_COMMON_MATVEC_VNNI_INL_H
@@ -13,101 +11,19 @@
 
 #include <immintrin.h>
 
+#include "zmlx/kernels/common/chunk_vnni-inl.h"
+#include "zmlx/kernels/common/lines_ahead-inl.h"
 #include "zmlx/kernels/common/matvec_generic-inl.h"
 
-// Highway 1.0.3 checks for VNNI before it chooses AVX3_DL, but does not ask the
-// compiler for it.
 HWY_PUSH_ATTRIBUTES(HWY_TARGET_STR ",avx512vnni")
 namespace zmlx::cpu::HWY_NAMESPACE {
 
 constexpr int kRowsAtOnce = 4;
-// 0.25 us of one core's share of memory. From memory, two cores read 36.8 GB/s
-// of weights this way, where a plain read got 36.1, against 26.1 with each
-// row's own stream 4 kB ahead and 10.5 without prefetch (medians of 7).
-constexpr int64_t kPrefetchBytes = 8192;
 constexpr int kPrefetchRows = 16; // of scales and biases
 
 HWY_INLINE void prefetch_line(const void* address) {
   _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0);
 }
-
-/// Scales of a chunk, one for each of 16 lanes. kSpan: columns a lane; kGroups:
-/// groups a chunk, 4, 2, 1, or 0 where one group spans two chunks.
-template <int kSpan, FloatType kType, int kGroups>
-struct LaneScales {
-  explicit LaneScales(int group_size) {
-    alignas(64) uint8_t bytes[64];
-    alignas(64) int32_t lanes[16];
-    for (int lane = 0; lane < 16; ++lane) {
-      const int group = lane * kSpan / group_size;
-      lanes[lane] = group;
-      if (kType == FloatType::BF16) {
-        const uint8_t four[4] = {
-            0x80,
-            0x80,
-            static_cast<uint8_t>(2 * group),
-            static_cast<uint8_t>(2 * group + 1)};
-        std::memcpy(bytes + 4 * lane, four, 4);
-      } else {
-        bytes[2 * lane] = static_cast<uint8_t>(2 * group);
-        bytes[2 * lane + 1] = static_cast<uint8_t>(2 * group + 1);
-      }
-    }
-    bytes_ = _mm512_load_si512(bytes);
-    lanes_ = _mm512_load_si512(lanes);
-  }
-
-  /// The groups from `first` on, read in one load.
-  HWY_INLINE __m512 load(const char* first) const {
-    return load_some<kGroups>(first);
-  }
-
-  /// The last chunk of a row, where only `groups` of them exist.
-  __m512 load_last(const char* first, int64_t groups) const {
-    alignas(64) char padded[16] = {};
-    std::memcpy(padded, first, static_cast<size_t>(groups) * size_of(kType));
-    return load_some<4>(padded);
-  }
-
-  /// Where the groups of a chunk start, in bytes.
-  static HWY_INLINE int64_t offset(int64_t chunk) {
-    return (kGroups == 0 ? chunk >> 1 : chunk * kGroups) *
-        static_cast<int64_t>(size_of(kType));
-  }
-
- private:
-  template <int kCount>
-  HWY_INLINE __m512 load_some(const char* first) const {
-    if (kType == FloatType::F32) {
-      const auto mask =
-          static_cast<__mmask8>(kCount <= 1 ? 1 : (1u << kCount) - 1);
-      return _mm512_permutexvar_ps(
-          lanes_, _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(mask, first)));
-    }
-    __m512i packed;
-    if (kCount <= 1) {
-      packed = _mm512_set1_epi16(load_as<int16_t>(first));
-    } else if (kCount == 2) {
-      packed = _mm512_set1_epi32(load_as<int32_t>(first));
-    } else {
-      packed = _mm512_set1_epi64(load_as<int64_t>(first));
-    }
-    if (kType == FloatType::BF16) {
-      return _mm512_castsi512_ps(_mm512_shuffle_epi8(packed, bytes_));
-    }
-    return _mm512_cvtph_ps(_mm256_shuffle_epi8(
-        _mm512_castsi512_si256(packed), _mm512_castsi512_si256(bytes_)));
-  }
-
-  template <class T>
-  static HWY_INLINE T load_as(const char* bytes) {
-    T value;
-    std::memcpy(&value, bytes, sizeof value);
-    return value;
-  }
-
-  __m512i bytes_, lanes_;
-};
 
 /// total + biases * sums over a row's groups, by lanes.
 template <FloatType kType>
@@ -161,38 +77,8 @@ store_sums(float* y, __m512 v0, __m512 v1, __m512 v2, __m512 v3) {
           _mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
-/// The integer dot product of one chunk, as floats a lane.
-HWY_INLINE __m512 nibble_chunk(__m512i words, const __m512i* digits) {
-  const __m512i mask = _mm512_set1_epi8(15);
-  const __m512i even = _mm512_and_si512(words, mask);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(words, 4), mask);
-  // A lane's sum is at most 8 * 15 * 128 before the shifts: no overflow.
-  __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), even, digits[0]);
-  sum = _mm512_dpbusd_epi32(sum, odd, digits[1]);
-  sum = _mm512_dpbusd_epi32(_mm512_slli_epi32(sum, 8), even, digits[2]);
-  sum = _mm512_dpbusd_epi32(sum, odd, digits[3]);
-  sum = _mm512_dpbusd_epi32(_mm512_slli_epi32(sum, 8), even, digits[4]);
-  sum = _mm512_dpbusd_epi32(sum, odd, digits[5]);
-  return _mm512_cvtepi32_ps(sum);
-}
-
-HWY_INLINE __m512 byte_chunk(__m512i bytes, const __m512i* digits) {
-  const __m512i zero = _mm512_setzero_si512();
-  // 4 * 255 * 128 * 65536 would not fit: the high digit goes its own way.
-  const __m512i high = _mm512_dpbusd_epi32(zero, bytes, digits[0]);
-  __m512i low = _mm512_dpbusd_epi32(zero, bytes, digits[1]);
-  low = _mm512_dpbusd_epi32(_mm512_slli_epi32(low, 8), bytes, digits[2]);
-  return _mm512_fmadd_ps(
-      _mm512_cvtepi32_ps(high), _mm512_set1_ps(65536), _mm512_cvtepi32_ps(low));
-}
-
-template <int kSpan>
-HWY_INLINE __m512 chunk_dot(__m512i words, const __m512i* digits) {
-  return kSpan == 8 ? nibble_chunk(words, digits) : byte_chunk(words, digits);
-}
-
-/// What is prefetched beside a walk over rows: the same memory some way ahead,
-/// and past the end what comes next (or, again, what is cached).
+/// What is prefetched of a row's scales or biases: those some rows ahead, and
+/// past the end what comes next (or, again, what is cached).
 class Stream {
  public:
   Stream(const char* from, int64_t ahead, const char* end, const void* next)
@@ -216,32 +102,22 @@ class Stream {
   const char *at_, *end_, *next_;
 };
 
-/// A walk over rows of a matrix, or over what unpack() made of one row. Steps
-/// by addition: products of sizes for every four rows cost a tenth of the time.
+/// A walk over rows of a matrix. Steps by addition: products of sizes for every
+/// four rows cost a tenth of the time.
 struct Walk {
   const char *words, *scales, *biases;
   int64_t words_stride, groups_stride; // bytes
-  Stream words_ahead, scales_ahead, biases_ahead;
+  LinesAhead<1> words_ahead;
+  Stream scales_ahead, biases_ahead;
 
-  Walk(
-      const PackedMatrix& w,
-      int64_t begin,
-      int64_t end,
-      const uint8_t* unpacked,
-      const RowsAhead& next)
-      : words(
-            unpacked ? reinterpret_cast<const char*>(unpacked)
-                     : reinterpret_cast<const char*>(w.row_words(begin))),
+  Walk(const PackedMatrix& w, int64_t begin, int64_t end, const RowsAhead& next)
+      : words(reinterpret_cast<const char*>(w.row_words(begin))),
         scales(static_cast<const char*>(w.row_scales(begin))),
         biases(static_cast<const char*>(w.row_biases(begin))),
-        words_stride(unpacked ? 0 : 4 * w.words_per_row()),
+        words_stride(4 * w.words_per_row()),
         groups_stride(
             w.groups_per_row() * static_cast<int64_t>(size_of(w.float_type))),
-        words_ahead(
-            words,
-            kPrefetchBytes,
-            words + (end - begin) * words_stride,
-            next.words),
+        words_ahead(w, w.row_words(begin), w.row_words(end), next),
         scales_ahead(
             scales,
             kPrefetchRows * groups_stride,
@@ -257,23 +133,25 @@ struct Walk {
     words += rows * words_stride;
     scales += rows * groups_stride;
     biases += rows * groups_stride;
-    words_ahead.skip(rows * words_stride);
+    words_ahead.turn(words);
     scales_ahead.skip(rows * groups_stride);
     biases_ahead.skip(rows * groups_stride);
   }
 };
 
-/// kRows rows of 8-bit or 4-bit fields. Plain loops of constant length over
+/// kRows rows. Plain loops of constant length over
 /// local arrays: they stay in registers, which captures by reference did not.
-template <int kSpan, FloatType kType, int kGroups, int kRows>
+template <int kBits, FloatType kType, int kGroups, int kRows>
 HWY_INLINE void dot_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
-    const LaneScales<kSpan, kType, kGroups>& scales_of,
+    const LaneScales<kType, kGroups>& scales_of,
     const Walk& rows,
     float* y) {
-  constexpr int kColumns = 16 * kSpan; // a chunk
-  constexpr int kDigits = kSpan == 8 ? 6 : 3; // vectors of digits a chunk
+  constexpr int kColumns = kChunkColumns<kBits>;
+  constexpr int kBytes = kChunkBytes<kBits>;
+  constexpr int kDigits = 3 * kColumns / 64; // vectors of digits a chunk
+  constexpr int kLines = (kRows * kBytes + 63) / 64; // of chunks of all rows
   const auto* digits = reinterpret_cast<const __m512i*>(x.digits());
   const float* x_scales = x.lane_scales();
   __m512 total[kRows];
@@ -291,30 +169,32 @@ HWY_INLINE void dot_rows(
       d[i] = _mm512_load_si512(digits + kDigits * chunk + i);
     }
     const __m512 x_scale = _mm512_load_ps(x_scales + 16 * chunk);
-    const char* words = rows.words + 64 * chunk;
+    const char* words = rows.words + kBytes * chunk;
     const char* scales = rows.scales + scales_of.offset(chunk);
     for (int r = 0; r < kRows; ++r) {
-      // In the order of memory, not of use: rows follow one another.
-      prefetch_line(rows.words_ahead.at() + 64 * (kRows * chunk + r));
+      if (r < kLines) {
+        // In the order of memory, not of use: rows follow one another.
+        rows.words_ahead.ask<1>(rows.words + kRows * kBytes * chunk + 64 * r);
+      }
       const __m512 scale = scales_of.load(scales + r * rows.groups_stride);
       total[r] = _mm512_fmadd_ps(
-          chunk_dot<kSpan>(
-              _mm512_loadu_si512(words + r * rows.words_stride), d),
+          chunk_dot<kBits>(
+              load_chunk<kBits>(words + r * rows.words_stride, kBytes), d),
           _mm512_mul_ps(scale, x_scale),
           total[r]);
     }
   }
   if (const int64_t left = w.cols % kColumns; left != 0) {
-    const auto mask = static_cast<__mmask16>((1u << (left / kSpan)) - 1);
     const int64_t groups = (left + w.group_size - 1) / w.group_size;
     for (int r = 0; r < kRows; ++r) {
       const __m512 scale = scales_of.load_last(
           rows.scales + scales_of.offset(whole) + r * rows.groups_stride,
           groups);
       total[r] = _mm512_fmadd_ps(
-          chunk_dot<kSpan>(
-              _mm512_maskz_loadu_epi32(
-                  mask, rows.words + r * rows.words_stride + 64 * whole),
+          chunk_dot<kBits>(
+              load_chunk<kBits>(
+                  rows.words + r * rows.words_stride + kBytes * whole,
+                  left * kBits / 8),
               digits + kDigits * whole),
           _mm512_mul_ps(scale, _mm512_load_ps(x_scales + 16 * whole)),
           total[r]);
@@ -335,49 +215,46 @@ HWY_INLINE void dot_rows(
   }
 }
 
-template <int kSpan, FloatType kType, int kGroups>
+template <int kBits, FloatType kType, int kGroups>
 void integer_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    const uint8_t* unpacked,
     float* y,
     const RowsAhead& next) {
-  const LaneScales<kSpan, kType, kGroups> scales(w.group_size);
-  Walk walk(w, begin, end, unpacked, next);
+  const LaneScales<kType, kGroups> scales;
+  Walk walk(w, begin, end, next);
   int64_t row = begin;
   for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
-    dot_rows<kSpan, kType, kGroups, kRowsAtOnce>(
+    dot_rows<kBits, kType, kGroups, kRowsAtOnce>(
         w, x, scales, walk, y + (row - begin));
     walk.skip(kRowsAtOnce);
   }
   for (; row < end; ++row) {
-    dot_rows<kSpan, kType, kGroups, 1>(w, x, scales, walk, y + (row - begin));
+    dot_rows<kBits, kType, kGroups, 1>(w, x, scales, walk, y + (row - begin));
     walk.skip(1);
   }
 }
 
 /// The same with the number of groups a chunk found from the group size.
-/// unpacked: the bytes of one row, or null.
-template <int kSpan, FloatType kType>
+template <int kBits, FloatType kType>
 void integer_rows(
     const PackedMatrix& w,
     const PreparedVector& x,
     int64_t begin,
     int64_t end,
-    const uint8_t* unpacked,
     float* y,
     const RowsAhead& next) {
-  switch (16 * kSpan / w.group_size) {
+  switch (kChunkColumns<kBits> / w.group_size) {
     case 4:
-      return integer_rows<kSpan, kType, 4>(w, x, begin, end, unpacked, y, next);
+      return integer_rows<kBits, kType, 4>(w, x, begin, end, y, next);
     case 2:
-      return integer_rows<kSpan, kType, 2>(w, x, begin, end, unpacked, y, next);
+      return integer_rows<kBits, kType, 2>(w, x, begin, end, y, next);
     case 0:
-      return integer_rows<kSpan, kType, 0>(w, x, begin, end, unpacked, y, next);
+      return integer_rows<kBits, kType, 0>(w, x, begin, end, y, next);
     default:
-      return integer_rows<kSpan, kType, 1>(w, x, begin, end, unpacked, y, next);
+      return integer_rows<kBits, kType, 1>(w, x, begin, end, y, next);
   }
 }
 
@@ -389,18 +266,19 @@ void integer_matvec(
     int64_t end,
     float* y,
     const RowsAhead& next) {
-  if (w.bits == 4) {
-    integer_rows<8, kType>(w, x, begin, end, nullptr, y, next);
-  } else if (w.bits == 8) {
-    integer_rows<4, kType>(w, x, begin, end, nullptr, y, next);
-  } else {
-    // Other widths are unpacked to bytes, a row of L1 at a time.
-    AlignedVector<uint8_t> bytes(static_cast<size_t>(w.cols));
-    for (int64_t row = begin; row < end; ++row) {
-      unpack(w.row_words(row), w.bits, w.cols, bytes.data());
-      integer_rows<4, kType>(
-          w, x, row, row + 1, bytes.data(), y + (row - begin), next);
-    }
+  switch (w.bits) {
+    case 2:
+      return integer_rows<2, kType>(w, x, begin, end, y, next);
+    case 3:
+      return integer_rows<3, kType>(w, x, begin, end, y, next);
+    case 4:
+      return integer_rows<4, kType>(w, x, begin, end, y, next);
+    case 5:
+      return integer_rows<5, kType>(w, x, begin, end, y, next);
+    case 6:
+      return integer_rows<6, kType>(w, x, begin, end, y, next);
+    default:
+      return integer_rows<8, kType>(w, x, begin, end, y, next);
   }
 }
 

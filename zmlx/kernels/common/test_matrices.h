@@ -22,11 +22,12 @@ struct Case {
 
 class Weights {
  public:
-  explicit Weights(const Case& c) : case_(c) {
+  /// Of random fields, or of the largest ones.
+  explicit Weights(const Case& c, bool largest = false) : case_(c) {
     std::mt19937 rng(c.bits * 1000 + static_cast<int>(c.cols));
     words_.resize(static_cast<size_t>(c.rows * c.cols * c.bits / 32));
     for (auto& word : words_) {
-      word = static_cast<uint32_t>(rng());
+      word = largest ? ~0u : static_cast<uint32_t>(rng());
     }
     const int groups = static_cast<int>(c.rows * c.cols / c.group_size);
     auto key = mx::random::key(7);
@@ -87,9 +88,11 @@ inline std::vector<float> normal(int64_t count, int seed) {
   return values;
 }
 
+constexpr int kAllBits[] = {2, 3, 4, 5, 6, 8};
+
 inline std::vector<Case> all_cases() {
   std::vector<Case> cases;
-  for (int bits : {2, 3, 4, 5, 6, 8}) {
+  for (int bits : kAllBits) {
     for (int group : {32, 64, 128}) {
       for (int64_t cols : {128, 384, 640, 1792}) {
         cases.push_back({7, cols, bits, group});

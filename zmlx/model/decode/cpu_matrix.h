@@ -82,7 +82,8 @@ struct Format {
     }
   }
   bool operator==(const Format& other) const {
-    return cols == other.cols && (bits == 4) == (other.bits == 4) &&
+    return cols == other.cols &&
+        cpu::has_nibble_digits(bits) == cpu::has_nibble_digits(other.bits) &&
         group_size == other.group_size && in_blocks == other.in_blocks;
   }
 };
