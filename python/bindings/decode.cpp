@@ -63,35 +63,74 @@ class WeightMover {
   std::jthread thread_; // stops when this ends
 };
 
+using Packings = std::map<std::string, Packing>;
+using Tensors = std::map<std::string, mx::array>;
+
+/// The network of these arrays, which computes in float32.
+std::unique_ptr<zmlx::Model> assembled(
+    std::string config,
+    Tensors tensors,
+    const Packings& packing,
+    std::string origin) {
+  zmlx::ModelParts parts;
+  parts.config = std::move(config);
+  parts.tensors = std::move(tensors);
+  parts.origin = std::move(origin);
+  for (const auto& [path, how] : packing) {
+    const auto& [bits, group_size, mode] = how;
+    parts.packing[path] = {bits, group_size, mode};
+  }
+  auto model = zmlx::assemble(std::move(parts), mx::float32);
+  // mlx_lm sets no limit to the context.
+  model->info.max_positions = 0;
+  return model;
+}
+
+/// Compiles what a DecodeModel's steps on caches of these types will call, in the
+/// background. It is no DecodeModel, since one knows where on the device the
+/// arrays lie, and fusing a module may move them.
+class CompiledAhead {
+ public:
+  CompiledAhead(const CompiledAhead&) = delete;
+  CompiledAhead(
+      std::string config,
+      Tensors tensors,
+      const Packings& packing,
+      std::string origin,
+      const std::vector<mx::Dtype>& cache_types) {
+    const auto model = assembled(
+        std::move(config), std::move(tensors), packing, std::move(origin));
+    const auto lowered = zmlx::decode::lower(*model->network);
+    for (const auto& type : cache_types) {
+      if (lowered.program) {
+        done_.push_back(zmlx::decode::prepare_executor(*lowered.program, type));
+      }
+    }
+  }
+
+ private:
+  std::vector<std::future<void>> done_; // end before this does
+};
+
 /// A network that runs calls with mlx_lm's caches, fused throughout.
 class DecodeModel {
  public:
   DecodeModel(
       std::string config,
-      std::map<std::string, mx::array> tensors,
-      const std::map<std::string, Packing>& packing,
+      Tensors tensors,
+      const Packings& packing,
       std::string origin) {
     for (auto& [name, array] : tensors) {
       array = zmlx::unevaluated(array);
     }
     tensors_ = tensors;
-    zmlx::ModelParts parts;
-    parts.config = std::move(config);
-    parts.tensors = std::move(tensors);
-    parts.origin = std::move(origin);
-    for (const auto& [path, how] : packing) {
-      const auto& [bits, group_size, mode] = how;
-      parts.packing[path] = {bits, group_size, mode};
-    }
-    model_ = zmlx::assemble(std::move(parts), mx::float32);
-    // mlx_lm sets no limit to the context.
-    model_->info.max_positions = 0;
+    model_ = assembled(
+        std::move(config), std::move(tensors), packing, std::move(origin));
     const auto lowered = zmlx::decode::lower(*model_->network);
     if (!lowered.program) {
       throw std::invalid_argument(lowered.reason);
     }
-    program_ = lowered.program;
-    shapes_ = layer_shapes(*program_);
+    shapes_ = layer_shapes(*lowered.program);
     zmlx::PatchOptions options;
     if (on_gpu_) { // where prompts go through the model's own layers
       options.patterns = {"decode_step"};
@@ -151,11 +190,6 @@ class DecodeModel {
     mover_.emplace(tensors_);
   }
 
-  /// Returns at once.
-  void compile_ahead(mx::Dtype cache_type) {
-    ahead_.push_back(zmlx::decode::prepare_executor(*program_, cache_type));
-  }
-
   void start_timing() {
     fused_->executor->start_timing();
   }
@@ -177,23 +211,30 @@ class DecodeModel {
   const bool on_gpu_ = zmlx::on_a_gpu();
   std::unique_ptr<zmlx::Model> model_;
   zmlx::decode::FusedNetwork* fused_ = nullptr;
-  std::shared_ptr<const zmlx::decode::Program> program_;
   std::vector<LayerShape> shapes_;
-  std::vector<std::future<void>> ahead_; // of compile_ahead(): end before this
-  std::map<std::string, mx::array> tensors_; // as Python has them
+  Tensors tensors_; // as Python has them
   std::optional<WeightMover> mover_;
 };
 
 } // namespace
 
 void bind_decode(nb::module_& m) {
-  nb::class_<DecodeModel>(m, "DecodeModel")
+  nb::class_<CompiledAhead>(m, "CompiledAhead")
       .def(
           nb::init<
               std::string,
-              std::map<std::string, mx::array>,
-              const std::map<std::string, Packing>&,
-              std::string>(),
+              Tensors,
+              const Packings&,
+              std::string,
+              const std::vector<mx::Dtype>&>(),
+          nb::arg("config"),
+          nb::arg("tensors"),
+          nb::arg("packing"),
+          nb::arg("origin"),
+          nb::arg("cache_types"));
+  nb::class_<DecodeModel>(m, "DecodeModel")
+      .def(
+          nb::init<std::string, Tensors, const Packings&, std::string>(),
           nb::arg("config"),
           nb::arg("tensors"),
           nb::arg("packing"),
@@ -203,10 +244,6 @@ void bind_decode(nb::module_& m) {
           &DecodeModel::forward,
           nb::arg("tokens"),
           nb::arg("caches").none())
-      .def(
-          "compile_ahead",
-          &DecodeModel::compile_ahead,
-          nb::arg("cache_type"))
       .def("move_weights", &DecodeModel::move_weights)
       .def("start_timing", &DecodeModel::start_timing)
       .def("stop_timing", [](DecodeModel& self) {

@@ -15,6 +15,7 @@ from mlx_lm.models import gemma, llama, switch_layers
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from patch_models import logits, quantise, relative, result_of
 
+from zmlx.decode import parts
 from zmlx.patch import (
     ALL_PATTERNS,
     adapters,
@@ -152,6 +153,23 @@ def test_what_a_gpu_compiles_beforehand_is_what_a_probe_calls(monkeypatch):
         assert result_of(model).patched_count > 0
     assert {one[0] for calls in built for one in calls} == {"moe_mlp", "swiglu_mlp"}
     assert all(any(one[2] == 512 for one in calls) for calls in built)
+
+
+def test_a_gpu_compiles_the_step_first_and_makes_it_of_fused_modules(monkeypatch):
+    # Fusing a module may move its arrays, and the step knows where they lie.
+    monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
+    model, done = demo(), []
+    for name in ("compiled_ahead", "network_of"):
+
+        def noted(*given, name=name, make=getattr(parts, name)):
+            fused = sum(fused_of(module) is not None for module in model.modules())
+            done.append((name, fused))
+            return make(*given)
+
+        monkeypatch.setattr(parts, name, noted)
+    patch(model, patterns=["moe_mlp", "decode_step"])
+    assert done == [("compiled_ahead", 0), ("network_of", 5)]
+    assert result_of(model).modules["model"] == "decode_step"
 
 
 def test_a_gpu_leaves_layers_of_floats_stock(monkeypatch):

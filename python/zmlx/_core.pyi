@@ -16,6 +16,9 @@ class BackendError(RuntimeError):
 class CompileError(RuntimeError):
     pass
 
+class CompiledAhead:
+    def __init__(self, config: str, tensors: Mapping[str, mlx.core.array], packing: Mapping[str, tuple[int, int, str]], origin: str, cache_types: Sequence[mlx.core.Dtype]) -> None: ...
+
 class DecodeModel:
     def __init__(self, config: str, tensors: Mapping[str, mlx.core.array], packing: Mapping[str, tuple[int, int, str]], origin: str) -> None: ...
 
@@ -213,6 +216,8 @@ class CatalogKernel:
     def __call__(self, inputs: tuple, params: dict) -> list[mlx.core.array]: ...
 
 def catalog() -> list[CatalogKernel]: ...
+
+def compile_together(build: Callable) -> None: ...
 
 class KernelCheckError(RuntimeError):
     pass

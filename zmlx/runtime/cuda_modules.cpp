@@ -47,6 +47,14 @@ using Strides = cuda::std::array<long, 10>;
 constexpr const char* kLightUtils = R"(#pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+using int8_t = signed char;
+using int16_t = short;
+using int32_t = int;
+using int64_t = long long;
+using uint8_t = unsigned char;
+using uint16_t = unsigned short;
+using uint32_t = unsigned int;
+using uint64_t = unsigned long long;
 namespace mlx::core::cu {
 template <class T>
 struct Ten {

@@ -38,12 +38,17 @@ def network_of(model):
     """The C++ network of a model's arrays, which are evaluated or unpack themselves.
     It computes in float32; raises ValueError or RuntimeError with the reason when
     there is none for the model."""
-    return _core.DecodeModel(
-        config_of(model),
-        dict(tree_flatten(model.parameters())),
-        packing_of(model),
-        "the model",
-    )
+    return _core.DecodeModel(*_all_of(model))
+
+
+def compiled_ahead(model, cache_types):
+    """What compiles the network's steps in the background; raises as network_of()."""
+    return _core.CompiledAhead(*_all_of(model), cache_types)
+
+
+def _all_of(model):
+    arrays = dict(tree_flatten(model.parameters()))
+    return config_of(model), arrays, packing_of(model), "the model"
 
 
 def witness_of(model):

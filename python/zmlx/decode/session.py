@@ -126,26 +126,25 @@ def _stock_class(model):
 
 
 def prepare(model):
-    """A network for install(), or None where the model has a good one or can have
-    none. On a GPU what its steps call is being compiled from here on: for the
-    probe's caches, and for those that the model will make."""
+    """Begins to compile what the model's network will call on a GPU, with the
+    probe's caches and with those that the model makes; goes on while what it
+    returns lives."""
     session = session_of(model)
     if session is not None and session.holds():
         return None
-    mx.eval(model.parameters())
+    cache_types = [mx.float32]
+    if narrow_type(model) is not None:
+        cache_types.append(narrow_type(model))
     try:
-        network = parts.network_of(model)
+        return parts.compiled_ahead(model, cache_types)
     except (ValueError, RuntimeError, TypeError):
-        return None
-    for cache_type in {mx.float32, narrow_type(model) or mx.float32}:
-        network.compile_ahead(cache_type)
-    return network
+        return None  # install() meets it again, and says so
 
 
-def install(model, network=None):
-    """Gives the model a network, one of prepare() if given, if it passes the probe.
-    Returns (error, reason): the probe's relative error and "", or None and why the
-    model stays as it is. Does nothing where the model's network is still good.
+def install(model):
+    """Gives the model a network if it passes the probe. Returns (error, reason):
+    the probe's relative error and "", or None and why the model stays as it is.
+    Does nothing where the model's network is still good.
     """
     session = session_of(model)
     if session is not None and session.holds():
@@ -153,7 +152,7 @@ def install(model, network=None):
     remove(model)
     mx.eval(model.parameters())
     try:
-        network = network or parts.network_of(model)
+        network = parts.network_of(model)
     except (ValueError, RuntimeError, TypeError) as refusal:
         return None, str(refusal)
     proof = probe(model, network)

@@ -93,11 +93,11 @@ class Patcher:
         self.result = PatchResult(training=options.training)
         self._seen = set()
         self._dear = []  # (path, module, probe, patterns after)
+        self._ahead = []  # what compiles for a GPU while modules are proved
 
     def apply(self, model):
-        prepared = [None] * len(self.whole)
-        if self.options.on_gpu:  # which compiles while modules are proved
-            prepared = [table.whole_model(p).prepare(model) for p in self.whole]
+        if self.options.on_gpu:
+            self._ahead = [table.whole_model(p).prepare(model) for p in self.whole]
         self._visit("", model)
         while self._dear:
             dear, self._dear = self._dear, []
@@ -105,12 +105,13 @@ class Patcher:
             for path, module, proof, after in dear:
                 if not self._settle(path, module, proof):
                     self._go_on(path, module, self._fuse(path, module, after))
-        for pattern, ready in zip(self.whole, prepared, strict=True):
-            error, reason = table.whole_model(pattern).install(model, ready)
+        for pattern in self.whole:
+            error, reason = table.whole_model(pattern).install(model)
             if reason:
                 self._skip("model", f"{pattern.name}: {reason}")
             else:
                 self._installed("model", pattern.name, error)
+        self._ahead.clear()
         return self.result
 
     def _visit(self, path, module):
