@@ -86,9 +86,9 @@ std::unique_ptr<zmlx::Model> assembled(
   return model;
 }
 
-/// Compiles what a DecodeModel's steps on caches of these types will call, in the
-/// background. It is no DecodeModel, since one knows where on the device the
-/// arrays lie, and fusing a module may move them.
+/// Compiles what a DecodeModel's steps on caches of these types will call, in
+/// the background. It is no DecodeModel, since one knows where on the device
+/// the arrays lie, and fusing a module may move them.
 class CompiledAhead {
  public:
   CompiledAhead(const CompiledAhead&) = delete;

@@ -160,8 +160,9 @@ def test_a_gpu_compiles_the_step_first_and_makes_it_of_fused_modules(monkeypatch
     monkeypatch.setattr("zmlx.patch.on_gpu", lambda: True)
     model, done = demo(), []
     for name in ("compiled_ahead", "network_of"):
+        make = getattr(parts, name)
 
-        def noted(*given, name=name, make=getattr(parts, name)):
+        def noted(*given, name=name, make=make):
             fused = sum(fused_of(module) is not None for module in model.modules())
             done.append((name, fused))
             return make(*given)

@@ -11,8 +11,8 @@
 #include "zmlx/base/hash.h"
 #include "zmlx/base/text.h"
 #include "zmlx/dialect/kernel_text.h"
-#include "zmlx/runtime/kept_compiled.h"
 #include "zmlx/runtime/host_kernel.h"
+#include "zmlx/runtime/kept_compiled.h"
 
 namespace zmlx {
 namespace {

@@ -85,7 +85,8 @@ TEST(CudaModules, AreCompiledWhateverTheTextUses) {
   if (!loads_nvrtc()) {
     GTEST_SKIP() << "no NVRTC here";
   }
-  /// The size of its module, which the whole headers alone make 200 kB; 0: none.
+  /// The size of its module, which the whole headers alone make 200 kB; 0:
+  /// none.
   const auto size_of = [](const std::string& body) -> size_t {
     const auto module =
         compile_cuda_module("custom_kernel_k", text_around(body), "sm_90a");
@@ -97,12 +98,12 @@ TEST(CudaModules, AreCompiledWhateverTheTextUses) {
   EXPECT_TRUE(is_light(
       size_of("out[x_strides[1]] = x_shape[0] * __bfloat162float(x[0]);")));
   // MLX names arrays' types so.
-  EXPECT_TRUE(is_light(
-      size_of("const int8_t a = 1; const int16_t b = 2; const int32_t c = 3;\n"
-              "const int64_t d = 4; const uint8_t e = 5; const uint16_t f = 6;\n"
-              "const uint32_t g = 7; const uint64_t h = 8;\n"
-              "static_assert(sizeof(d) == 8 && sizeof(h) == 8);\n"
-              "out[0] = a + b + c + d + e + f + g + h;")));
+  EXPECT_TRUE(is_light(size_of(
+      "const int8_t a = 1; const int16_t b = 2; const int32_t c = 3;\n"
+      "const int64_t d = 4; const uint8_t e = 5; const uint16_t f = 6;\n"
+      "const uint32_t g = 7; const uint64_t h = 8;\n"
+      "static_assert(sizeof(d) == 8 && sizeof(h) == 8);\n"
+      "out[0] = a + b + c + d + e + f + g + h;")));
   EXPECT_GT(
       size_of("out[cg::this_thread_block().thread_rank()] = x_shape.size();"),
       0u);

@@ -219,9 +219,8 @@ std::future<void> compile_ahead(const std::function<void()>& build) {
     return {};
   }
   try {
-    return std::async(std::launch::async, [texts = std::move(texts)] {
-      keep_all(texts);
-    });
+    return std::async(
+        std::launch::async, [texts = std::move(texts)] { keep_all(texts); });
   } catch (const std::system_error&) { // no thread: first calls compile
     return {};
   }

@@ -23,8 +23,8 @@ double allowed_error(mx::Dtype dtype) {
   return dtype == mx::float32 ? 1e-4 : dtype == mx::float16 ? 3e-2 : 1.5e-1;
 }
 
-// Rows where a GPU takes many another way. Of 256 experts a token has 8: sixteen
-// pairs each, from where on they are sorted.
+// Rows where a GPU takes many another way. Of 256 experts a token has 8:
+// sixteen pairs each, from where on they are sorted.
 constexpr int kMany = 512, kAlone = 7;
 
 mx::array random_input(mx::Shape shape, mx::Dtype dtype, uint64_t seed) {
