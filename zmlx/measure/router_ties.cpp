@@ -117,7 +117,7 @@ RouterWatch::RouterWatch(Network& network) {
   walk(network, [&](const std::string&, Child& child) {
     if (auto* block = dynamic_cast<SparseMoe*>(child.module)) {
       auto gate = std::make_shared<KeepingGate>(block->gate);
-      routers_.push_back(std::make_unique<Watched>(*block, gate));
+      routers_.emplace_back(new Watched{*block, gate}); // for Clang 14
     }
   });
   for (auto& router : routers_) { // not while their children are walked

@@ -11,6 +11,7 @@
 #define ZMLX_COMMON_MATVEC_FLOAT_FIELDS_INL_H
 #endif
 
+#include "zmlx/kernels/common/chunk_vnni-inl.h"
 #include "zmlx/kernels/common/float_fields-inl.h"
 #include "zmlx/kernels/common/integer_group-inl.h"
 #include "zmlx/kernels/common/matvec_vnni-inl.h"
