@@ -78,6 +78,9 @@ TEST(Difference, HoldsAValueToTheLargestOnlyWhenAsked) {
                   got = mx::array({1000.f, 0.01f});
   EXPECT_NE(difference(got, want, {.relative = 1e-3}), "");
   EXPECT_EQ(difference(got, want, {.of_largest = 1e-3}), "");
+  const mx::array rest = mx::array({3e-5f}), near = mx::array({3.1e-5f});
+  EXPECT_NE(difference(near, rest, {.of_largest = 1e-6}), "");
+  EXPECT_EQ(difference(near, rest, {.of_largest = 1e-6, .largest = 2}), "");
 }
 
 TEST(Difference, OfBitsSeesSignedZerosAndTypes) {
@@ -148,6 +151,32 @@ TEST(Verify, CatchesWrongValuesTypesAndThrownErrors) {
   EXPECT_EQ(
       verify(spec, spec.cases[0], mx::Device(mx::Device::cpu))[0].detail,
       "threw: no device");
+}
+
+// A sum of 2^12 terms that is next to nothing, off by `error`.
+std::string difference_of_a_sum(bool sizes, float error) {
+  auto spec = doubling();
+  spec.reference = [](const Arrays& in, const Params&) {
+    return Arrays{mx::sum(in[0], -1)};
+  };
+  spec.terms = [](const KernelCase&) { return 4096; };
+  if (sizes) {
+    spec.term_sizes = [](const Arrays& in, const Params&) {
+      return Arrays{mx::sqrt(mx::sum(mx::square(in[0]), -1))};
+    };
+  }
+  const mx::array half = mx::random::normal({1, 2048}, mx::random::key(1));
+  const Arrays in = {
+      mx::concatenate({half, mx::negative(half), mx::full({1, 1}, 0.001f)}, 1)};
+  return values_difference(
+      spec, spec.cases[0], in, {mx::full({1}, 0.001f + error)});
+}
+
+TEST(Verify, HoldsASumThatCancelsToTheSizeOfItsTerms) {
+  EXPECT_NE(difference_of_a_sum(false, 1e-5f), "");
+  EXPECT_EQ(difference_of_a_sum(true, 1e-5f), "");
+  // But not to more than that: a term too few is still seen.
+  EXPECT_NE(difference_of_a_sum(true, 0.01f), "");
 }
 
 TEST(Verify, CatchesAGradientThatIsOff) {

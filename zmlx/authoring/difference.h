@@ -11,10 +11,14 @@ namespace zmlx {
 namespace mx = mlx::core;
 
 /// got may be off by absolute + relative * |want| + of_largest * the largest
-/// finite |want| of the array. NaN equals NaN only, infinities only themselves.
+/// finite |want| of the array, or `largest` where that is more. NaN equals NaN
+/// only, infinities only themselves.
 struct Tolerance {
-  double absolute = 0, relative = 0, of_largest = 0;
+  double absolute = 0, relative = 0, of_largest = 0, largest = 0;
 };
+
+/// The largest finite |value| of an array; 0: none.
+double largest_finite(const mx::array& array);
 
 /// The distance from one to the next larger value of a floating type.
 double epsilon_of(mx::Dtype dtype);

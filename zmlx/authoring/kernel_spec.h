@@ -87,6 +87,10 @@ struct KernelSpec {
   /// How many terms an output sums. 1: each value is held to its own size;
   /// more: to the largest of its array, which cancellation makes necessary.
   std::function<int64_t(const KernelCase& one)> terms = nullptr;
+  /// Each output's root of the sum of its terms' squares, for outputs that may
+  /// all cancel: they are held to the largest of these where it is more than
+  /// the largest of the array. Null: the array has some that do not.
+  KernelFunction term_sizes = nullptr;
   /// Float32 rounding errors allowed, besides those that terms make.
   double ulps = 8;
   /// What comes out where the reference gives it: NaN and infinities, or only

@@ -59,6 +59,21 @@ TEST(QuantizedMatmul, MatchesADenseProductForAnyRowsBitsAndGroups) {
   }
 }
 
+TEST(QuantizedMatmul, KnowsRowsOfOneGroupThatCudaMisreads) {
+  EXPECT_TRUE(quant::misread_on_cuda(quantized(normal({192, 64}, 1))));
+  EXPECT_TRUE(quant::misread_on_cuda(quantized(normal({8, 128}, 1), 8, 128)));
+  EXPECT_FALSE(quant::misread_on_cuda(quantized(normal({8, 128}, 1))));
+  EXPECT_FALSE(quant::misread_on_cuda(quantized(normal({8, 1792}, 1))));
+  // What is taken there instead.
+  const auto w = quantized(normal({192, 64}, 1));
+  const auto x = normal({20, 64}, 2);
+  EXPECT_LT(
+      difference(
+          mx::matmul(x, mx::transpose(w.mlx_floats(mx::float32))),
+          quant::mlx_product(x, w)),
+      2e-6);
+}
+
 TEST(QuantizedMatmul, CrossesBlocksOfColumns) {
   const auto w = quantized(normal({20, 2112}, 1));
   const auto x = normal({9, 2112}, 2);

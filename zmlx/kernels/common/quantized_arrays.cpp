@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "zmlx/base/error.h"
+#include "zmlx/runtime/device_name.h"
 
 namespace zmlx::quant {
 
@@ -87,7 +88,31 @@ mx::array QuantizedArrays::mlx_scales(mx::Dtype dtype) const {
   return scheme == cpu::Scheme::Affine ? mx::astype(scales, dtype) : scales;
 }
 
+mx::array QuantizedArrays::mlx_floats(mx::Dtype dtype) const {
+  return mx::dequantize(
+      words,
+      mlx_scales(dtype),
+      mlx_biases(dtype),
+      group_size,
+      bits,
+      name_of(scheme),
+      std::nullopt,
+      dtype);
+}
+
+// MLX takes its kernel for compute capability 9.0 (qmm_sm90) only where a group
+// is at least a row, supports_qmm_sm90() says: which no large matrix is. On an
+// H200 every product of more than one row that went there, 20 x 64 by 192 x 64
+// in groups of 64, was wrong in float32, float16 and bfloat16, and not the same
+// when repeated; of longer rows, by other kernels, none was.
+bool misread_on_cuda(const QuantizedArrays& w) {
+  return w.scheme == cpu::Scheme::Affine && cols_of(w) <= w.group_size;
+}
+
 mx::array mlx_product(const mx::array& x, const QuantizedArrays& w) {
+  if (mx::cu::is_available() && on_a_gpu() && misread_on_cuda(w)) {
+    return mx::matmul(x, mx::swapaxes(w.mlx_floats(x.dtype()), -1, -2));
+  }
   return mx::quantized_matmul(
       x,
       w.words,

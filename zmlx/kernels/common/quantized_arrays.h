@@ -29,6 +29,8 @@ struct QuantizedArrays {
   std::optional<mx::array> mlx_biases(mx::Dtype dtype) const;
   /// Likewise the scales.
   mx::array mlx_scales(mx::Dtype dtype) const;
+  /// The weights as MLX makes floats of them, (..., rows, cols).
+  mx::array mlx_floats(mx::Dtype dtype) const;
   /// The same in blocks, which CPU kernels then read instead; or null.
   std::shared_ptr<const cpu::RowBlocks> blocks = nullptr;
 };
@@ -36,6 +38,9 @@ struct QuantizedArrays {
 /// The scheme that MLX calls so; none: an unknown one.
 std::optional<cpu::Scheme> scheme_named(const std::string& mode);
 const char* name_of(cpu::Scheme scheme);
+
+/// Whether MLX 0.32.4 may compute x W^T wrongly on CUDA: see the definition.
+bool misread_on_cuda(const QuantizedArrays& w);
 
 /// x W^T by stock MLX, in x's type.
 mx::array mlx_product(const mx::array& x, const QuantizedArrays& w);

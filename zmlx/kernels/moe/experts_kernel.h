@@ -19,6 +19,12 @@ struct Chosen {
 /// that are whole units of 32 columns, gate and up packed alike.
 bool fits_kernels(const ExpertArrays& experts);
 
+/// A router's logits in float32 whatever x is, (tokens, experts): in 16 bits
+/// their rounding errors choose other experts. x (tokens, dim) of float32,
+/// float16 or bfloat16; a router (experts, dim) that fits_logits(), checked.
+mx::array logits_by_kernel(const mx::array& x, const Projection& router);
+bool fits_logits(const Projection& router);
+
 /// The weighted sum of the outputs of chosen experts, or the layer's output,
 /// as two kernels: gate, up and activation, then down, its weights and sum.
 /// x (tokens, dim) of float32, float16 or bfloat16. Returns x's shape and type,

@@ -111,7 +111,10 @@ struct MoePlaces {
   }
 
   /// On a GPU: few tokens by kernels of ours, which have no gradients.
-  mx::array on_gpu(const Arrays& in, const ExpertArrays& weights) const {
+  mx::array on_gpu(
+      const Arrays& in,
+      const Projection& by_logits,
+      const ExpertArrays& weights) const {
     const mx::array& x = in[0];
     const int64_t rows = static_cast<int64_t>(x.size()) / x.shape(-1);
     if (rows == 0) {
@@ -121,17 +124,19 @@ struct MoePlaces {
         worth_sorting(rows * spec.top_k, count) || !fits_kernels(weights)) {
       return composed(in);
     }
-    const mx::array logits = router.composed(x, in, std::nullopt);
-    const auto flat = [rows](const mx::array& a) {
-      return mx::reshape(a, {static_cast<int>(rows), a.shape(-1)});
-    };
+    const auto flat = mx::reshape(x, {static_cast<int>(rows), x.shape(-1)});
+    // MLX's product of float32 on CUDA may take TF32, in which the values of 16
+    // bits that it has here are exact.
+    const mx::array logits = fits_logits(by_logits)
+        ? logits_by_kernel(flat, by_logits)
+        : router.composed(mx::astype(flat, mx::float32), in, std::nullopt);
     std::optional<mx::array> bias;
     if (expert_bias >= 0) {
       bias = in[expert_bias];
     }
-    const auto [by, ids] = route(flat(logits), spec, bias);
+    const auto [by, ids] = route(logits, spec, bias);
     return mx::reshape(
-        experts_by_kernels(flat(x), weights, Chosen{ids, by}), x.shape());
+        experts_by_kernels(flat, weights, Chosen{ids, by}), x.shape());
   }
 
  private:
@@ -187,9 +192,10 @@ mx::array moe_mlp(
         '.');
   }
   Arrays inputs = {x};
-  const Place router_place(
-      checked(kOp, "the router", router, 0, count, x.shape(-1)), inputs);
-  MoePlaces places{spec, count, router_place, ExpertPlaces(weights, inputs)};
+  const auto good_router =
+      checked(kOp, "the router", router, 0, count, x.shape(-1));
+  MoePlaces places{
+      spec, count, Place(good_router, inputs), ExpertPlaces(weights, inputs)};
   std::vector<int> differentiable = {0};
   places.router.add_differentiable(differentiable);
   places.experts.add_differentiable(differentiable);
@@ -199,7 +205,7 @@ mx::array moe_mlp(
     inputs.push_back(*expert_bias);
   }
   if (on_a_gpu()) {
-    return places.on_gpu(inputs, weights);
+    return places.on_gpu(inputs, good_router, weights);
   }
   return differentiable_op(
       {kOp,

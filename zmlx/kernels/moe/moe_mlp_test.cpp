@@ -408,6 +408,50 @@ TEST(ExpertKernels, RunALayerOfItsOwn) {
       5e-6);
 }
 
+TEST(ExpertKernels, KeepNan) {
+  // One NaN in a row of x: then nothing that comes of the row is a number.
+  const mx::array nan(NAN), column = mx::arange(0, 128, 1);
+  const auto x =
+      mx::where(mx::equal(column, mx::array(7)), nan, normal({1, 128}, 8));
+  for (const auto kind :
+       {Kind::Silu,
+        Kind::GeluTanh,
+        Kind::Gelu,
+        Kind::Relu2,
+        Kind::ClampedSwiglu}) {
+    for (const bool gated : {true, false}) {
+      if (!gated && kind == Kind::ClampedSwiglu) {
+        continue;
+      }
+      const MoeCase c({4, 4}, {kind, 1.3f, 0.4f}, gated);
+      const auto y = experts_by_kernels(
+          x,
+          c.experts,
+          Chosen{mx::array({7, 0, 3}, {1, 3}, mx::uint32), mx::ones({1, 3})});
+      EXPECT_TRUE(mx::all(mx::isnan(y)).item<bool>())
+          << static_cast<int>(kind) << (gated ? " gated" : "");
+    }
+  }
+}
+
+TEST(ExpertKernels, GiveLogitsOfNarrowRowsInFloat32) {
+  const auto x = normal({5, 128}, 8) * mx::array(8.0f);
+  for (const Stored& stored : {Stored{4, 4}, Stored{8, 8, true}}) {
+    const auto router = MoeCase(stored).router;
+    ASSERT_TRUE(fits_logits(router));
+    for (const auto dtype : {mx::float32, mx::float16, mx::bfloat16}) {
+      const auto rows = mx::astype(x, dtype);
+      const auto got = logits_by_kernel(rows, router);
+      EXPECT_EQ(got.dtype(), mx::float32);
+      auto want = mx::matmul(
+          mx::astype(rows, mx::float32), mx::transpose(dense(router)));
+      want = router.bias ? want + *router.bias : want;
+      EXPECT_LT(difference(got, want), 5e-6) << dtype;
+    }
+  }
+  EXPECT_FALSE(fits_logits(MoeCase({0, 0}).router));
+}
+
 TEST(ExpertKernels, AreDeclinedForWhatTheyCannotRead) {
   EXPECT_FALSE(fits_kernels(MoeCase({0, 0}).experts));
   EXPECT_FALSE(fits_kernels(MoeCase({0, 4}).experts));

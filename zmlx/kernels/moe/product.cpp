@@ -45,16 +45,7 @@ mx::array product(
   const auto biases = w->mlx_biases(x.dtype());
   const char* mode = quant::name_of(w->scheme);
   if (chosen->sorted && through_floats(x, *w)) {
-    const auto floats = mx::dequantize(
-        w->words,
-        scales,
-        biases,
-        w->group_size,
-        w->bits,
-        mode,
-        std::nullopt,
-        x.dtype());
-    return with_floats(x, floats, chosen);
+    return with_floats(x, w->mlx_floats(x.dtype()), chosen);
   }
   return mx::gather_qmm(
       x,

@@ -17,17 +17,7 @@ mx::array composed_quantized_matmul(
   const mx::array y = product_for_gradients(
       x,
       [w](const mx::array& rows) { return mlx_product(rows, w); },
-      [w, dtype] {
-        return mx::dequantize(
-            w.words,
-            w.mlx_scales(dtype),
-            w.mlx_biases(dtype),
-            w.group_size,
-            w.bits,
-            name_of(w.scheme),
-            std::nullopt,
-            dtype);
-      });
+      [w, dtype] { return w.mlx_floats(dtype); });
   return bias ? y + mx::astype(*bias, dtype) : y;
 }
 

@@ -135,6 +135,18 @@ KernelSpec spec_of(
   };
 }
 
+mx::array root_of_squares(const mx::array& x) {
+  return mx::sqrt(mx::sum(x * x, -1));
+}
+
+// The spec of a sum, whose only row may cancel to next to nothing.
+KernelSpec cancelling(KernelSpec spec, mx::array (*sizes)(const mx::array&)) {
+  spec.term_sizes = [sizes](const Arrays& in, const Params&) {
+    return Arrays{sizes(in[0])};
+  };
+  return spec;
+}
+
 KernelSpec std_spec() {
   KernelSpec spec = spec_of(
       "standard_deviation",
@@ -183,18 +195,24 @@ KernelSpec argmax_spec() {
 } // namespace
 
 void register_reductions(Registry& registry) {
-  registry.add(spec_of(
-      "sum",
-      "Sum over the last axis",
-      "reductions.sum_lastdim",
-      [](const mx::array& x) { return reductions::sum(x); },
-      [](const mx::array& x) { return mx::sum(x, -1); }));
-  registry.add(spec_of(
-      "mean",
-      "Mean over the last axis",
-      "reductions.mean_lastdim",
-      [](const mx::array& x) { return reductions::mean(x); },
-      [](const mx::array& x) { return mx::mean(x, -1); }));
+  registry.add(cancelling(
+      spec_of(
+          "sum",
+          "Sum over the last axis",
+          "reductions.sum_lastdim",
+          [](const mx::array& x) { return reductions::sum(x); },
+          [](const mx::array& x) { return mx::sum(x, -1); }),
+      [](const mx::array& x) { return root_of_squares(x); }));
+  registry.add(cancelling(
+      spec_of(
+          "mean",
+          "Mean over the last axis",
+          "reductions.mean_lastdim",
+          [](const mx::array& x) { return reductions::mean(x); },
+          [](const mx::array& x) { return mx::mean(x, -1); }),
+      [](const mx::array& x) {
+        return root_of_squares(x) / reference::number(x.shape(-1), x);
+      }));
   registry.add(spec_of(
       "max",
       "Largest element of the last axis",
