@@ -147,6 +147,14 @@ def report(folder, *shapes):
     print("\n".join(lines))
     if not all(capsule["patched"] for capsule in capsules.values()):
         sys.exit("bench_h100: not every shape has a figure of zmlx")
+    stepless = [
+        f"{one} ({side}): {', '.join(capsule[side].get('skipped') or [])}"
+        for one, capsule in capsules.items()
+        for side in ("patched", "python")
+        if capsule[side] and "decode_step" not in (capsule[side]["patterns"] or ())
+    ]
+    if stepless:
+        sys.exit("bench_h100: timed without decode_step: " + "; ".join(stepless))
 
 
 if __name__ == "__main__":
