@@ -101,10 +101,11 @@ class CompiledAhead {
     const auto model = assembled(
         std::move(config), std::move(tensors), packing, std::move(origin));
     const auto lowered = zmlx::decode::lower(*model->network);
+    if (!lowered.program) {
+      return;
+    }
     for (const auto& type : cache_types) {
-      if (lowered.program) {
-        done_.push_back(zmlx::decode::prepare_executor(*lowered.program, type));
-      }
+      done_.push_back(zmlx::decode::prepare_executor(*lowered.program, type));
     }
   }
 

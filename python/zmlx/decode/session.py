@@ -132,11 +132,11 @@ def prepare(model):
     session = session_of(model)
     if session is not None and session.holds():
         return None
-    cache_types = [mx.float32]
-    if narrow_type(model) is not None:
-        cache_types.append(narrow_type(model))
+    narrow = narrow_type(model)
     try:
-        return parts.compiled_ahead(model, cache_types)
+        return parts.compiled_ahead(
+            model, [mx.float32] + ([] if narrow is None else [narrow])
+        )
     except (ValueError, RuntimeError, TypeError):
         return None  # install() meets it again, and says so
 

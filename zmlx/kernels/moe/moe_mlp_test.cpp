@@ -28,6 +28,9 @@ double difference(const mx::array& a, const mx::array& b) {
       std::max(1e-30f, mx::max(mx::abs(y)).item<float>());
 }
 
+constexpr Kind kKinds[] =
+    {Kind::Silu, Kind::GeluTanh, Kind::Gelu, Kind::Relu2, Kind::ClampedSwiglu};
+
 /// How a case's weights are stored: bits of gate and the rest; 0: not
 /// quantised.
 struct Stored {
@@ -181,12 +184,7 @@ TEST(MoeMlp, MatchesEveryExpertInDenseFloat32HoweverWeightsAreStored) {
 }
 
 TEST(MoeMlp, HasEveryActivationWithAGateAndWithout) {
-  for (const auto kind :
-       {Kind::Silu,
-        Kind::GeluTanh,
-        Kind::Gelu,
-        Kind::Relu2,
-        Kind::ClampedSwiglu}) {
+  for (const auto kind : kKinds) {
     for (const bool gated : {true, false}) {
       const Activation activation{kind, 1.3f, 0.4f};
       const MoeCase one({0, 0, true}, activation, gated);
@@ -413,12 +411,7 @@ TEST(ExpertKernels, KeepNan) {
   const mx::array nan(NAN), column = mx::arange(0, 128, 1);
   const auto x =
       mx::where(mx::equal(column, mx::array(7)), nan, normal({1, 128}, 8));
-  for (const auto kind :
-       {Kind::Silu,
-        Kind::GeluTanh,
-        Kind::Gelu,
-        Kind::Relu2,
-        Kind::ClampedSwiglu}) {
+  for (const auto kind : kKinds) {
     for (const bool gated : {true, false}) {
       if (!gated && kind == Kind::ClampedSwiglu) {
         continue;

@@ -41,23 +41,20 @@ mx::array product(
   if (!chosen) {
     return quant::mlx_product(x, *w);
   }
-  const auto scales = w->mlx_scales(x.dtype());
-  const auto biases = w->mlx_biases(x.dtype());
-  const char* mode = quant::name_of(w->scheme);
   if (chosen->sorted && through_floats(x, *w)) {
     return with_floats(x, w->mlx_floats(x.dtype()), chosen);
   }
   return mx::gather_qmm(
       x,
       w->words,
-      scales,
-      biases,
+      w->mlx_scales(x.dtype()),
+      w->mlx_biases(x.dtype()),
       std::nullopt,
       chosen->ids,
       true,
       w->group_size,
       w->bits,
-      mode,
+      quant::name_of(w->scheme),
       std::nullopt,
       chosen->sorted);
 }

@@ -107,7 +107,9 @@ class Check {
         shares <= std::min(cuda::kMaxShares, blocks_),
         "the device must have a multiprocessor for each of ",
         shares,
-        " shares of a hidden vector, at most 60, got ",
+        " shares of a hidden vector, at most ",
+        cuda::kMaxShares,
+        ", got ",
         blocks_);
     if (!stage.router) {
       return;
