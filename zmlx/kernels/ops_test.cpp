@@ -64,14 +64,21 @@ TEST(QuantizedMatmul, KnowsRowsOfOneGroupThatCudaMisreads) {
   EXPECT_TRUE(quant::misread_on_cuda(quantized(normal({8, 128}, 1), 8, 128)));
   EXPECT_FALSE(quant::misread_on_cuda(quantized(normal({8, 128}, 1))));
   EXPECT_FALSE(quant::misread_on_cuda(quantized(normal({8, 1792}, 1))));
-  // What is taken there instead.
-  const auto w = quantized(normal({192, 64}, 1));
-  const auto x = normal({20, 64}, 2);
-  EXPECT_LT(
-      difference(
-          mx::matmul(x, mx::transpose(w.mlx_floats(mx::float32))),
-          quant::mlx_product(x, w)),
-      2e-6);
+}
+
+TEST(QuantizedMatmul, TakesTheSameProductInTwoGroups) {
+  for (int bits : {2, 3, 4, 5, 6, 8}) {
+    for (int group : {32, 64, 128}) {
+      const auto w = quantized(normal({19, group}, bits), bits, group);
+      const auto x = normal({20, group}, group);
+      EXPECT_LT(
+          difference(
+              quant::product_in_two_groups(x, w),
+              mx::matmul(x, mx::transpose(dense(w)))),
+          2e-6)
+          << bits << " bits, group " << group;
+    }
+  }
 }
 
 TEST(QuantizedMatmul, CrossesBlocksOfColumns) {

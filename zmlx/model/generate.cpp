@@ -223,6 +223,9 @@ void Generation::State::collect() {
   mx::eval(tokens);
   const int* ids = tokens.data<int>();
   ready.assign(ids, ids + tokens.size());
+  if (*std::min_element(ready.begin(), ready.end()) < 0) {
+    decode::FusedNetwork::throw_that_gave_up(*model.network);
+  }
   handed = 0;
 }
 

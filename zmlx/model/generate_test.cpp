@@ -6,6 +6,9 @@
 
 #include <gtest/gtest.h>
 
+#include "zmlx/base/error.h"
+#include "zmlx/model/decode/fused_network.h"
+
 namespace zmlx {
 namespace {
 
@@ -18,7 +21,7 @@ class HashCache : public LayerCache {
   std::vector<mx::array> state() const override {
     return {hash};
   }
-  mx::array hash = mx::array(int(1));
+  mx::array hash = mx::array({1});
 };
 
 int next_hash(int hash, int token) {
@@ -78,6 +81,56 @@ struct Toy {
   }
   Model model;
   ToyNetwork* network;
+};
+
+// Draws up to three tokens a launch, and none from launch `stuck_at` on.
+class DrawingStep : public decode::StepExecutor {
+ public:
+  explicit DrawingStep(ToyNetwork& toy) : toy_(toy) {}
+  mx::array forward(const mx::array& tokens, Cache& cache) override {
+    return toy_.forward(tokens, cache, true);
+  }
+  int most_drawn(const SamplerOptions&, const Cache&) const override {
+    return 3;
+  }
+  mx::array draw(
+      const mx::array& token,
+      Cache& cache,
+      const SamplerOptions&,
+      uint64_t,
+      int count) override {
+    counts.push_back(count);
+    if (int(counts.size()) >= stuck_at) {
+      return mx::full({count}, -1, mx::int32);
+    }
+    std::vector<mx::array> drawn = {token};
+    for (int i = 0; i < count; ++i) {
+      const auto logits = forward(mx::reshape(drawn.back(), {1, 1}), cache);
+      drawn.push_back(
+          mx::astype(mx::reshape(mx::argmax(logits, -1), {1}), mx::int32));
+    }
+    drawn.erase(drawn.begin());
+    return mx::concatenate(drawn);
+  }
+  void settle() override {
+    if (int(counts.size()) >= stuck_at) {
+      throw BackendError("stuck");
+    }
+  }
+
+  std::vector<int> counts; // of every launch
+  int stuck_at = 1000;
+
+ private:
+  ToyNetwork& toy_;
+};
+
+struct DrawingToy : Toy {
+  DrawingToy() : step(std::make_shared<DrawingStep>(*network)) {
+    model.network = std::make_unique<decode::FusedNetwork>(
+        std::move(model.network), step, 0);
+  }
+  std::shared_ptr<DrawingStep> step;
 };
 
 std::vector<int> expected_answer(const std::vector<int>& prompt, int count) {
@@ -217,6 +270,26 @@ TEST(Generate, EndsAfterAnError) {
         tokens_of(generate(toy.model, kPrompt, {.max_tokens = 4})),
         expected_answer(kPrompt, 4));
   }
+}
+
+TEST(Generate, TakesTokensThatTheExecutorDraws) {
+  DrawingToy toy;
+  EXPECT_EQ(
+      tokens_of(generate(toy.model, kPrompt, {.max_tokens = 9})),
+      expected_answer(kPrompt, 9));
+  EXPECT_EQ(toy.step->counts, (std::vector<int>{3, 3, 2}));
+}
+
+TEST(Generate, SaysSoWhenALaunchGaveUp) {
+  DrawingToy toy;
+  toy.step->stuck_at = 2;
+  auto generation = generate(toy.model, kPrompt, {.max_tokens = 9});
+  std::vector<int> tokens;
+  Piece piece;
+  EXPECT_THROW(
+      while (generation.next(piece)) { tokens.push_back(piece.token); },
+      BackendError);
+  EXPECT_EQ(tokens, expected_answer(kPrompt, 4));
 }
 
 TEST(Generate, CanBeLeftEarly) {

@@ -35,7 +35,7 @@ def moe_mlp(x: mx.array, router_words: mx.array, router_scales: mx.array, router
     group_size: 32, 64 or 128
     top_k: experts a token, 1 to all
     sigmoid: 1: scores are sigmoids, 0: a softmax
-    Returns: x's shape and type; float32 inside
+    Returns: x's shape and type; float32 inside, but x's type for many rows on a GPU
     Differentiable in: nothing
     """
 
@@ -55,7 +55,7 @@ def gated_mlp(x: mx.array, gate_words: mx.array, gate_scales: mx.array, gate_bia
     bits: 2, 3, 4, 5, 6 or 8
     group_size: 32, 64 or 128
     activation: 0: silu, 1: gelu by tanh, 2: gelu, 3: relu squared, 4: clamped SwiGLU
-    Returns: x's shape and type; float32 inside
+    Returns: x's shape and type; float32 inside, but x's type for 8 rows and more on a GPU
     Differentiable in: nothing
     """
 

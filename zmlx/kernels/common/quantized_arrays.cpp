@@ -100,19 +100,14 @@ mx::array QuantizedArrays::mlx_floats(mx::Dtype dtype) const {
       dtype);
 }
 
-// MLX takes its kernel for compute capability 9.0 (qmm_sm90) only where a group
-// is at least a row, supports_qmm_sm90() says: which no large matrix is. On an
-// H200 every product of more than one row that went there, 20 x 64 by 192 x 64
-// in groups of 64, was wrong in float32, float16 and bfloat16, and not the same
-// when repeated; of longer rows, by other kernels, none was.
-bool misread_on_cuda(const QuantizedArrays& w) {
-  return w.scheme == cpu::Scheme::Affine && cols_of(w) <= w.group_size;
+namespace {
+
+/// The array with n zeros more in each row.
+mx::array with_zeros(const mx::array& array, int n) {
+  return mx::pad(array, {-1}, {0}, {n}, mx::array(0, array.dtype()));
 }
 
-mx::array mlx_product(const mx::array& x, const QuantizedArrays& w) {
-  if (mx::cu::is_available() && on_a_gpu() && misread_on_cuda(w)) {
-    return mx::matmul(x, mx::swapaxes(w.mlx_floats(x.dtype()), -1, -2));
-  }
+mx::array quantized_product(const mx::array& x, const QuantizedArrays& w) {
   return mx::quantized_matmul(
       x,
       w.words,
@@ -122,6 +117,35 @@ mx::array mlx_product(const mx::array& x, const QuantizedArrays& w) {
       w.group_size,
       w.bits,
       name_of(w.scheme));
+}
+
+} // namespace
+
+// MLX takes its kernel for compute capability 9.0 (qmm_sm90) only where a group
+// is at least a row, supports_qmm_sm90() says: which no large matrix is. On an
+// H200 every product of more than one row that went there, 20 x 64 by 192 x 64
+// in groups of 64, was wrong in float32, float16 and bfloat16, and not the same
+// when repeated; of longer rows, by other kernels, none was.
+bool misread_on_cuda(const QuantizedArrays& w) {
+  return w.scheme == cpu::Scheme::Affine && cols_of(w) <= w.group_size;
+}
+
+// The dense product would round weights to x's type, or to TF32.
+mx::array product_in_two_groups(const mx::array& x, const QuantizedArrays& w) {
+  return quantized_product(
+      with_zeros(x, w.group_size),
+      {with_zeros(w.words, w.words.shape(-1)),
+       with_zeros(w.scales, 1),
+       with_zeros(w.biases, 1),
+       w.bits,
+       w.group_size,
+       w.scheme});
+}
+
+mx::array mlx_product(const mx::array& x, const QuantizedArrays& w) {
+  return mx::cu::is_available() && on_a_gpu() && misread_on_cuda(w)
+      ? product_in_two_groups(x, w)
+      : quantized_product(x, w);
 }
 
 std::string why_unsupported(const QuantizedArrays& w) {

@@ -41,6 +41,8 @@ const char* name_of(cpu::Scheme scheme);
 
 /// Whether MLX 0.32.4 may compute x W^T wrongly on CUDA: see the definition.
 bool misread_on_cuda(const QuantizedArrays& w);
+/// What is taken there instead: the same with a second group of zeros a row.
+mx::array product_in_two_groups(const mx::array& x, const QuantizedArrays& w);
 
 /// x W^T by stock MLX, in x's type.
 mx::array mlx_product(const mx::array& x, const QuantizedArrays& w);

@@ -23,11 +23,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/model/decode/cpu_executor.h"
 #include "zmlx/model/decode/cuda_table.h"
-#include "zmlx/model/decode/lower.h"
-#include "zmlx/model/model.h"
+#include "zmlx/model/decode/test_programs.h"
 #include "zmlx/model/sampler.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -44,158 +42,6 @@ namespace {
 namespace mx = mlx::core;
 
 constexpr int kCapacity = 256;
-
-// The demo model's first layers, a dense one, one with experts and one with
-// attention, then its head.
-Program short_program(int layers = 3) {
-  LoadOptions options;
-  options.skip_tokenizer = true;
-  const auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
-  auto program = *lower(*model->network).program;
-  std::vector<Stage> stages;
-  int combined = 0;
-  for (const auto& stage : program.stages) {
-    if (combined < layers || std::holds_alternative<HeadStage>(stage)) {
-      stages.push_back(stage);
-    }
-    combined += std::holds_alternative<CombineStage>(stage);
-  }
-  program.stages = stages;
-  return program;
-}
-
-mx::array dense(const quant::QuantizedArrays& w) {
-  return mx::dequantize(
-      w.words,
-      w.mlx_scales(mx::float32),
-      w.mlx_biases(mx::float32),
-      w.group_size,
-      w.bits,
-      quant::name_of(w.scheme),
-      std::nullopt,
-      mx::float32);
-}
-
-// Every matrix at 8 bits.
-void requantize(Weight& weight) {
-  auto& w = std::get<quant::QuantizedArrays>(weight);
-  auto parts = mx::quantize(dense(w), 64, 8);
-  w.words = mx::contiguous(parts[0]);
-  w.scales = mx::contiguous(mx::astype(parts[1], mx::bfloat16));
-  w.biases = mx::contiguous(mx::astype(parts[2], mx::bfloat16));
-  w.bits = 8;
-  w.group_size = 64;
-  w.blocks = nullptr;
-}
-
-quant::QuantizedArrays random_matrix(const mx::Shape& shape, uint64_t seed) {
-  const auto dense = mx::multiply(
-      mx::random::normal(shape, mx::float32, mx::random::key(seed)),
-      mx::array(0.05f));
-  const auto parts = mx::quantize(dense, 64, 4);
-  return {
-      parts[0],
-      mx::astype(parts[1], mx::bfloat16),
-      mx::astype(parts[2], mx::bfloat16),
-      4,
-      64};
-}
-
-// Experts' hidden vectors at `hidden`.
-Program with_hidden(Program program, int hidden) {
-  for (size_t i = 0; i + 1 < program.stages.size(); ++i) {
-    auto* experts = std::get_if<ExpertsStage>(&program.stages[i]);
-    if (experts && experts->router) {
-      const int count = quant::rows_of(experts->router->weight);
-      experts->gate = random_matrix({count, hidden, program.dim}, 4);
-      experts->up = random_matrix({count, hidden, program.dim}, 5);
-      std::get<CombineStage>(program.stages[i + 1]).down =
-          random_matrix({count, program.dim, hidden}, 6);
-    }
-  }
-  return program;
-}
-
-// The dense layer's hidden vector at 3072, two pieces of 1536.
-Program with_long_rows(Program program) {
-  constexpr int kHidden = 3072;
-  for (size_t i = 0; i + 1 < program.stages.size(); ++i) {
-    auto* experts = std::get_if<ExpertsStage>(&program.stages[i]);
-    if (experts && !experts->router) {
-      experts->gate = random_matrix({1, kHidden, program.dim}, 1);
-      experts->up = random_matrix({1, kHidden, program.dim}, 2);
-      std::get<CombineStage>(program.stages[i + 1]).down =
-          random_matrix({1, program.dim, kHidden}, 3);
-    }
-  }
-  return program;
-}
-
-Program with_softmax_router(Program program) {
-  for (auto& stage : program.stages) {
-    auto* experts = std::get_if<ExpertsStage>(&stage);
-    if (experts && experts->router) {
-      auto& spec = experts->router->spec;
-      spec.score = moe::RouterSpec::Score::Softmax;
-      spec.weight_from_biased = true;
-      spec.epsilon = 1e-20f;
-      spec.scale = 1.5f;
-    }
-  }
-  return program;
-}
-
-// Calls change(weight) for every matrix that products are made with, and with
-// `rows` for those too of which the kernel reads rows and columns.
-template <class Change>
-Program with_weights(Program program, bool rows, Change change) {
-  for (auto& stage : program.stages) {
-    if (auto* embed = std::get_if<EmbedStage>(&stage)) {
-      if (rows) {
-        change(embed->table);
-      }
-    } else if (auto* conv = std::get_if<ConvStage>(&stage)) {
-      change(conv->in.weight);
-    } else if (auto* qkv = std::get_if<QkvStage>(&stage)) {
-      change(qkv->q.weight);
-      change(qkv->k.weight);
-      change(qkv->v.weight);
-    } else if (auto* mix = std::get_if<MixStage>(&stage)) {
-      change(mix->out.weight);
-    } else if (auto* experts = std::get_if<ExpertsStage>(&stage)) {
-      change(experts->gate);
-      change(experts->up);
-      if (rows && experts->router) {
-        change(experts->router->weight);
-      }
-    } else if (auto* combine = std::get_if<CombineStage>(&stage)) {
-      change(combine->down);
-    } else if (auto* head = std::get_if<HeadStage>(&stage)) {
-      change(head->out.weight);
-    }
-  }
-  return program;
-}
-
-Program at_8_bits(const Program& program) {
-  return with_weights(program, false, requantize);
-}
-
-Program in_mode(const Program& program, const cpu::Mode& mode, bool rows) {
-  return with_weights(program, rows, [&](Weight& weight) {
-    weight = cpu::packed(mode, dense(std::get<quant::QuantizedArrays>(weight)));
-  });
-}
-
-// What the matrices stand for, by MLX's own dequantize.
-Program in_floats(const Program& program) {
-  return with_weights(program, true, [](Weight& weight) {
-    auto floats =
-        mx::contiguous(dense(std::get<quant::QuantizedArrays>(weight)));
-    mx::eval(floats);
-    weight = floats;
-  });
-}
 
 // Copies of arrays that end where no memory follows: a read past the end of one
 // ends the test, as it ends a step on a device whose next page is not mapped.
@@ -585,22 +431,25 @@ TEST(CudaKernel, SumsSharesAndSpoilsThoseThatAreNoNumbers) {
 
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {
   const int step[] = {1, 5, kCapacity, 0};
+  const uint32_t draw[] = {0, 0, 0, 3};
   int next[] = {0, 0, 0, 0}, failed = 0;
+  std::array<int, 4> chosen = {7, 7, 7, 7};
   zmlx_decode::run_grid(2, [&] {
     zmlx_decode::run(
         nullptr,
         nullptr,
         nullptr,
-        nullptr,
+        draw,
         step,
         nullptr,
         nullptr,
-        nullptr,
+        chosen.data(),
         next,
         &failed);
   });
   EXPECT_EQ(failed, 1);
   EXPECT_EQ(next[0], 1);
+  EXPECT_EQ(chosen, (std::array<int, 4>{-1, -1, -1, 7}));
 }
 
 TEST(CudaKernel, SaysWhenThreadsWaitForever) {

@@ -172,6 +172,8 @@ mx::fast::CustomKernelFunction kernel_of(
       table.scheme,
       "\n#define ZMLX_HALF_SCALES ",
       table.half_scales ? 1 : 0,
+      "\n#define ZMLX_LANE_EXPERTS ",
+      table.lane_experts,
       "\n#define ZMLX_CACHE_TYPE ",
       type,
       "\n#define ZMLX_SHARED_AT ",
@@ -205,7 +207,9 @@ mx::fast::CustomKernelFunction kernel_of(
               "_",
               table.scheme + 1,
               table.half_scales ? "h" : "b",
-              type),
+              type,
+              "_",
+              table.lane_experts),
           {"program", "caches", "token", "draw", "step", "workspace", "before"},
           {"logits", "chosen", "next", "failed"},
           "zmlx_decode::run(program, reinterpret_cast<const unsigned long long*>("
@@ -367,7 +371,6 @@ int CudaStep::take_caches(Cache& cache, int batch, int count) {
   if (same) {
     return position;
   }
-  settle();
   std::vector<mx::array> taken;
   std::vector<uint64_t> bytes;
   held_.clear();
@@ -395,6 +398,17 @@ int CudaStep::take_caches(Cache& cache, int batch, int count) {
   return position;
 }
 
+// What a launch that follows no other is given. Whether the last one of all
+// failed stays on the device: a look costs the host up to a millisecond.
+mx::array CudaStep::start_at(int position, int drawn) const {
+  if (!last_failed_) {
+    return copy_of(mx::array({0, position, capacity_, drawn}));
+  }
+  return mx::concatenate(
+      {mx::slice(*last_failed_, {0}, {1}),
+       mx::array({position, capacity_, drawn})});
+}
+
 std::pair<mx::array, mx::array> CudaStep::run(
     const mx::array& token,
     const Launch& launch,
@@ -412,8 +426,7 @@ std::pair<mx::array, mx::array> CudaStep::run(
        addresses_[sequence],
        token,
        draw,
-       follows ? *next.step
-               : copy_of(mx::array({0, position, capacity_, first})),
+       follows ? *next.step : start_at(position, first),
        workspace_,
        last.failed ? *last.failed : mx::zeros({kLeast}, mx::int32)},
       program_->vocab,

@@ -65,6 +65,7 @@ class CudaStep : public StepExecutor {
   void advance(Cache& cache, int count) const;
   const mx::array& draw_of(const SamplerOptions& options, int count);
   mx::array new_workspace() const;
+  mx::array start_at(int position, int drawn) const;
   /// Logits (vocab) of the last token, and `draw.count` tokens.
   std::pair<mx::array, mx::array>
   run(const mx::array& token, const Launch& launch, const mx::array& draw);

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "zmlx/base/error.h"
 #include "zmlx/model/decode/cuda/table.h"
@@ -115,8 +116,6 @@ class Layout {
       const std::vector<uint64_t>& addresses,
       int blocks)
       : program_(program), addresses_(addresses), blocks_(blocks) {
-    x_ = room(program.dim);
-    head_.embedded_at = x_;
     for (size_t i = 0; i < program.stages.size(); ++i) {
       next_ = i + 1 < program.stages.size() ? &program.stages[i + 1] : nullptr;
       std::visit(*this, program.stages[i]);
@@ -213,6 +212,7 @@ class Layout {
       s.router = matrix(stage.router->weight);
       s.router_bias = stage.router->bias ? next() : 0;
       s.experts = quant::rows_of(stage.router->weight);
+      lane_experts_.insert(s.experts <= 32 ? 1 : cuda::kMaxExperts / 32);
       s.top_k = spec.top_k;
       s.terms = program_.dim / cuda::kRows;
       s.logits_at = logits_;
@@ -293,6 +293,7 @@ class Layout {
     s.eps = norm.eps;
     s.sum_terms = x_terms_;
     s.arrivals *= std::max(x_terms_ - 1, 1); // one a share
+    s.embeds = stages_.empty();
   }
   void push(cuda::Stage s) {
     if (s.kind != cuda::kAttend && s.kind != cuda::kMerge) {
@@ -303,7 +304,7 @@ class Layout {
       s.scale_bytes = (s.piece_cols >> s.a.group_shift) * (biased ? 2 : 1);
       s.words_step = 8 * s.row_bytes + 64;
       s.scales_at = 2 * s.words_step;
-      s.scales_step = 8 * s.scale_bytes + 32;
+      s.scales_step = biased ? cuda::kScalesStep : 8 * s.scale_bytes + 32;
       head_.slot_bytes = std::max(
           head_.slot_bytes,
           round_up(s.scales_at + (biased ? 4 : 2) * s.scales_step, 128));
@@ -346,6 +347,9 @@ class Layout {
     if (mixed_bits_) {
       table.bits = 0;
     }
+    if (lane_experts_.size() == 1) {
+      table.lane_experts = *lane_experts_.begin();
+    }
     // Code for affine matrices alone takes rows of no others.
     if (mixed_schemes_ || (small_rows_ && table.scheme == cuda::kAffine)) {
       table.scheme = -1;
@@ -372,6 +376,7 @@ class Layout {
   int max_x_ = 0, attended_ = 0;
   bool routed_ = false, mixed_bits_ = false, mixed_schemes_ = false;
   bool small_rows_ = false; // some matrix is of small floats
+  std::set<int> lane_experts_; // of the routers
 };
 
 } // namespace

@@ -19,6 +19,7 @@ struct CudaTable {
   int shared_bytes = 0; // of a block
   int bits = 0; // of every matrix but routers, or 0
   int scheme = 0; // likewise (cuda/table.h), or -1
+  int lane_experts = 0; // of every router that a lane has of 32, or 0
   bool half_scales = false; // float16, not bfloat16
 };
 

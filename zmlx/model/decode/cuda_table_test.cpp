@@ -9,8 +9,7 @@
 #include "zmlx/kernels/common/float_fields_modes.h"
 #include "zmlx/model/decode/cuda/table.h"
 #include "zmlx/model/decode/cuda_table.h"
-#include "zmlx/model/decode/lower.h"
-#include "zmlx/model/model.h"
+#include "zmlx/model/decode/test_programs.h"
 
 namespace zmlx::decode {
 namespace {
@@ -18,13 +17,6 @@ namespace {
 namespace cuda = zmlx_decode;
 
 constexpr int kBlocks = 132;
-
-std::shared_ptr<const Program> demo_program() {
-  LoadOptions options;
-  options.skip_tokenizer = true;
-  const auto model = load(ZMLX_SOURCE_DIR "/models/demo", options);
-  return lower(*model->network).program;
-}
 
 // Addresses that tell arrays apart.
 std::vector<uint64_t> addresses_of(const Program& program) {
@@ -153,8 +145,7 @@ TEST(CudaTable, ReadsEveryArray) {
 
 TEST(CudaTable, GivesEachStageItsOwnOutput) {
   const auto laid = lay(*demo_program());
-  std::vector<std::pair<int, int>> ranges = {
-      {laid.head.embedded_at, laid.head.dim}};
+  std::vector<std::pair<int, int>> ranges;
   for (const auto& s : laid.stages) {
     switch (s.kind) {
       case cuda::kQkv:
@@ -217,8 +208,7 @@ TEST(CudaTable, CutsHiddenVectorsIntoShares) {
   for (const auto& s : lay(*demo_program()).stages) {
     if (s.kind == cuda::kConv || s.kind == cuda::kQkv ||
         s.kind == cuda::kHead) {
-      const bool embedded = s.x_at == 0;
-      EXPECT_EQ(s.sum_terms, embedded ? 0 : 2);
+      EXPECT_EQ(s.sum_terms, s.embeds ? 0 : 2);
     }
   }
 }

@@ -146,6 +146,13 @@ FusedNetwork* FusedNetwork::that_draws(
   return fused && fused->most_drawn(options, cache) > 0 ? fused : nullptr;
 }
 
+void FusedNetwork::throw_that_gave_up(Network& network) {
+  if (auto* fused = dynamic_cast<FusedNetwork*>(&network)) {
+    fused->executor->settle();
+  }
+  throw BackendError("[decode_step] the device drew no token.");
+}
+
 mx::array FusedNetwork::draw(
     const mx::array& token,
     Cache& cache,

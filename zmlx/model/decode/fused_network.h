@@ -33,7 +33,8 @@ class StepExecutor {
   }
   /// Runs `token` (1,) int32 and draws the token after it, and so on until
   /// `count` of them are drawn (count,) int32: draws `first` and on of a
-  /// Sampler. The caches are advanced by count.
+  /// Sampler; -1 where the device gave up, which settle() then throws. The
+  /// caches are advanced by count.
   virtual mx::array draw(
       const mx::array& token,
       Cache& cache,
@@ -100,6 +101,8 @@ class FusedNetwork : public Network {
       Network& network,
       const SamplerOptions& options,
       const Cache& cache);
+  /// Throws BackendError, once a launch has drawn tokens of -1.
+  [[noreturn]] static void throw_that_gave_up(Network& network);
   /// As the executor's.
   int most_drawn(const SamplerOptions& options, const Cache& cache) const {
     return executor->most_drawn(options, cache);

@@ -19,6 +19,18 @@ __device__ __forceinline__ float4 load_cached4(const u8* row, int at) {
       half_to_float(static_cast<u16>(v.y >> 16), half));
 }
 
+// Two.
+__device__ __forceinline__ float2 load_cached2(const u8* row, int at) {
+  if (kCacheType == 0) {
+    return *reinterpret_cast<const float2*>(row + at * 4);
+  }
+  const u32 v = *reinterpret_cast<const u32*>(row + at * 2);
+  constexpr bool half = kCacheType == 1;
+  return make_float2(
+      half_to_float(static_cast<u16>(v), half),
+      half_to_float(static_cast<u16>(v >> 16), half));
+}
+
 // One warp: a head's norm (if any) and rotation. Lane i has the pairs i, i
 // + 32.
 __device__ __forceinline__ void norm_and_rotate(
@@ -30,6 +42,15 @@ __device__ __forceinline__ void norm_and_rotate(
   Shared& shared = block();
   const int half = s.head_dim / 2, lane = threadIdx.x & 31;
   float x[2] = {}, y[2] = {}, squares = 0;
+  float by[2][2] = {{1.0f, 1.0f}, {1.0f, 1.0f}}; // the norm's, there first
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int i = lane + r * 32;
+    if (norm && i < half) {
+      by[r][0] = __ldg(reinterpret_cast<const float*>(norm) + i);
+      by[r][1] = __ldg(reinterpret_cast<const float*>(norm) + i + half);
+    }
+  }
   bool absent = false;
   int looks = 0;
 #pragma unroll 1
@@ -56,25 +77,27 @@ __device__ __forceinline__ void norm_and_rotate(
     squares += x[r] * x[r] + y[r] * y[r];
   }
   squares = sum_lanes(squares, 1, 32);
-  const float rms =
-      scale * (norm ? inverse_root(squares / s.head_dim + s.eps) : 1.0f);
+  const float rms = scale *
+      (norm ? inverse_root(__fdividef(squares, s.head_dim) + s.eps) : 1.0f);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int i = lane + r * 32;
     if (i < half) {
-      float a = x[r] * rms, b = y[r] * rms;
-      if (norm) {
-        a *= __ldg(reinterpret_cast<const float*>(norm) + i);
-        b *= __ldg(reinterpret_cast<const float*>(norm) + i + half);
-      }
+      const float a = x[r] * rms * by[r][0], b = y[r] * rms * by[r][1];
       to[i] = a * shared.cosines[i] - b * shared.sines[i];
       to[i + half] = a * shared.sines[i] + b * shared.cosines[i];
     }
   }
 }
 
-__device__ __forceinline__ int splits_of(const Stage& s, int seen) {
-  return min(s.splits, (seen + 31) / 32);
+// How many positions a split of the context has; the last may have fewer.
+constexpr int kLeastSplit = 16;
+__device__ __forceinline__ int split_len(const Stage& s, int seen) {
+  const int splits = min(s.splits, (seen + kLeastSplit - 1) / kLeastSplit);
+  return (seen + splits - 1) / splits;
+}
+__device__ __forceinline__ int splits_of(int seen, int len) {
+  return (seen + len - 1) / len;
 }
 
 // Copies positions begin .. end - 1 of one key head to rows of shared memory.
@@ -105,11 +128,11 @@ __device__ __noinline__ void attend(const Stage& s) {
   Shared& shared = block();
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31;
   const int dim = s.head_dim, group = s.heads / s.kv_heads;
-  const int seen = shared.position + 1, splits = splits_of(s, seen);
+  const int seen = shared.position + 1, share = split_len(s, seen);
   const int kv = blockIdx.x % s.kv_heads, split = blockIdx.x / s.kv_heads;
   const int record = dim + 4;
   const int out = s.out_at + (kv * s.splits + split) * group * record;
-  if (split >= splits) {
+  if (split >= splits_of(seen, share)) {
     // Nothing to publish, but what a longer context left must go.
 #pragma unroll 1
     for (int i = tid; i < group * record && split < s.splits; i += kConsumers) {
@@ -117,9 +140,9 @@ __device__ __noinline__ void attend(const Stage& s) {
     }
     return;
   }
-  const int share = (seen + splits - 1) / splits, rows = s.chunk_rows;
+  const int rows = s.chunk_rows;
   const int begin = split * share, end = min(seen, begin + share);
-  const bool newest = end == seen && begin < seen;
+  const bool newest = end == seen;
   const int row_bytes = dim * kCacheBytes + 16;
   // Four more floats a row: rows start in different banks.
   const int query_len = dim + 4;
@@ -145,15 +168,18 @@ __device__ __noinline__ void attend(const Stage& s) {
     for (int i = lane; i < dim; i += 32) {
       key[i] = store_cached(key_cache, head + (seen - 1) * dim + i, key[i]);
     }
-  } else if (newest && warp == kWarps - 2) {
-#pragma unroll 1
-    for (int i = lane; i < dim; i += 32) {
-      value[i] = store_cached(
-          value_cache,
-          head + (seen - 1) * dim + i,
-          present_word(in + s.rows_a + s.rows_b + kv * dim + i));
+  } else if (newest && warp == kWarps - 2 && lane * 4 < dim) {
+    const float* from = in + s.rows_a + s.rows_b + kv * dim + lane * 4;
+    float4 v = load_words(from);
+    make_present(v, from);
+    const float its[4] = {v.x, v.y, v.z, v.w};
+    const u32 at = head + (seen - 1) * dim + lane * 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      value[lane * 4 + i] = store_cached(value_cache, at + i, its[i]);
     }
   }
+  __syncwarp(); // barriers are of whole warps
   const float scale = 1.0f / sqrtf(static_cast<float>(dim));
 #pragma unroll 1
   for (int h = warp; h < group; h += kWarps) {
@@ -168,8 +194,12 @@ __device__ __noinline__ void attend(const Stage& s) {
       stats[h * 4 + 1] = 0;
     }
   }
-  constexpr int outputs = kMaxAttended / kConsumers;
-  float y[outputs] = {};
+  // Two channels a thread, and as many threads for them as there are.
+  static_assert(kMaxAttended <= 2 * kConsumers);
+  const int pairs = group * dim / 2, sharers = kConsumers / pairs;
+  const int sharer = tid / pairs, pair = tid - sharer * pairs;
+  const int h = 2 * pair / dim, d = 2 * pair & (dim - 1);
+  float2 y = make_float2(0.0f, 0.0f);
 #pragma unroll 1
   for (int first = begin; first < end; first = stop) {
     if (first > begin) {
@@ -252,52 +282,51 @@ __device__ __noinline__ void attend(const Stage& s) {
       }
     }
     sync_consumers();
-#pragma unroll
-    for (int r = 0; r < outputs; ++r) {
-      const int i = tid + r * kConsumers;
-      if (i < group * dim) {
-        const int h = i / dim, d = i & (dim - 1);
-        const float* weights = scores + h * rows;
-        float sum = y[r] * stats[h * 4 + 2];
+    if (sharer < sharers) {
+      const float* weights = scores + h * rows;
+      const float fade = stats[h * 4 + 2];
+      y.x *= fade;
+      y.y *= fade;
 #pragma unroll 4
-        for (int j = 0; j < count; ++j) {
-          const u64 v = reinterpret_cast<u64>(values + j * row_bytes);
-          sum = fmaf(weights[j], load_cached(v, d), sum);
-        }
-        y[r] = sum;
+      for (int j = sharer; j < count; j += sharers) {
+        const float2 v = load_cached2(values + j * row_bytes, d);
+        y.x = fmaf(weights[j], v.x, y.x);
+        y.y = fmaf(weights[j], v.y, y.y);
       }
     }
   }
-#pragma unroll
-  for (int r = 0; r < outputs; ++r) {
-    const int i = tid + r * kConsumers;
-    if (i < group * dim) {
-      const int h = i / dim, d = i & (dim - 1);
-      publish(out + h * record + d, y[r]);
-      if (d < 2) {
-        publish(out + h * record + dim + d, stats[h * 4 + d]);
-      }
+  // Keys are not read any more.
+  float2* parts = reinterpret_cast<float2*>(keys) + pair;
+  if (sharer > 0 && sharer < sharers) {
+    parts[(sharer - 1) * pairs] = y;
+  }
+  if (sharers > 1) {
+    sync_consumers();
+  }
+  if (sharer == 0) {
+#pragma unroll 1
+    for (int i = 0; i + 1 < sharers; ++i) {
+      y.x += parts[i * pairs].x;
+      y.y += parts[i * pairs].y;
+    }
+    publish(out + h * record + d, y.x);
+    publish(out + h * record + d + 1, y.y);
+    if (d == 0) {
+      publish(out + h * record + dim, stats[h * 4]);
+      publish(out + h * record + dim + 1, stats[h * 4 + 1]);
     }
   }
 }
 
-// A split's weight in the sum of all, and that sum's inverse times it: lane i has
-// split i.
-__device__ __forceinline__ float
-weight_of_split(const float* stats, int splits, int stride) {
-  const int lane = threadIdx.x & 31;
-  float top = -infinity(), sum = 0;
-  if (lane < splits) {
-    top = present_word(stats + lane * stride);
-    sum = present_word(stats + lane * stride + 1);
-  }
-  __syncwarp();
+// A split's weight in the sum of all, and that sum's inverse times it: lane i
+// has split i's maximum, -infinity where there is none, and sum.
+__device__ __forceinline__ float weight_of_split(float top, float sum) {
   float most = top;
 #pragma unroll
   for (int o = 16; o; o >>= 1) {
     most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
   }
-  const float weight = lane < splits ? expf(top - most) : 0.0f;
+  const float weight = expf(top - most);
   return weight / sum_lanes(weight * sum, 1, 32);
 }
 
@@ -308,7 +337,8 @@ __device__ __noinline__ void merge(const Stage& s) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, half = lane >> 4;
   const int dim = s.head_dim, record = dim + 4;
   const int group = s.heads / s.kv_heads, stride = group * record;
-  const int splits = splits_of(s, shared.position + 1);
+  const int seen = shared.position + 1;
+  const int splits = splits_of(seen, split_len(s, seen));
   constexpr int loads = kMaxSplits / 2;
 #pragma unroll 1
   for (int u = blockIdx.x + warp * gridDim.x; u < s.units;
@@ -317,7 +347,8 @@ __device__ __noinline__ void merge(const Stage& s) {
     const float* from = shared.exchange + s.x_at +
         (head / group * s.splits * group + head % group) * record;
     const float* at = from + half * stride + (channel & (dim - 1));
-    float v[loads];
+    const float* stats = from + dim + lane * stride;
+    float v[loads], top = -infinity(), sum = 0;
     bool absent = false;
     int looks = 0;
 #pragma unroll 1
@@ -325,18 +356,22 @@ __device__ __noinline__ void merge(const Stage& s) {
       if (absent) {
         await_word();
       }
-      absent = false;
 #pragma unroll
       for (int i = 0; i < loads; ++i) {
         v[i] = 2 * i + half < splits ? load_word(at + 2 * i * stride) : 0.0f;
       }
+      if (lane < splits) {
+        top = load_word(stats);
+        sum = load_word(stats + 1);
+      }
+      absent = is_absent(top) || is_absent(sum);
 #pragma unroll
       for (int i = 0; i < loads; ++i) {
         absent |= is_absent(v[i]);
       }
     } while (absent && keep_waiting(looks));
     __syncwarp();
-    const float weight = weight_of_split(from + dim, splits, stride);
+    const float weight = weight_of_split(top, sum);
     float y = 0;
 #pragma unroll
     for (int i = 0; i < loads; ++i) {

@@ -72,8 +72,8 @@ __device__ __forceinline__ void consider(float logit, int at, int place) {
     value = logit * shared.draw.scale + gumbel_noise(at, shared.p.vocab);
   }
   value += 0.0f; // one zero
-  const u64 mine = static_cast<u64>(ordered(value)) << 32 |
-      static_cast<u32>(~at);
+  const u64 mine =
+      static_cast<u64>(ordered(value)) << 32 | static_cast<u32>(~at);
   if (mine > shared.best[place]) {
     shared.best[place] = mine;
   }

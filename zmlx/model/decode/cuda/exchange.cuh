@@ -38,7 +38,8 @@ struct Shared {
     u64 best[kFlush * kRows]; // of the head: choices of threads with logits
   };
   float mixer_rms; // the factor of the norm of the layer's input
-  alignas(16) float h[kMaxOwn * kRows]; // the block's own rows of the residual stream
+  alignas(16) float h[kMaxOwn * kRows]; // the block's own rows of the residual
+                                        // stream
   alignas(16) float fresh[kRows];
   float weight[kMaxTopK];
   int chosen[kProducers][kMaxTopK];
@@ -77,8 +78,8 @@ __device__ __forceinline__ void publish(int at, float value) {
 }
 
 // Sums over blocks, the same in whatever order terms come: integers, of which
-// 2^31 are one, below a count of terms in the top 8 bits. They start absent, at -1.
-// A term is cut off at 2^15, so that 128 of them with what each adds fit.
+// 2^31 are one, below a count of terms in the top 8 bits. They start absent, at
+// -1. A term is cut off at 2^15, so that 128 of them with what each adds fit.
 constexpr u64 kTerm = 1ull << 56, kOffset = 1ull << 48; // what each adds
 constexpr float kUnits = 0x1p31f, kMostTerm = 0x1p15f;
 __device__ __forceinline__ u64* sum_at(float* half, int at, int i) {
@@ -97,10 +98,10 @@ __device__ __forceinline__ float value_of(u64 sum) {
       (1.0f / kUnits);
 }
 
-// The residual stream behind an expert's layer, in such sums too, whose terms are
-// of shares of the layer and of the stream before it. Up to 61 terms, which are
-// counted in the top 6 bits; one that is no number, or too large, spoils the sum.
-// They are in units of 2^-26 of about the layer's input.
+// The residual stream behind an expert's layer, in such sums too, whose terms
+// are of shares of the layer and of the stream before it. Up to 61 terms, which
+// are counted in the top 6 bits; one that is no number, or too large, spoils
+// the sum. They are in units of 2^-26 of about the layer's input.
 constexpr u64 kShare = 1ull << 58, kShareOffset = 1ull << 46;
 constexpr u64 kSpoilt = 1ull << 52;
 constexpr float kShareUnits = 0x1p26f, kMostShare = 0x1p19f;
@@ -182,19 +183,10 @@ __device__ __forceinline__ u32 arrivals_before(const Stage& s, int i) {
 // Of the 8 to 32 arrivals of a chunk so many may be missing: words are loaded
 // when those that come last are on their way, and looked at again if absent.
 constexpr int kMissing = 4;
-__device__ __forceinline__ bool is_behind(const u32* count, u32 target) {
-  return static_cast<int>(arrivals_at(count) - (target - kMissing)) < 0;
+__device__ __forceinline__ bool is_behind(u32 arrivals, u32 target) {
+  return static_cast<int>(arrivals - (target - kMissing)) < 0;
 }
 
-__device__ __forceinline__ float present_word(const float* at) {
-  float v = load_word(at);
-  int looks = 0;
-  while (is_absent(v) && keep_waiting(looks)) {
-    await_word();
-    v = load_word(at);
-  }
-  return v;
-}
 __device__ __forceinline__ bool has_absent(const float4& v) {
   return is_absent(v.x) || is_absent(v.y) || is_absent(v.z) || is_absent(v.w);
 }

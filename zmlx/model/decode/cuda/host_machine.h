@@ -37,6 +37,12 @@ struct alignas(16) uint4 {
 struct alignas(8) uint2 {
   u32 x, y;
 };
+struct alignas(8) float2 {
+  float x, y;
+};
+inline float2 make_float2(float x, float y) {
+  return {x, y};
+}
 inline float4 make_float4(float x, float y, float z, float w) {
   return {x, y, z, w};
 }

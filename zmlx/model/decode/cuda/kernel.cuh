@@ -21,25 +21,12 @@ __device__ __forceinline__ void tell_next(
   next[3] = drawn;
 }
 
-// The token's row of the embedding, each block its own rows.
-__device__ __forceinline__ void embed(const Consumer& c) {
+// What the token's stages need from the start.
+__device__ __forceinline__ void begin_token(const Consumer& c) {
   Shared& shared = block();
   const Program& p = shared.p;
   if (shared.draw.count > 0) {
     begin_draw(c.tid);
-  }
-#pragma unroll 1
-  for (int own = 0; own < kMaxOwn; ++own) {
-    const int first = (blockIdx.x + own * gridDim.x) * kRows;
-    const int row = first + c.warp;
-    if (row < p.dim && (c.lane & (kRowLanes - 1)) == 0) {
-      const float h = element(p.embedding, shared.token, row);
-      shared.h[own * kRows + c.warp] = h;
-      publish(p.embedded_at + row, h);
-    }
-    if (first < p.dim && c.tid == 0) {
-      tell_readers(first);
-    }
   }
   if (c.tid < p.half_head) {
     // Half turns, reduced in double: sincosf would bring a stack.
@@ -53,7 +40,16 @@ __device__ __forceinline__ void embed(const Consumer& c) {
   }
 }
 
-// One warp, at the block's end: the last block leaves the next launch its start.
+// Instead of the tokens of a launch that gave up a wait, or that came after it.
+__device__ __forceinline__ void
+tell_no_tokens(int first, int threads, int count, int* chosen) {
+  for (int i = first; i < count; i += threads) {
+    chosen[i] = -1;
+  }
+}
+
+// One warp, at the block's end: the last block leaves the next launch its
+// start.
 __device__ __forceinline__ void
 finish(const Consumer& c, int* next, int* failed) {
   Shared& shared = block();
@@ -72,11 +68,15 @@ finish(const Consumer& c, int* next, int* failed) {
   if (c.lane < kWarps) {
     start[c.lane] = shared.targets[c.lane];
   }
+  const bool gave_up = arrivals_at(shared.counts + kGaveUpAt) != 0;
+  if (gave_up) {
+    tell_no_tokens(c.lane, 32, shared.draw.count, shared.answer);
+  }
   if (c.lane == 0) {
     start[kWarps] = shared.launches + 1;
     start[kWarps + 1] = shared.tokens + max(shared.draw.count, 1);
     tell_next(
-        arrivals_at(shared.counts + kGaveUpAt) != 0,
+        gave_up,
         shared.position + (shared.draw.count == 0),
         shared.capacity,
         shared.drawn,
@@ -104,11 +104,12 @@ __device__ __forceinline__ void run_stage(Consumer& c) {
   }
   float* sum_squares = shared.sum_squares[c.stage & 1];
   const Early early = load_early(c, s, blockIdx.x);
+  const u32 seen = arrivals_at(count_of(c)); // here, while the rest is read
   const Work work = work_of(c, s);
   if (s.norm) {
-    prepare_normed(c, s, sum_squares);
+    prepare_normed(c, s, sum_squares, seen);
   } else {
-    prepare_plain(c, s, work);
+    prepare_plain(c, s, work, seen);
   }
   __syncwarp();
   if (work.weight >= 0) {
@@ -129,7 +130,7 @@ __device__ __forceinline__ void consume(int* next, int* failed) {
       -2,
       0,
       0};
-  embed(c);
+  begin_token(c);
   meet(c); // brings the first stage's record, and the second's
   ++c.stage;
   meet(c);
@@ -147,7 +148,7 @@ __device__ __forceinline__ void consume(int* next, int* failed) {
     if (shared.done == shared.draw.count) {
       break;
     }
-    embed(c);
+    begin_token(c);
   }
   if (c.warp == 0) {
     finish(c, next, failed);
@@ -159,8 +160,8 @@ __device__ __forceinline__ void consume(int* next, int* failed) {
 /// a wait, this one's position, the capacity of caches of keys, and how many
 /// tokens have been drawn; workspace: two halves of exchange_len words, absent
 /// at first, then kCountsLen of 0. Gives logits, of the last token; chosen:
-/// draw.count tokens; next: the step of the launch that follows; failed:
-/// whether a wait was given up.
+/// draw.count tokens, of -1 if a wait was given up; next: the step of the
+/// launch that follows; failed: whether a wait was given up.
 __device__ __forceinline__ void run(
     const u32* program,
     const u64* caches,
@@ -173,8 +174,12 @@ __device__ __forceinline__ void run(
     int* next,
     int* failed) {
   if (step[0] || !finds_shared_memory()) { // all blocks alike
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
-      tell_next(1, step[1], step[2], step[3], next, failed);
+    if (blockIdx.x == 0) {
+      const int tid = threadIdx.x, count = static_cast<int>(draw[3]);
+      tell_no_tokens(tid, kThreads, count, chosen);
+      if (tid == 0) {
+        tell_next(1, step[1], step[2], step[3], next, failed);
+      }
     }
     return;
   }
@@ -194,7 +199,8 @@ __device__ __forceinline__ void run(
         reinterpret_cast<const uint4*>(program) + sizeof(Program) / 16;
     shared.caches = caches;
     shared.workspace = workspace;
-    shared.counts = reinterpret_cast<u32*>(workspace) + 2 * shared.p.exchange_len;
+    shared.counts =
+        reinterpret_cast<u32*>(workspace) + 2 * shared.p.exchange_len;
     shared.launches = arrivals_at(shared.counts + kStartAt + kWarps);
     shared.tokens = arrivals_at(shared.counts + kStartAt + kWarps + 1);
     shared.exchange = half_of(0);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Products of packed weights and vectors, exact but for one rounding a group.
 //
-// A vector becomes integers of 31 bits (27 for the odd columns of weights of four
-// bits) with one scale for 128 values, cut into four signed bytes that take four
-// columns of an integer matrix instruction; the other four columns serve the
-// second 64 of the 128.
+// A vector becomes integers of 31 bits (27 for the odd columns of weights of
+// four bits) with one scale for 128 values, cut into four signed bytes that
+// take four columns of an integer matrix instruction; the other four columns
+// serve the second 64 of the 128.
 
 namespace zmlx_decode {
 
@@ -15,8 +15,6 @@ __device__ __forceinline__ float sum_lanes(float v, int from, int to) {
   }
   return v;
 }
-
-constexpr int kMagic = 0x4B400000; // 1.5 * 2^23: float of an integer, plus it
 
 __device__ __forceinline__ float half_to_float(u16 bits, bool is_half) {
   if (!is_half) {
@@ -32,10 +30,6 @@ __device__ __forceinline__ int bits_of(const Matrix& m) {
 }
 __device__ __forceinline__ int scheme_of(const Matrix& m) {
   return ZMLX_SCHEME < 0 ? m.scheme : ZMLX_SCHEME;
-}
-
-__device__ __forceinline__ float exact(int c) {
-  return __int_as_float(c) - 12582912.0f;
 }
 
 // The values of small floats, of which NaN is none, and of their scales.
@@ -55,27 +49,39 @@ __device__ __forceinline__ float small_scale(int scheme, u32 byte) {
                           : __uint_as_float(byte ? byte << 23 : 0x00400000u);
 }
 
-// Element `col` of row `row`; for single rows.
-__device__ __forceinline__ float element(const Matrix& m, u32 row, int col) {
+// Columns col to col + 3 of a row, col a multiple of four.
+__device__ __forceinline__ float4 elements(const Matrix& m, u32 row, int col) {
   const u64 at = static_cast<u64>(row) * m.cols + col;
-  const u32 word = __ldg(
-      reinterpret_cast<const u32*>(m.words) + (at >> (m.bits == 4 ? 3 : 2)));
-  const int q = (word >> (col * m.bits & 31)) & ((1 << m.bits) - 1);
   const u64 group = at >> m.group_shift;
-  if (m.scheme != kAffine) {
-    return small_scale(m.scheme, __ldg(reinterpret_cast<const u8*>(m.scales) + group)) *
-        small_float(m.scheme, static_cast<u32>(q));
+  const u32 word = m.bits == 4
+      ? __ldg(reinterpret_cast<const u16*>(m.words) + at / 4)
+      : __ldg(reinterpret_cast<const u32*>(m.words) + at / 4);
+  const bool small = ZMLX_SCHEME != kAffine && m.scheme != kAffine;
+  float scale, bias = 0;
+  if (small) {
+    const u8 byte = __ldg(reinterpret_cast<const u8*>(m.scales) + group);
+    scale = small_scale(m.scheme, byte);
+  } else {
+    scale = to_float(__ldg(reinterpret_cast<const u16*>(m.scales) + group));
+    bias = to_float(__ldg(reinterpret_cast<const u16*>(m.biases) + group));
   }
-  const u16 scale = __ldg(reinterpret_cast<const u16*>(m.scales) + group);
-  const u16 bias = __ldg(reinterpret_cast<const u16*>(m.biases) + group);
-  return to_float(scale) * static_cast<float>(q) + to_float(bias);
+  float v[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const u32 q = (word >> (i * m.bits)) & ((1u << m.bits) - 1);
+    v[i] = scale *
+            (small ? small_float(m.scheme, q)
+                   : static_cast<float>(static_cast<int>(q))) +
+        bias;
+  }
+  return make_float4(v[0], v[1], v[2], v[3]);
 }
 
 // What a warp knows of its 128 values of x: the matrix operand, and per lane
 // the factors of its two columns and of the group's bias.
 struct Operand {
   u32 digits[8];
-  float low, high, sum;
+  float low, sum;
 };
 
 // Where a vector is in shared memory, in bytes from its start.
@@ -120,7 +126,6 @@ load_operand(Operand& x, const Vector& v, int chunk, float weight) {
   const float scale = v.scales_of()[chunk] * weight;
   const float sum = v.sums_of()[chunk * 2 + (t >> 1)] * weight;
   x.low = (t & 1) ? scale * 65536.0f : scale;
-  x.high = x.low * 256.0f;
   x.sum = (t & 1) ? 0.0f : sum;
 }
 
@@ -129,7 +134,7 @@ load_operand(Operand& x, const Vector& v, int chunk, float weight) {
 // which read together, meet different banks: row 2 i of the instruction is row
 // i of the tile, row 2 i + 1 is row 8 + i.
 struct Lane {
-  u32 words, words_step, scales, scales_step, biases;
+  u32 words, words_step, scales, scales_step;
 };
 
 __device__ __forceinline__ Lane lane_of(const Stage& s) { // in chunk 0
@@ -142,13 +147,12 @@ __device__ __forceinline__ Lane lane_of(const Stage& s) { // in chunk 0
     scale = (bits_of(s.a) == 4 ? t * 32 : t * 16) >> s.a.group_shift;
   }
   return {
-      static_cast<u32>(
-          second * s.words_step + row * s.row_bytes + t * 16),
+      static_cast<u32>(second * s.words_step + row * s.row_bytes + t * 16),
       static_cast<u32>(4 * s.row_bytes),
       static_cast<u32>(
-          s.scales_at + second * s.scales_step + row * s.scale_bytes) + scale,
-      static_cast<u32>(4 * s.scale_bytes),
-      static_cast<u32>(2 * s.scales_step)};
+          s.scales_at + second * s.scales_step + row * s.scale_bytes) +
+          scale,
+      static_cast<u32>(4 * s.scale_bytes)};
 }
 
 // One piece's chunk, 16 rows by 128 columns, as it is loaded.
@@ -168,8 +172,8 @@ load_chunk(Chunk& chunk, u32 slot, const Lane& at) {
   }
   chunk.scale[0] = load_shared_half(scales);
   chunk.scale[1] = load_shared_half(scales + at.scales_step);
-  chunk.bias[0] = load_shared_half(scales + at.biases);
-  chunk.bias[1] = load_shared_half(scales + at.biases + at.scales_step);
+  chunk.bias[0] = load_shared_half(scales + 2 * kScalesStep);
+  chunk.bias[1] = load_shared_half(scales + 2 * kScalesStep + at.scales_step);
 }
 
 // Adds the chunk's products to the lane's two rows.
@@ -181,9 +185,9 @@ __device__ __forceinline__ void multiply_chunk(
     float& first,
     float& second) {
   // Two sums, so that instructions wait less for one another.
-  int c[4] = {kMagic, kMagic, kMagic, kMagic}, odds[4] = {};
+  int c[4] = {}, odds[4] = {};
   if (bits == 4) {
-    const u32 even = 0x0f0f0f0fu, odd = 0xf0f0f0f0u;
+    const u32 even = 0x0f0f0f0fu;
     const uint4 &a = chunk.a[0], &b = chunk.b[0];
     const u32 v[4] = {a.x, a.y, a.z, a.w}, w[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
@@ -192,8 +196,8 @@ __device__ __forceinline__ void multiply_chunk(
           j & 1 ? odds : c,
           v[j] & even,
           w[j] & even,
-          v[j] & odd,
-          w[j] & odd,
+          v[j],
+          w[j],
           x.digits[2 * j],
           x.digits[2 * j + 1]);
     }
@@ -213,12 +217,11 @@ __device__ __forceinline__ void multiply_chunk(
           x.digits[half * 4 + 3]);
     }
   }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    c[i] += odds[i];
-  }
-  const float v0 = fmaf(exact(c[1]), x.high, exact(c[0]) * x.low);
-  const float v1 = fmaf(exact(c[3]), x.high, exact(c[2]) * x.low);
+  // Up to 2^21 each: both columns' digits fit one integer.
+  const float v0 =
+      static_cast<float>(c[0] + odds[0] + (c[1] + odds[1]) * 256) * x.low;
+  const float v1 =
+      static_cast<float>(c[2] + odds[2] + (c[3] + odds[3]) * 256) * x.low;
   first = fmaf(to_float(chunk.scale[0]), v0, first);
   second = fmaf(to_float(chunk.scale[1]), v1, second);
   first = fmaf(to_float(chunk.bias[0]), x.sum, first);
@@ -242,14 +245,18 @@ store_digits(const Vector& v, int k, float4 x, int bits) {
     down = __uint_as_float(0x7fc00000u); // an infinity or a NaN spoils all
   }
   const u32 o = 0x00808080u;
-  // Odd weights of four bits are taken 16 times too large, where they lie.
-  const float up_odd = bits == 4 ? up * 0.0625f : up;
-  u32 d0 = (__float2int_rn(x.x * up) + o) ^ o;
-  u32 d1 = (__float2int_rn(x.y * up_odd) + o) ^ o;
-  u32 d2 = (__float2int_rn(x.z * up) + o) ^ o;
-  u32 d3 = (__float2int_rn(x.w * up_odd) + o) ^ o;
+  // Odd weights of four bits are taken where they lie, 16 times too large and
+  // with the even ones below them, whose part goes off the even columns.
+  const bool packed = bits == 4;
+  const float up_odd = packed ? up * 0.0625f : up;
+  const u32 n1 = __float2int_rn(x.y * up_odd);
+  const u32 n3 = __float2int_rn(x.w * up_odd);
+  const u32 n0 = __float2int_rn(x.x * up) - (packed ? n1 : 0);
+  const u32 n2 = __float2int_rn(x.z * up) - (packed ? n3 : 0);
+  u32 d0 = (n0 + o) ^ o, d1 = (n1 + o) ^ o;
+  u32 d2 = (n2 + o) ^ o, d3 = (n3 + o) ^ o;
   const bool odd = lane & 1;
-  if (bits == 4) { // even k of eight, then odd k
+  if (packed) { // even k of eight, then odd k
     const u32 give0 = odd ? d0 : d1, give1 = odd ? d2 : d3;
     const u32 got0 = __shfl_xor_sync(~0u, give0, 1);
     const u32 got1 = __shfl_xor_sync(~0u, give1, 1);

@@ -18,13 +18,13 @@ struct Ring {
 };
 
 // Of the terms of a sum so many may be missing when a look at all sums begins.
-constexpr int kMissingTerms = 8;
+constexpr int kMissingTerms = 24;
 
 // Waits for the sums of logits and of squares; one warp, of which lane i has
 // experts i, i + 32, ...: `each` of them. Leaves logits.
 template <int each>
-__device__ __forceinline__ void await_logits(
-    const Stage& s, float* exchange, int mine, float (&logits)[each]) {
+__device__ __forceinline__ void
+await_logits(const Stage& s, float* exchange, int mine, float (&logits)[each]) {
   const int lane = threadIdx.x & 31, experts = s.experts, terms = s.terms;
   // Warps look at different sums first, and at one only.
   const int first = (blockIdx.x + mine * 8) & 31;
@@ -69,8 +69,8 @@ __device__ __forceinline__ void await_logits(
 
 // Chooses the experts, and leaves the scores of all.
 template <int each>
-__device__ __forceinline__ void route(
-    const Stage& s, float* exchange, const float* bias, int mine) {
+__device__ __forceinline__ void
+route(const Stage& s, float* exchange, const float* bias, int mine) {
   Shared& shared = block();
   const int lane = threadIdx.x & 31, experts = s.experts, top_k = s.top_k;
   float score[each];
@@ -143,18 +143,21 @@ __device__ __forceinline__ void route(
 
 __device__ __forceinline__ void
 choose_experts(const Stage& s, float* exchange, int mine) {
-  float bias[kMaxExperts / 32] = {};
+  constexpr int most = kLaneExperts ? kLaneExperts : kMaxExperts / 32;
+  float bias[most] = {};
 #pragma unroll
-  for (int r = 0; r < kMaxExperts / 32; ++r) {
+  for (int r = 0; r < most; ++r) {
     const int e = (threadIdx.x & 31) + 32 * r;
     if (s.router_bias && e < s.experts) {
       bias[r] = __ldg(reinterpret_cast<const float*>(s.router_bias) + e);
     }
   }
-  if (s.experts <= 32) {
+  if constexpr (kLaneExperts > 0) {
+    route<kLaneExperts>(s, exchange, bias, mine);
+  } else if (s.experts <= 32) {
     route<1>(s, exchange, bias, mine);
   } else {
-    route<4>(s, exchange, bias, mine);
+    route<kMaxExperts / 32>(s, exchange, bias, mine);
   }
 }
 
@@ -336,8 +339,7 @@ __device__ __forceinline__ void issue_stage(
           issue_rows(
               ring, copy, first + ahead, slot, bytes, mine, lanes, policy);
         } else {
-          issue_parts(
-              s, ring, first, inner, slot, bytes, mine, biased, policy);
+          issue_parts(s, ring, first, inner, slot, bytes, mine, biased, policy);
         }
         if (++inner == inner_pieces) {
           inner = 0, ++at;

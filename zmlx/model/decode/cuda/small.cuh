@@ -10,8 +10,7 @@ __device__ __forceinline__ int place_of(int k) {
   return (k & ~31) | ((k & 31) ^ ((k >> 5 & 7) * 4));
 }
 
-__device__ __forceinline__ void
-store_values(const Vector& v, int k, float4 x) {
+__device__ __forceinline__ void store_values(const Vector& v, int k, float4 x) {
   reinterpret_cast<float4*>(v.digits_of())[place_of(k) / 4] = x;
 }
 
@@ -93,8 +92,8 @@ __device__ __forceinline__ void multiply_chunk(
   const float4* values = reinterpret_cast<const float4*>(v.digits_of());
 #pragma unroll
   for (int half = 0; half < 2; ++half) { // 16 columns each
-    const int k = bits == 4 ? x.first + t * 32 + half * 16
-                            : x.first + t * 16 + half * 64;
+    const int k =
+        bits == 4 ? x.first + t * 32 + half * 16 : x.first + t * 16 + half * 64;
     const uint4 &a = chunk.a[bits == 4 ? 0 : half],
                 &b = chunk.b[bits == 4 ? 0 : half];
     const u32 words[2][4] = {{a.x, a.y, a.z, a.w}, {b.x, b.y, b.z, b.w}};

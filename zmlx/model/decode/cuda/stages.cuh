@@ -13,19 +13,23 @@ struct Consumer {
 };
 static_assert(kRowLanes == 32); // of a tile's row: a warp
 
+__device__ __forceinline__ const u32* count_of(const Consumer& c) {
+  return block().counts + c.warp * kLine;
+}
 // Waits until the warp's chunks of the stage's input have been published, or
-// nearly so: loads make sure of each word.
-__device__ __forceinline__ void await_chunks(Consumer& c, const Stage& s) {
+// nearly so: loads make sure of each word. `seen`: what a look on the way says.
+__device__ __forceinline__ void
+await_chunks(Consumer& c, const Stage& s, u32 seen) {
   Shared& shared = block();
   const u32 target = shared.targets[c.warp] + arrivals_before(s, c.warp);
   __syncwarp();
   if (c.lane == 0) {
     shared.targets[c.warp] = target;
   }
-  const u32* count = shared.counts + c.warp * kLine;
   int looks = 0;
-  while (is_behind(count, target) && keep_waiting(looks)) {
+  while (is_behind(seen, target) && keep_waiting(looks)) {
     await_arrival();
+    seen = arrivals_at(count_of(c));
   }
 }
 
@@ -121,15 +125,17 @@ __device__ __forceinline__ void keep_own(int k, const float4& v) {
 #pragma unroll 1
   for (int own = 0; unit >= 0; unit -= gridDim.x, ++own) {
     if (unit == 0) {
-      reinterpret_cast<float4*>(block().h)[own * (kRows / 4) + k / 4 % (kRows / 4)] = v;
+      reinterpret_cast<float4*>(
+          block().h)[own * (kRows / 4) + k / 4 % (kRows / 4)] = v;
     }
   }
 }
 
-// Waits for the warp's chunks of the stage's input, and leaves their digits and
-// sum of squares in shared memory. A normed vector has at most one a warp.
+// Waits for the warp's chunks of the stage's input, or reads them from the
+// embedding, and leaves their digits and sum of squares in shared memory. A
+// normed vector has at most one a warp.
 __device__ __forceinline__ void
-prepare_normed(Consumer& c, const Stage& s, float* sum_squares) {
+prepare_normed(Consumer& c, const Stage& s, float* sum_squares, u32 seen) {
   const float* from = block().exchange + s.x_at;
   const int k = c.tid * 4;
   const bool works = k < s.x_len; // whole warps: x_len is a multiple of 128
@@ -137,9 +143,14 @@ prepare_normed(Consumer& c, const Stage& s, float* sum_squares) {
   if (works) {
     w = __ldg(reinterpret_cast<const float4*>(s.norm) + c.tid);
   }
-  await_chunks(c, s);
+  if (!s.embeds) {
+    await_chunks(c, s, seen);
+  }
   ZMLX_MARK(c, 1);
-  if (works && s.sum_terms) {
+  if (works && s.embeds) {
+    v = elements(block().p.embedding, block().token, k);
+    keep_own(k, v);
+  } else if (works && s.sum_terms) {
     v = present_sums(
         reinterpret_cast<const u64*>(from) + k,
         s.sum_terms,
@@ -202,7 +213,7 @@ __device__ __forceinline__ Work work_of(const Consumer& c, const Stage& s) {
 
 // The vector, or the block's share of it, of which the warp has one chunk.
 __device__ __forceinline__ void
-prepare_plain(Consumer& c, const Stage& s, const Work& work) {
+prepare_plain(Consumer& c, const Stage& s, const Work& work, u32 seen) {
   const Vector x = vector_of();
   const float* from = block().exchange + s.x_at;
   int len = s.x_len;
@@ -213,7 +224,7 @@ prepare_plain(Consumer& c, const Stage& s, const Work& work) {
     k = work.mine * kChunk + c.lane * 4;
     from += work.first_chunk * kChunk;
   }
-  await_chunks(c, s);
+  await_chunks(c, s, seen);
   ZMLX_MARK(c, 1);
   auto load = [&](int at) {
     return at < len ? load_words(from + at) : make_float4(0, 0, 0, 0);
@@ -250,17 +261,32 @@ row_sum(const Consumer& c, const float* red, int tile) {
       kWarps);
 }
 
+// What the stage's input is normed by.
+__device__ __forceinline__ float norm_of(
+    const Stage& s,
+    const float* sum_squares) {
+  return inverse_root(__fdividef(sum_of(sum_squares), s.norm_len) + s.eps);
+}
+// Logits are summed with the norm of the layer's input: it is of the size of
+// their own, and all blocks know it before.
+__device__ __forceinline__ void
+keep_rms(const Consumer& c, const Stage& s, float rms) {
+  if (c.tid == 0 && s.kind != kExperts) {
+    block().mixer_rms = rms;
+  }
+}
+
 __device__ __forceinline__ void convolve(
     const Consumer& c,
     const Stage& s,
     const float* red,
     int unit,
-    float rms,
+    const float* sum_squares,
     const Early& early) {
   const int channel = unit * kRows + c.warp, i = c.lane & (kRowLanes - 1);
-  const float gate_in = row_sum(c, red, 0) * rms;
-  const float gate_out = row_sum(c, red, 1) * rms;
-  const float value = row_sum(c, red, 2) * rms;
+  const float in = row_sum(c, red, 0), out = row_sum(c, red, 1);
+  const float rows = row_sum(c, red, 2), rms = norm_of(s, sum_squares);
+  const float gate_in = in * rms, gate_out = out * rms, value = rows * rms;
   const int keep = s.num_taps - 1;
   const float state = kCacheType == 0
       ? __uint_as_float(early.word)
@@ -278,12 +304,13 @@ __device__ __forceinline__ void convolve(
     publish(s.out_at + channel, gate_out * sum);
   }
   if (c.tid == 0) {
+    block().mixer_rms = rms;
     tell_readers(unit * kRows);
   }
 }
 
-// The part of the block's rows in the next stage's mean square, as if the vector
-// had the norm of its layer's input.
+// The part of the block's rows in the next stage's mean square, as if the
+// vector had the norm of its layer's input.
 __device__ __forceinline__ void
 add_squares(const Consumer& c, const Stage& s, int own) {
   Shared& shared = block();
@@ -309,8 +336,8 @@ __device__ __forceinline__ void tell_norm(const Consumer& c, const Stage& s) {
   }
 }
 
-// The block's rows in the sums that the layer's shares are added to. Nobody waits
-// for these yet; the next token's are made absent.
+// The block's rows in the sums that the layer's shares are added to. Nobody
+// waits for these yet; the next token's are made absent.
 __device__ __forceinline__ void
 share_stream(const Consumer& c, const Stage& s, int unit, int own) {
   Shared& shared = block();
@@ -323,7 +350,8 @@ share_stream(const Consumer& c, const Stage& s, int unit, int own) {
   }
 }
 
-// h += row, published; with the next stage's router, its part of the logits too.
+// h += row, published; with the next stage's router, its part of the logits
+// too.
 __device__ __forceinline__ void add_row(
     const Consumer& c,
     const Stage& s,
@@ -390,7 +418,7 @@ __device__ __forceinline__ void silu_rows(
     const float* red,
     int first,
     int tiles,
-    float rms) {
+    const float* sum_squares) {
   constexpr int parts = kConsumers / (kFlush * 8);
   const int pair = c.tid / parts, part = c.tid % parts;
   const int tile = pair >> 3, row = pair & 7;
@@ -405,11 +433,14 @@ __device__ __forceinline__ void silu_rows(
     gate += at[0];
     up += at[8];
   }
-  gate = sum_lanes(gate, 1, parts) * rms;
-  up = sum_lanes(up, 1, parts) * rms;
+  gate = sum_lanes(gate, 1, parts);
+  up = sum_lanes(up, 1, parts);
+  const float rms = norm_of(s, sum_squares);
+  gate *= rms, up *= rms;
   if (part == 0) {
     const int unit = first + tile * s.sharers;
-    publish(s.out_at + unit * 8 + row, __fdividef(gate, 1.0f + __expf(-gate)) * up);
+    publish(
+        s.out_at + unit * 8 + row, __fdividef(gate, 1.0f + __expf(-gate)) * up);
     if (row == 0) {
       tell_readers(unit * 8);
     }
@@ -423,7 +454,7 @@ __device__ __forceinline__ void plain_rows(
     const float* red,
     int unit,
     int tiles,
-    float rms) {
+    const float* sum_squares) {
   constexpr int parts = kConsumers / (kFlush * kRows);
   const int row = c.tid / parts, part = c.tid % parts, tile = row >> 4;
   if (tile >= tiles) {
@@ -436,7 +467,12 @@ __device__ __forceinline__ void plain_rows(
         red[(tile * kWarps + part * (kWarps / parts) + i) * kRedStride +
             (row & 15)];
   }
-  y = sum_lanes(y, 1, parts) * rms;
+  y = sum_lanes(y, 1, parts);
+  if (s.kind != kCombine) {
+    const float rms = norm_of(s, sum_squares);
+    keep_rms(c, s, rms);
+    y *= rms;
+  }
   if (part != 0) {
     return;
   }
@@ -451,33 +487,39 @@ __device__ __forceinline__ void plain_rows(
   } else if (s.kind == kQkv) {
     publish(s.out_at + at, y);
   } else {
-    block().logits[at] = y;
-    if (block().draw.count > 0) {
+    const int count = block().draw.count;
+    if (count == 0 || block().done == count - 1) {
+      block().logits[at] = y;
+    }
+    if (count > 0) {
       consider(y, at, row);
     }
   }
 }
 
-// Leaves the warp's sum of a tile's rows: of four lanes that share two rows, the
-// even ones end with the first.
-__device__ __forceinline__ void
-store_sum(const Consumer& c, float* red, int tile, float first, float second) {
-  const int g = c.lane >> 2, t = c.lane & 3;
+// Leaves the warp's sums of a tile's rows, each lane that of one, two lanes
+// alike.
+__device__ __forceinline__ void store_sum(int to, float first, float second) {
+  const int t = threadIdx.x & 3;
   const float give = t & 1 ? first : second;
   float sum = (t & 1 ? second : first) + __shfl_xor_sync(~0u, give, 1);
   sum += __shfl_xor_sync(~0u, sum, 2);
-  if (t < 2) {
-    float* to = red + (tile * kWarps + c.warp) * kRedStride;
-    to[(g & 1) * 8 + (g >> 1) + (t & 1) * 4] = sum;
-  }
+  *floats_at(to) = sum;
 }
 
-// `tiles` tiles of the stage, their sums a warp left in `red`.
+// `tiles` tiles of the stage, their sums a warp left at `red` of shared memory.
 template <int bits, int scheme>
 __device__ __forceinline__ void
-multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
+multiply_tiles(Consumer& c, const Work& work, int red, int tiles) {
   Shared& shared = block();
   const int chunks = work.chunks, pieces = work.pieces;
+  constexpr int each = kWarps * kRedStride * 4;
+  const int g = c.lane >> 2;
+  // Row 2 i of the instruction is row i of the tile, row 2 i + 1 row 8 + i; of
+  // four lanes that share two rows the even ones end with the first.
+  const int row = (g & 1) * 8 + (g >> 1) + (c.lane & 1) * 4;
+  int to = red + (c.warp * kRedStride + row) * 4;
+  const int end = to + tiles * each;
   // A warp has chunks warp, warp + kWarps, ... of the vector: of a piece none,
   // or `mine`.
   int mine = work.mine;
@@ -508,15 +550,15 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
   if (pieces == 1) {
     begin_piece(0, work.weight < 0 ? 1.0f : shared.weight[work.weight]);
 #pragma unroll 1
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (; to != end; to += each) {
       float first = 0, second = 0;
       multiply_piece(first, second);
-      store_sum(c, red, tile, first, second);
+      store_sum(to, first, second);
     }
     return;
   }
 #pragma unroll 1
-  for (int tile = 0; tile < tiles; ++tile) {
+  for (; to != end; to += each) {
     float first = 0, second = 0;
 #pragma unroll 1
     for (int piece = 0; piece < pieces; ++piece) {
@@ -526,7 +568,7 @@ multiply_tiles(Consumer& c, const Work& work, float* red, int tiles) {
           work.weight < 0 ? 1.0f : shared.weight[work.weight + piece]);
       multiply_piece(first, second);
     }
-    store_sum(c, red, tile, first, second);
+    store_sum(to, first, second);
   }
 }
 
@@ -534,7 +576,7 @@ __device__ __forceinline__ void multiply_tiles_of(
     Consumer& c,
     const Matrix& m,
     const Work& work,
-    float* red,
+    int red,
     int tiles) {
   const int scheme = scheme_of(m);
   if (scheme == kMxfp4) {
@@ -547,20 +589,6 @@ __device__ __forceinline__ void multiply_tiles_of(
     multiply_tiles<4, kAffine>(c, work, red, tiles);
   } else {
     multiply_tiles<8, kAffine>(c, work, red, tiles);
-  }
-}
-
-// What the stage's input is normed by.
-__device__ __forceinline__ float
-norm_of(const Stage& s, const float* sum_squares) {
-  return inverse_root(__fdividef(sum_of(sum_squares), s.norm_len) + s.eps);
-}
-// Logits are summed with the norm of the layer's input: it is of the size of their
-// own, and all blocks know it before.
-__device__ __forceinline__ void
-keep_rms(const Consumer& c, const Stage& s, float rms) {
-  if (c.tid == 0 && s.kind != kExperts) {
-    block().mixer_rms = rms;
   }
 }
 
@@ -584,8 +612,8 @@ __device__ __forceinline__ void multiply_stage(
   }
   const bool apart = s.kind == kConv || s.kind == kMix;
   const int most = apart ? 1 : kFlush;
-  // At 8 bits tiles wait for memory: all but the last go out meanwhile, which took
-  // 3% of a token. At 4 bits it added 2%.
+  // At 8 bits tiles wait for memory: all but the last go out meanwhile, which
+  // took 3% of a token. At 4 bits it added 2%.
   const int late =
       s.kind == kExperts && bits_of(s.a) == 8 && own > kLate ? kLate : 0;
   int units = 0;
@@ -595,31 +623,27 @@ __device__ __forceinline__ void multiply_stage(
     const int tiles = units * s.tiles;
     const int unit = work.first + first * s.sharers;
     // The other place is read until all have met again.
-    float* red = floats_at(block().p.red_at) + c.sums * kRedLen;
+    const int sums_at = block().p.red_at + c.sums * (kRedLen * 4);
     c.sums ^= 1;
     if (first > 0) {
       early = load_early(c, s, unit);
     }
-    multiply_tiles_of(c, s.a, work, red, tiles);
+    multiply_tiles_of(c, s.a, work, sums_at, tiles);
+    const float* red = floats_at(sums_at);
     if (first == 0) {
       meet(c);
       ZMLX_MARK(c, 3);
     } else {
       sync_consumers();
     }
-    float rms = 1.0f;
-    if (s.norm) {
-      rms = norm_of(s, sum_squares);
-      keep_rms(c, s, rms);
-    }
     if (s.kind == kConv) {
-      convolve(c, s, red, unit, rms, early);
+      convolve(c, s, red, unit, sum_squares, early);
     } else if (apart) {
       add_row(c, s, red, unit, first, early);
     } else if (s.kind == kExperts) {
-      silu_rows(c, s, red, unit, units, rms);
+      silu_rows(c, s, red, unit, units, sum_squares);
     } else {
-      plain_rows(c, s, red, unit, units, rms);
+      plain_rows(c, s, red, unit, units, sum_squares);
     }
   }
 }

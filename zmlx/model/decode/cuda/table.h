@@ -16,6 +16,7 @@ constexpr int kFlush = 8; // tiles reduced at once
 constexpr int kRedStride = 17;
 constexpr int kRedLen = kFlush * kWarps * kRedStride;
 constexpr int kMaxSlots = 16;
+constexpr int kScalesStep = 8 * kMaxChunks * 4 + 32; // of affine: see Stage
 constexpr int kMaxTopK = 16;
 constexpr int kMaxOwn = 4; // units of 16 rows of the residual stream a block
 constexpr int kMaxHalf = 64; // half a head
@@ -67,7 +68,8 @@ struct Stage {
   int shares, sharers;
   int x_len; // values of the input vector
   // A piece in its slot: two times eight rows of words, then two of scales and
-  // two of biases, if any, in bytes; scale_bytes: of a row's.
+  // two of biases, if any, in bytes; scale_bytes: of a row's. scales_step is
+  // kScalesStep where there are biases.
   int row_bytes, words_step, scales_at, scales_step, scale_bytes;
   int x_at, out_at;
   int rows_a, rows_b; // kQkv: rows of a and of b; kExperts: hidden
@@ -96,7 +98,8 @@ struct Stage {
   // The residual stream as sums of two words: so many terms of the input, or 0
   // where it is floats; where those are that kCombine adds to.
   int sum_terms, sums_at;
-  int padding[2];
+  int embeds; // the first stage: its input is the token's row of the embedding
+  int padding;
 };
 
 /// In front of the stages. Offsets are in bytes of a block's shared
@@ -107,9 +110,7 @@ struct Program {
   int slots_at, digits_at, scales_at, sums_at, red_at, memory_len;
   int half_head; // 0 without attention
   float log_theta; // log(theta) / half_head
-  int embedded_at; // where the token's row of the embedding goes
   Matrix embedding;
-  int padding[2];
 };
 
 static_assert(sizeof(Stage) % 16 == 0 && sizeof(Program) % 16 == 0);

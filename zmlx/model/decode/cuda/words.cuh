@@ -11,6 +11,9 @@
 #ifndef ZMLX_HALF_SCALES
 #define ZMLX_HALF_SCALES 0 // scales and biases are float16, not bfloat16
 #endif
+#ifndef ZMLX_LANE_EXPERTS
+#define ZMLX_LANE_EXPERTS 0 // of each router's: 1, 4; 0: some this, some that
+#endif
 #ifndef ZMLX_CACHE_TYPE
 #define ZMLX_CACHE_TYPE 0 // of the caches: 0 float32, 1 float16, 2 bfloat16
 #endif
@@ -27,6 +30,7 @@ namespace zmlx_decode {
 
 constexpr int kCacheType = ZMLX_CACHE_TYPE;
 constexpr bool kHalfScales = ZMLX_HALF_SCALES;
+constexpr int kLaneExperts = ZMLX_LANE_EXPERTS;
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
