@@ -158,7 +158,7 @@ class Device {
     Launched result;
     const int step[] = {0, at.position, kCapacity, drawn};
     result.logits.assign(static_cast<size_t>(vocab_), NAN);
-    result.chosen.assign(draw[3], -1);
+    result.chosen.assign(draw[3], -2);
     zmlx_decode::run_grid(blocks_, [&] {
       zmlx_decode::run(
           table_.words.data(),
@@ -172,8 +172,8 @@ class Device {
           result.next,
           &result.failed);
     });
-    EXPECT_EQ(result.failed, 0);
-    EXPECT_EQ(result.next[0], 0);
+    EXPECT_EQ(result.failed, gave_up_);
+    EXPECT_EQ(result.next[0], gave_up_);
     const int count = static_cast<int>(draw[3]);
     EXPECT_EQ(result.next[1], at.position + std::max(count, 1));
     EXPECT_EQ(result.next[2], kCapacity);
@@ -181,8 +181,15 @@ class Device {
     return result;
   }
 
+  // As if a block had given up a wait.
+  void give_up() {
+    workspace_[2 * table_.exchange_len + zmlx_decode::kGaveUpAt] = 1;
+    gave_up_ = true;
+  }
+
  private:
   int vocab_, blocks_;
+  bool gave_up_ = false;
   Aligned arrays_;
   CudaTable table_;
   std::vector<uint32_t> workspace_;
@@ -427,6 +434,16 @@ TEST(CudaKernel, SumsSharesAndSpoilsThoseThatAreNoNumbers) {
   EXPECT_TRUE(std::isnan(sum_of({NAN, 1})));
   EXPECT_TRUE(std::isnan(sum_of({-524288, 600000})));
   EXPECT_TRUE(std::isnan(sum_of(std::vector<float>(61, -INFINITY))));
+}
+
+TEST(CudaKernel, TellsNoTokensWhereABlockGaveUp) {
+#ifdef ZMLX_NO_FIBERS
+  GTEST_SKIP() << "sanitizers do not follow this test's fibers";
+#endif
+  Device device(short_program(1), 6);
+  device.give_up();
+  const auto chosen = device.launch({3, 5}, draw_words({}, 2)).chosen;
+  EXPECT_EQ(chosen, (std::vector<int>{-1, -1}));
 }
 
 TEST(CudaKernel, DoesNothingAfterAStepThatGaveUp) {
