@@ -9,6 +9,8 @@
 #include "zmlx/model/decode/cuda/small.cuh"
 #include "zmlx/model/decode/cuda/produce.cuh"
 #include "zmlx/model/decode/cuda/draw.cuh"
+#include "zmlx/model/decode/cuda/inputs.cuh"
+#include "zmlx/model/decode/cuda/outputs.cuh"
 #include "zmlx/model/decode/cuda/stages.cuh"
 #include "zmlx/model/decode/cuda/attend.cuh"
 #include "zmlx/model/decode/cuda/kernel.cuh"

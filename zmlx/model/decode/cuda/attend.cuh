@@ -123,7 +123,7 @@ __device__ __forceinline__ void copy_rows(
 
 // One key head's share of the context for its query heads, unnormalised: (head,
 // head_dim + 4) floats an item, the last with maximum and sum. The share is
-// taken in chunks of kAttendRows positions.
+// taken in chunks of s.chunk_rows positions.
 __device__ __noinline__ void attend(const Stage& s) {
   Shared& shared = block();
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31;

@@ -78,10 +78,11 @@ __device__ __forceinline__ float4 elements(const Matrix& m, u32 row, int col) {
 }
 
 // What a warp knows of its 128 values of x: the matrix operand, and per lane
-// the factors of its two columns and of the group's bias.
+// the factors of its two columns, of which the second counts 256 times the
+// first, and of the group's bias.
 struct Operand {
   u32 digits[8];
-  float low, sum;
+  float scale, sum;
 };
 
 // Where a vector is in shared memory, in bytes from its start.
@@ -125,7 +126,7 @@ load_operand(Operand& x, const Vector& v, int chunk, float weight) {
   x.digits[6] = second.z, x.digits[7] = second.w;
   const float scale = v.scales_of()[chunk] * weight;
   const float sum = v.sums_of()[chunk * 2 + (t >> 1)] * weight;
-  x.low = (t & 1) ? scale * 65536.0f : scale;
+  x.scale = (t & 1) ? scale * 65536.0f : scale;
   x.sum = (t & 1) ? 0.0f : sum;
 }
 
@@ -219,9 +220,9 @@ __device__ __forceinline__ void multiply_chunk(
   }
   // Up to 2^21 each: both columns' digits fit one integer.
   const float v0 =
-      static_cast<float>(c[0] + odds[0] + (c[1] + odds[1]) * 256) * x.low;
+      static_cast<float>(c[0] + odds[0] + (c[1] + odds[1]) * 256) * x.scale;
   const float v1 =
-      static_cast<float>(c[2] + odds[2] + (c[3] + odds[3]) * 256) * x.low;
+      static_cast<float>(c[2] + odds[2] + (c[3] + odds[3]) * 256) * x.scale;
   first = fmaf(to_float(chunk.scale[0]), v0, first);
   second = fmaf(to_float(chunk.scale[1]), v1, second);
   first = fmaf(to_float(chunk.bias[0]), x.sum, first);
