@@ -121,7 +121,8 @@ capsule = {
     "seconds": seconds,
     "figures": figures or (work / "figures.err").read_text()[-500:],
 }
-capsule["machine"].pop("environment", None)
+for of_the_account in ("environment", "models", "kernel cache"):
+    capsule["machine"].pop(of_the_account, None)
 pathlib.Path(out).write_text(json.dumps(capsule, indent=2) + "\n")
 for part in [{"name": "catalog", **capsule["catalog"]}, *suites]:
     print(f"{part['name']}: {part['passed']} passed, {part['failed']} failed")

@@ -31,22 +31,10 @@ inline Program short_program(int layers = 3) {
   return program;
 }
 
-inline mx::array dense(const quant::QuantizedArrays& w) {
-  return mx::dequantize(
-      w.words,
-      w.mlx_scales(mx::float32),
-      w.mlx_biases(mx::float32),
-      w.group_size,
-      w.bits,
-      quant::name_of(w.scheme),
-      std::nullopt,
-      mx::float32);
-}
-
 // Every matrix at 8 bits.
 inline void requantize(Weight& weight) {
   auto& w = std::get<quant::QuantizedArrays>(weight);
-  auto parts = mx::quantize(dense(w), 64, 8);
+  auto parts = mx::quantize(w.mlx_floats(mx::float32), 64, 8);
   w.words = mx::contiguous(parts[0]);
   w.scales = mx::contiguous(mx::astype(parts[1], mx::bfloat16));
   w.biases = mx::contiguous(mx::astype(parts[2], mx::bfloat16));
@@ -153,15 +141,16 @@ inline Program at_8_bits(const Program& program) {
 inline Program
 in_mode(const Program& program, const cpu::Mode& mode, bool rows) {
   return with_weights(program, rows, [&](Weight& weight) {
-    weight = cpu::packed(mode, dense(std::get<quant::QuantizedArrays>(weight)));
+    const auto& w = std::get<quant::QuantizedArrays>(weight);
+    weight = cpu::packed(mode, w.mlx_floats(mx::float32));
   });
 }
 
 // What the matrices stand for, by MLX's own dequantize.
 inline Program in_floats(const Program& program) {
   return with_weights(program, true, [](Weight& weight) {
-    auto floats =
-        mx::contiguous(dense(std::get<quant::QuantizedArrays>(weight)));
+    const auto& w = std::get<quant::QuantizedArrays>(weight);
+    auto floats = mx::contiguous(w.mlx_floats(mx::float32));
     mx::eval(floats);
     weight = floats;
   });
